@@ -1,0 +1,1 @@
+"""Counterfactual explanations for PyTorch image classifiers, as native Captum explainers."""

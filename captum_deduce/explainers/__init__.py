@@ -1,0 +1,1 @@
+"""One module per counterfactual method; none imports another."""

@@ -1,0 +1,1 @@
+"""How close, sparse and real counterfactuals are."""

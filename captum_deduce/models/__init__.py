@@ -1,0 +1,1 @@
+"""Classifiers with and without spectral normalisation."""
