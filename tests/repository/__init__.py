@@ -1,0 +1,1 @@
+"""The rules of the house as code: each rule takes paths and returns what breaks it, in words."""

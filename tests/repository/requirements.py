@@ -1,0 +1,54 @@
+"""Everything that is imported is required: in `install_requires`, or in an extra."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Collection, Mapping
+from configparser import ConfigParser
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+
+def requirements(setup_cfg: Path) -> dict[str, set[str]]:
+    """Names of the required distributions: "" for the package's own, then by extra."""
+    config = ConfigParser()
+    config.read(setup_cfg, encoding="utf-8")
+    lists = {"": config["options"]["install_requires"], **config["options.extras_require"]}
+    return {
+        extra: {_normalised(re.split(r"[^\w.-]", line)[0]) for line in text.split("\n") if line}
+        for extra, text in lists.items()
+    }
+
+
+def _normalised(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()
+
+
+def unrequired(path: Path, required: Collection[str], own: Collection[str]) -> list[str]:
+    """Imports of a file, in functions too, that no required distribution provides.
+
+    Args:
+        path: a Python file.
+        required: names of distributions.
+        own: top-level modules of the repository itself.
+    """
+    known = {*sys.stdlib_module_names, *own}
+    missing = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module or ""]
+        for module in {name.split(".")[0] for name in names} - known:
+            if not set(map(_normalised, _distributions().get(module, [module]))) & set(required):
+                missing.append(f"{path}:{node.lineno}: {module} is required nowhere")
+    return missing
