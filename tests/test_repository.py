@@ -34,9 +34,11 @@ ORDER = Order(
     core=[
         ["_version", "checks"],
         ["counterfactuals"],
+        ["operators"],
         ["spectral"],
         ["features"],
         ["moments"],
+        ["gaussians"],
         ["density", "prototypes"],
         ["losses", "steps"],
         ["search"],
@@ -155,7 +157,7 @@ def test_no_file_is_large():
 
 
 def test_the_version_is_the_same_everywhere():
-    version = importlib.import_module("captum_deduce")._version.__version__
+    version = importlib.import_module("captum_deduce._version").__version__
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert re.findall(r"^version: (.*)$", citation, re.MULTILINE) == [version]
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
