@@ -1,0 +1,323 @@
+"""Errors for what users pass: each names the argument, what was given and what was expected.
+
+Nothing here touches a model; every function returns its argument in the one form that the rest of
+the package works with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+TOLERANCE = 1e-6
+"""Of the input range: a smaller move is none, and a value this near a bound counts as on it."""
+
+
+def number(
+    name: str,
+    value: object,
+    *,
+    minimum: float = -float("inf"),
+    maximum: float = float("inf"),
+    integer: bool = False,
+    exclusive: bool = False,
+) -> None:
+    """Refuse a hyper-parameter that is no finite number of the expected kind and range.
+
+    Args:
+        name (str): The argument's name, for the message.
+        value (object): What the user gave.
+        minimum (float, optional): The smallest value allowed. Default: no limit
+        maximum (float, optional): The largest value allowed. Default: no limit
+        integer (bool, optional): Whether only whole numbers will do. Default: False
+        exclusive (bool, optional): Whether the limits themselves are excluded. Default: False
+
+    Raises:
+        TypeError: Not a number, or not a whole one where that is needed.
+        ValueError: Not finite, or outside the limits.
+    """
+    kind: type[Any] = Integral if integer else Real
+    if isinstance(value, bool) or not isinstance(value, kind):
+        expected = "an int" if integer else "a number"
+        raise TypeError(f"{name} must be {expected}, got {type(value).__name__}: {value!r}")
+    size = float(value)  # type: ignore[arg-type]  # a Real, as just checked
+    inside = minimum < size < maximum if exclusive else minimum <= size <= maximum
+    if not (math.isfinite(size) and inside):
+        brackets = "()" if exclusive else "[]"
+        interval = f"{brackets[0]}{minimum:g}, {maximum:g}{brackets[1]}"
+        raise ValueError(f"{name} must be a finite number in {interval}, got {value!r}")
+
+
+def flag(name: str, value: object) -> None:
+    """Refuse anything but True and False (1, "yes" and tensors are likely mistakes).
+
+    Args:
+        name (str): The argument's name, for the message.
+        value (object): What the user gave.
+
+    Raises:
+        TypeError: Not a bool.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {type(value).__name__}: {value!r}")
+
+
+def choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Refuse a word that is not one of the choices.
+
+    Args:
+        name (str): The argument's name, for the message.
+        value (object): What the user gave.
+        allowed (tuple[str, ...]): The words to choose from.
+
+    Raises:
+        ValueError: Not among the choices.
+    """
+    if value not in allowed:
+        words = ", ".join(repr(word) for word in allowed)
+        raise ValueError(f"{name} must be one of {words}, got {value!r}")
+
+
+def single_tensor(inputs: object) -> tuple[Tensor, bool]:
+    """Take Captum's two forms of one input: a tensor, or a tuple that holds one.
+
+    Args:
+        inputs (object): What the user gave as ``inputs``.
+
+    Returns:
+        The tensor, and whether it came in a tuple (then results go back in one).
+
+    Raises:
+        TypeError: Not a tensor.
+        ValueError: A tuple of several tensors.
+    """
+    in_tuple = isinstance(inputs, tuple)
+    if isinstance(inputs, tuple):
+        if len(inputs) != 1:
+            raise ValueError(
+                f"inputs must be one tensor or a tuple of one, got a tuple of {len(inputs)}; "
+                "counterfactuals change a single image tensor: pass what the model takes "
+                "besides it as additional_forward_args"
+            )
+        inputs = inputs[0]
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs must be a torch.Tensor, got {type(inputs).__name__}")
+    return inputs, in_tuple
+
+
+def images(inputs: Tensor) -> None:
+    """Refuse what can't be a batch of images: wrong shape, dtype, or values that are not finite.
+
+    Args:
+        inputs (Tensor): N x ..., usually N x channels x height x width.
+
+    Raises:
+        TypeError: A dtype other than float32 or float64.
+        ValueError: No batch dimension, no images, or NaN or infinite values.
+    """
+    if inputs.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"inputs must be float32 or float64, got {inputs.dtype}; convert them, for 8-bit "
+            "images with images.float() / 255"
+        )
+    if inputs.dim() < 2 or inputs.numel() == 0:
+        raise ValueError(
+            "inputs must have the shape N x channels x height x width with N at least 1, got "
+            f"{tuple(inputs.shape)}"
+        )
+    finite = torch.isfinite(inputs.detach())
+    if not finite.all():
+        broken = (~finite.flatten(1).all(1)).nonzero().flatten().tolist()
+        raise ValueError(
+            f"inputs must be finite, got NaN or infinite values in image(s) {_some(broken)}"
+        )
+
+
+def targets(target: object, num_images: int, num_classes: int) -> Tensor:
+    """Read any of Captum's forms of a target.
+
+    Args:
+        target (object): An int, a list or array of ints, or a tensor with no or one dimension;
+            one element stands for all images.
+        num_images (int): N.
+        num_classes (int): C.
+
+    Returns:
+        Tensor: N target classes, int64, on the CPU.
+
+    Raises:
+        TypeError: Not integers.
+        ValueError: Another number of targets than images, or classes that the model does not have.
+    """
+    try:
+        values = torch.as_tensor(np.asarray(target) if isinstance(target, list) else target)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"target must be an int, a list of ints or an integer tensor, got "
+            f"{type(target).__name__}: {target!r}"
+        ) from error
+    if values.dtype == torch.bool or values.is_floating_point() or values.is_complex():
+        raise TypeError(f"target must hold integers (class indices), got {values.dtype}")
+    if values.dim() > 1 or values.numel() not in (1, num_images):
+        raise ValueError(
+            f"target must be one class for all images or one per image ({num_images}), got shape "
+            f"{tuple(values.shape)}"
+        )
+    values = values.detach().to("cpu", torch.int64).flatten()
+    outside = sorted(set(values[(values < 0) | (values >= num_classes)].tolist()))
+    if outside:
+        raise ValueError(
+            f"target must lie in 0 ... {num_classes - 1} (the model has {num_classes} classes), "
+            f"got {_some(outside)}"
+        )
+    return values.expand(num_images).clone()
+
+
+def bounds(lower_bound: object, upper_bound: object, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Spread the bounds over one input.
+
+    Args:
+        lower_bound (object): A float, or a tensor that broadcasts to one input (for example
+            channels x 1 x 1 for inputs that were normalised per channel).
+        upper_bound (object): Likewise; larger everywhere.
+        inputs (Tensor): N x ..., for the shape, dtype and device.
+
+    Returns:
+        tuple[Tensor, Tensor]: Lower and upper bound, each of the shape of one input.
+
+    Raises:
+        TypeError: Neither numbers nor tensors.
+        ValueError: Not finite, another shape, or a lower bound that is not below the upper one.
+    """
+    lower = _bound("lower_bound", lower_bound, inputs)
+    upper = _bound("upper_bound", upper_bound, inputs)
+    if not (lower < upper).all():
+        raise ValueError(
+            "lower_bound must be below upper_bound everywhere, got "
+            f"{_short(lower_bound)} and {_short(upper_bound)}"
+        )
+    return lower, upper
+
+
+def _bound(name: str, value: object, inputs: Tensor) -> Tensor:
+    shape = inputs.shape[1:]
+    if isinstance(value, bool) or not isinstance(value, Real | Tensor | np.ndarray):
+        raise TypeError(f"{name} must be a float or a tensor, got {type(value).__name__}")
+    bound = torch.as_tensor(value).detach().to(inputs.device, inputs.dtype)
+    if bound.dim() == len(shape) + 1 and bound.shape[0] == 1:
+        bound = bound[0]
+    spread = _broadcast(bound, shape)
+    if spread is None:
+        raise ValueError(
+            f"{name} must broadcast to one input of shape {tuple(shape)}, got shape "
+            f"{tuple(bound.shape)}; for bounds per channel use the shape channels x 1 x 1"
+        )
+    if not torch.isfinite(bound).all():
+        raise ValueError(f"{name} must be finite, got {_short(value)}")
+    return spread.clone()
+
+
+def outside_bounds(inputs: Tensor, lower: Tensor, upper: Tensor) -> str | None:
+    """Describe the entries of the inputs that lie outside the bounds, if there are any.
+
+    Args:
+        inputs (Tensor): N x ...
+        lower (Tensor): The lower bound, of one input's shape.
+        upper (Tensor): The upper bound, likewise.
+
+    Returns:
+        str or None: A message that names images and values, or None where all lie inside (but for
+        rounding: :data:`TOLERANCE` of the range).
+    """
+    slack = TOLERANCE * (upper - lower)
+    outside = (inputs < lower - slack) | (inputs > upper + slack)
+    if not outside.any():
+        return None
+    rows = outside.flatten(1).any(1).nonzero().flatten().tolist()
+    return (
+        f"inputs must lie within lower_bound and upper_bound ({lower.min().item():g} to "
+        f"{upper.max().item():g}), got values from {inputs.min().item():g} to "
+        f"{inputs.max().item():g} (outside in image(s) {_some(rows)}); for normalised inputs pass "
+        "the bounds in the inputs' own units"
+    )
+
+
+def masks(mask: object, inputs: Tensor) -> Tensor | None:
+    """Read a mask: 1 where pixels may change.
+
+    Args:
+        mask (object): None (all may change), or a tensor of zeros and ones that broadcasts to the
+            inputs.
+        inputs (Tensor): N x ...
+
+    Returns:
+        Tensor or None: Bool, of the inputs' shape (a view where it was broadcast), on their device.
+
+    Raises:
+        TypeError: Not a tensor.
+        ValueError: Another shape, or values other than 0 and 1.
+    """
+    if mask is None:
+        return None
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"mask must be a torch.Tensor or None, got {type(mask).__name__}")
+    spread = _broadcast(mask.detach(), inputs.shape)
+    if spread is None:
+        raise ValueError(
+            f"mask must broadcast to the inputs' shape {tuple(inputs.shape)}, got "
+            f"{tuple(mask.shape)}"
+        )
+    if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
+        raise ValueError("mask must hold only 0 (keep) and 1 (may change), got other values")
+    return spread.to(inputs.device) != 0
+
+
+def callable_model(name: str, forward_func: object) -> Callable[..., Any]:
+    """Refuse a model that can't be called, or that is spread over several devices.
+
+    Args:
+        name (str): The argument's name, for the message.
+        forward_func (object): What the user gave.
+
+    Returns:
+        Callable: ``forward_func``.
+
+    Raises:
+        TypeError: Not callable.
+        ValueError: An ``nn.DataParallel`` or ``DistributedDataParallel`` wrapper.
+    """
+    if not callable(forward_func):
+        raise TypeError(
+            f"{name} must be an nn.Module or a function of the inputs, got "
+            f"{type(forward_func).__name__}"
+        )
+    if type(forward_func).__name__ in ("DataParallel", "DistributedDataParallel"):
+        raise ValueError(
+            f"{name} is wrapped in {type(forward_func).__name__}, which spreads a batch over "
+            "several devices; pass the model inside it (its .module)"
+        )
+    return forward_func
+
+
+def _broadcast(value: Tensor, shape: torch.Size) -> Tensor | None:
+    try:
+        return value.expand(shape)
+    except RuntimeError:
+        return None
+
+
+def _some(values: list[int], most: int = 5) -> str:
+    listed = ", ".join(str(value) for value in values[:most])
+    return listed if len(values) <= most else f"{listed}, ... ({len(values)} in all)"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Tensor) and value.numel() > 8:
+        return f"a tensor of shape {tuple(value.shape)} from {value.min():g} to {value.max():g}"
+    return str(value)

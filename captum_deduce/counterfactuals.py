@@ -1,0 +1,247 @@
+"""The result of every explainer: counterfactual images with what is known about them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from captum_deduce._version import __version__
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_FORMAT = "captum-deduce counterfactuals"
+
+
+@dataclass(frozen=True, eq=False)
+class Counterfactuals:
+    r"""Counterfactuals of N (image, target) pairs.
+
+    A pair without success holds its best attempt: the image with the highest target confidence
+    seen on the way, the earliest on ties. It is no counterfactual; ``success`` says so.
+
+    Args:
+        inputs (Tensor): The originals, N x channels x height x width, in the model's units.
+        counterfactuals (Tensor): The changed images, of the same shape.
+        target (Tensor): Class asked for, N, int64.
+        success (Tensor): Whether the search reached its goal, N, bool.
+        confidence (Tensor): Softmax probability of the target for ``counterfactuals``, N.
+        iterations (Tensor): Steps that the search made, N, int64.
+        evaluations (Tensor): Forward passes with an input gradient, N, int64; the evaluation after
+            the last step is included.
+        forward_evaluations (Tensor): Further forward passes without a gradient, N, int64.
+        prediction (Tensor): Class that the model gives the original, N, int64.
+        log_density (Tensor, optional): Log-density in nats of the features of ``counterfactuals``
+            under the target class, N. Default: None (the explainer has no density)
+        trajectory (list[Tensor], optional): For each pair the images that the search evaluated,
+            (steps + 1) x channels x height x width, on the CPU. Default: None (not asked for)
+
+    Raises:
+        ValueError: Tensors whose lengths or shapes do not agree.
+    """
+
+    inputs: Tensor
+    counterfactuals: Tensor
+    target: Tensor
+    success: Tensor
+    confidence: Tensor
+    iterations: Tensor
+    evaluations: Tensor
+    forward_evaluations: Tensor
+    prediction: Tensor
+    log_density: Tensor | None = None
+    trajectory: list[Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if self.inputs.shape != self.counterfactuals.shape:
+            raise ValueError(
+                f"counterfactuals must have the inputs' shape {tuple(self.inputs.shape)}, got "
+                f"{tuple(self.counterfactuals.shape)}"
+            )
+        for name, value in self._per_pair().items():
+            if value.shape != (len(self),):
+                raise ValueError(
+                    f"{name} must hold one value per pair ({len(self)}), got shape "
+                    f"{tuple(value.shape)}"
+                )
+        if self.trajectory is not None and len(self.trajectory) != len(self):
+            raise ValueError(
+                f"trajectory must hold one tensor per pair ({len(self)}), got "
+                f"{len(self.trajectory)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def attributions(self) -> Tensor:
+        """What changed: ``counterfactuals - inputs``, zero where a pixel stayed as it was."""
+        return self.counterfactuals - self.inputs
+
+    def l0(self, tolerance: float = 0.0) -> Tensor:
+        """Entries that differ from the original.
+
+        Args:
+            tolerance (float, optional): Differences up to this do not count. Default: 0.0
+
+        Returns:
+            Tensor: N counts. See :func:`captum_deduce.metrics.l0`.
+        """
+        from captum_deduce.metrics import distance
+
+        return distance.l0(self.inputs, self.counterfactuals, tolerance=tolerance)
+
+    def l1(self) -> Tensor:
+        """Sum of absolute differences, N values. See :func:`captum_deduce.metrics.l1`."""
+        from captum_deduce.metrics import distance
+
+        return distance.l1(self.inputs, self.counterfactuals)
+
+    def l2(self) -> Tensor:
+        """Euclidean distance, N values. See :func:`captum_deduce.metrics.l2`."""
+        from captum_deduce.metrics import distance
+
+        return distance.l2(self.inputs, self.counterfactuals)
+
+    def linf(self) -> Tensor:
+        """Largest absolute difference, N values. See :func:`captum_deduce.metrics.linf`."""
+        from captum_deduce.metrics import distance
+
+        return distance.linf(self.inputs, self.counterfactuals)
+
+    def summary(self) -> str:
+        """Say in a few lines how the search went; distances are means over successful pairs."""
+        found = self.success
+        count = int(found.sum())
+        lines = [f"{count} of {len(self)} counterfactuals found"]
+        if count:
+            lines.append(
+                f"L0 {_mean(self.l0()[found])}, L1 {_mean(self.l1()[found])}, "
+                f"confidence {_mean(self.confidence[found])} (means over those found)"
+            )
+        lines.append(
+            f"{_mean(self.iterations)} steps, {_mean(self.evaluations)} gradient and "
+            f"{_mean(self.forward_evaluations)} forward-only evaluations per pair"
+        )
+        return "\n".join(lines)
+
+    def plot(self, **arguments: Any) -> Figure:
+        """Draw originals, counterfactuals and their differences.
+
+        Args:
+            **arguments (Any): Passed to :func:`captum_deduce.visualization.plot_counterfactuals`.
+
+        Returns:
+            matplotlib.figure.Figure: The figure; it is not shown.
+        """
+        from captum_deduce.visualization import plot_counterfactuals
+
+        return plot_counterfactuals(self, **arguments)
+
+    def __getitem__(self, index: slice | Tensor | list[int]) -> Counterfactuals:
+        """Select pairs.
+
+        Args:
+            index (slice, Tensor or list[int]): As for a tensor's first dimension: a slice, a bool
+                mask such as ``result.success``, or indices.
+
+        Returns:
+            Counterfactuals: The selected pairs.
+
+        Raises:
+            TypeError: Another kind of index; for one pair write ``result[[i]]``.
+        """
+        if not isinstance(index, slice | Tensor | list):
+            raise TypeError(
+                "index must be a slice, a bool mask or a list of indices, got "
+                f"{type(index).__name__}; for one pair write result[[i]]"
+            )
+        chosen = torch.arange(len(self))[index.cpu() if isinstance(index, Tensor) else index]
+        values: dict[str, Any] = {
+            name: value[chosen.to(value.device)] for name, value in self._tensors().items()
+        }
+        if self.trajectory is not None:
+            values["trajectory"] = [self.trajectory[i] for i in chosen.tolist()]
+        return Counterfactuals(**values)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one safetensors file.
+
+        Args:
+            path (str or Path): The file, by convention ``*.safetensors``.
+        """
+        tensors = {
+            name: value.detach().cpu().contiguous() for name, value in self._tensors().items()
+        }
+        if self.trajectory is not None:
+            tensors["trajectory"] = torch.cat(self.trajectory)
+            tensors["trajectory_lengths"] = torch.tensor(
+                [len(images) for images in self.trajectory]
+            )
+        # safetensors refuses tensors that share memory, as inputs and counterfactuals may.
+        tensors = {name: value.clone() for name, value in tensors.items()}
+        metadata = {"format": _FORMAT, "format_version": "1", "captum_deduce": __version__}
+        save_file(tensors, str(path), metadata)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Counterfactuals:
+        """Read a file that :meth:`save` wrote.
+
+        Args:
+            path (str or Path): The file.
+            device (str or torch.device, optional): Where the tensors go; trajectories stay on the
+                CPU. Default: "cpu"
+
+        Returns:
+            Counterfactuals: As they were saved.
+
+        Raises:
+            FileNotFoundError: No such file.
+            ValueError: Truncated, or not a file of counterfactuals.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no file of counterfactuals at {path}")
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
+        if metadata.get("format") != _FORMAT or metadata.get("format_version") != "1":
+            raise ValueError(
+                f"{path} is not a file of counterfactuals that this version reads (its metadata "
+                f"say {metadata!r})"
+            )
+        try:
+            lengths = tensors.pop("trajectory_lengths", None)
+            trajectory = None
+            if lengths is not None:
+                trajectory = list(torch.split(tensors.pop("trajectory"), lengths.tolist()))
+            moved = {name: value.to(device) for name, value in tensors.items()}
+            return cls(**moved, trajectory=trajectory)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{path} holds no complete set of counterfactuals: {error}") from error
+
+    def _tensors(self) -> dict[str, Tensor]:
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in named.items() if isinstance(value, Tensor)}
+
+    def _per_pair(self) -> dict[str, Tensor]:
+        tensors = self._tensors()
+        return {
+            name: value
+            for name, value in tensors.items()
+            if name not in ("inputs", "counterfactuals")
+        }
+
+
+def _mean(values: Tensor) -> str:
+    return f"{values.double().mean().item():.3g}"

@@ -1,0 +1,465 @@
+"""The Captum face that every explainer shares."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from captum.attr._utils.attribution import Attribution
+from captum.log import log_usage
+from captum.robust import Perturbation
+from torch import Tensor
+
+from captum_deduce import checks, search
+from captum_deduce.counterfactuals import Counterfactuals
+from captum_deduce.features import FrozenModel
+from captum_deduce.losses import target_log_probability
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What one call asks for, checked and on the inputs' device.
+
+    Args:
+        model (FrozenModel): The model, ready to be called.
+        inputs (Tensor): N x ..., detached copies.
+        target (Tensor): N, int64, on the inputs' device.
+        classes (list[int]): The same targets, on the host.
+        additional_forward_args (tuple): What the model takes besides; tensors with N rows are
+            per pair.
+        mask (Tensor or None): Bool, of the inputs' shape: the entries that may change.
+        lower (Tensor): Lower bound, of the shape of one input.
+        upper (Tensor): Upper bound, likewise.
+    """
+
+    model: FrozenModel
+    inputs: Tensor
+    target: Tensor
+    classes: list[int]
+    additional_forward_args: tuple[Any, ...]
+    mask: Tensor | None
+    lower: Tensor
+    upper: Tensor
+
+    def rows(self, pairs: list[int]) -> search.State:
+        """What a procedure needs of each pair in its state, as copies.
+
+        Args:
+            pairs (list[int]): Indices of pairs.
+
+        Returns:
+            dict[str, Tensor]: ``original``, ``target``, ``allowed`` where there is a mask, and the
+            per-pair arguments of the model.
+        """
+        shared = {"original": self.inputs, "target": self.target}
+        if self.mask is not None:
+            shared["allowed"] = self.mask
+        shared |= {
+            _argument(place): value
+            for place, value in enumerate(self.additional_forward_args)
+            if _is_per_pair(value, len(self.inputs))
+        }
+        return {
+            name: value[torch.tensor(pairs, dtype=torch.int64).to(value.device)]
+            for name, value in shared.items()
+        }
+
+    def forward(self, images: Tensor, state: search.State) -> tuple[Tensor, Tensor]:
+        """Evaluate the model on images of the active pairs.
+
+        Args:
+            images (Tensor): A x ...
+            state (dict[str, Tensor]): Of the active pairs, with what :meth:`rows` put there.
+
+        Returns:
+            tuple[Tensor, Tensor]: Class scores, A x C, and features, A x D.
+        """
+        arguments = (
+            state.get(_argument(place), value)
+            for place, value in enumerate(self.additional_forward_args)
+        )
+        # A clone, as a first layer may work in place, which a leaf does not allow.
+        return self.model(images.clone(), tuple(arguments))
+
+
+class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[misc]
+    r"""Base class of all explainers: three faces of one search.
+
+    * :meth:`generate` returns :class:`~captum_deduce.Counterfactuals`, with all that is known;
+    * :meth:`attribute` returns ``counterfactuals - inputs``, for tools that want attributions;
+    * :meth:`perturb` (also the call itself) returns the counterfactual images, for the tools of
+      ``captum.robust``, which want an attack.
+
+    A subclass stores its keyword-only constructor arguments under their own names, checks them in
+    :meth:`_check_settings` and builds its :class:`~captum_deduce.search.Procedure` in
+    :meth:`_procedure`. Any of these arguments may be overridden for one call by keyword.
+
+    Args:
+        forward_func (Callable or nn.Module): The classifier: N inputs to N x C logits or
+            log-probabilities.
+    """
+
+    confidence: float
+    lower_bound: float | Tensor
+    upper_bound: float | Tensor
+
+    def __init__(self, forward_func: Callable[..., Any]) -> None:
+        checks.callable_model("forward_func", forward_func)
+        super().__init__(forward_func)
+
+    @classmethod
+    def get_name(cls) -> str:
+        """The method's name as its paper writes it (Captum would split it at capitals)."""
+        return cls.__name__
+
+    def generate(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: int | list[int] | Tensor | None = None,
+        *,
+        additional_forward_args: Any = None,
+        mask: Tensor | None = None,
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+        return_trajectory: bool = False,
+        **settings: Any,
+    ) -> Counterfactuals:
+        r"""Search for a counterfactual of every (image, target) pair.
+
+        The model is left as it was found, also after an error or Ctrl-C: each module's train/eval
+        mode, hooks, ``requires_grad``, ``.grad`` and weights. A module is searched in eval mode.
+
+        Args:
+            inputs (Tensor or tuple[Tensor]): N x channels x height x width, float32 or float64, in
+                the units that the model takes, within the bounds. A 1-tuple is accepted.
+            target (int, list, Tensor or None, optional): The class to reach: one for all images, or
+                N. None takes for each image the class that the model thinks second most likely.
+                Default: None
+            additional_forward_args (Any, optional): What ``forward_func`` takes after the inputs,
+                as in Captum: a tensor or any other value, or a tuple of them. Tensors with N
+                rows belong to the images row by row. Default: None
+            mask (Tensor, optional): 1 where pixels may change, 0 elsewhere; broadcasts to the
+                inputs. Default: None (all may change)
+            internal_batch_size (int, optional): Most images that the model sees at once; pairs wait
+                in a queue for the place of one that has ended. Default: None (N)
+            show_progress (bool, optional): Draw a progress bar. Default: False
+            return_trajectory (bool, optional): Also return every image evaluated on the way, on the
+                CPU. Default: False
+            **settings (Any): Constructor arguments to override for this call.
+
+        Returns:
+            Counterfactuals: In the order of the inputs. A pair that fails has ``success=False`` and
+            holds its best attempt.
+
+        Raises:
+            TypeError: An argument of the wrong kind.
+            ValueError: Shapes, values, targets, bounds, the mask, the model's output or its device
+                do not fit; the message names the argument, what came and what was expected.
+        """
+        return self._with(settings)._search(
+            inputs,
+            target,
+            additional_forward_args,
+            mask,
+            internal_batch_size,
+            show_progress=show_progress,
+            return_trajectory=return_trajectory,
+        )
+
+    @log_usage()  # type: ignore[untyped-decorator]  # Captum's NoiseTunnel calls attribute.__wrapped__
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: int | list[int] | Tensor | None = None,
+        additional_forward_args: Any = None,
+        *,
+        mask: Tensor | None = None,
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+        **settings: Any,
+    ) -> Tensor | tuple[Tensor, ...]:
+        r"""Attribute the distance to the target class: ``counterfactuals - inputs``.
+
+        Positive where a pixel has to rise for the model to see the target. The attribution of a
+        pair that fails is that of its best attempt; :meth:`generate` tells which ones failed.
+
+        Arguments are those of :meth:`generate`. Inputs outside the bounds, as Captum's tools make
+        when they add noise, are accepted with one warning: such entries stay as they are until the
+        search moves them, and are then clipped. With ``target=None`` under ``NoiseTunnel`` every
+        noisy copy has its own runner-up class.
+
+        Args:
+            inputs (Tensor or tuple[Tensor]): N x channels x height x width.
+            target (int, list, Tensor or None, optional): See :meth:`generate`. Default: None
+            additional_forward_args (Any, optional): See :meth:`generate`. Default: None
+            mask (Tensor, optional): See :meth:`generate`. Default: None
+            internal_batch_size (int, optional): See :meth:`generate`. Default: None
+            show_progress (bool, optional): See :meth:`generate`. Default: False
+            **settings (Any): Constructor arguments to override for this call.
+
+        Returns:
+            *Tensor* or *tuple[Tensor, ...]* of **attributions**:
+            - **attributions** (*Tensor* or *tuple[Tensor, ...]*): Of the inputs' shape; a tuple
+            where the inputs came in one.
+
+        Raises:
+            TypeError: An argument of the wrong kind.
+            ValueError: An argument that does not fit; see :meth:`generate`.
+        """
+        result = self._with(settings)._search(
+            inputs,
+            target,
+            additional_forward_args,
+            mask,
+            internal_batch_size,
+            show_progress=show_progress,
+            inside_bounds=False,
+        )
+        return (result.attributions,) if isinstance(inputs, tuple) else result.attributions
+
+    def perturb(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: int | list[int] | Tensor | None = None,
+        additional_forward_args: Any = None,
+        *,
+        mask: Tensor | None = None,
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+        **settings: Any,
+    ) -> Tensor | tuple[Tensor, ...]:
+        r"""Return the counterfactual images themselves, as the attacks of ``captum.robust`` do.
+
+        Arguments are those of :meth:`generate`.
+
+        Args:
+            inputs (Tensor or tuple[Tensor]): N x channels x height x width.
+            target (int, list, Tensor or None, optional): See :meth:`generate`. Default: None
+            additional_forward_args (Any, optional): See :meth:`generate`. Default: None
+            mask (Tensor, optional): See :meth:`generate`. Default: None
+            internal_batch_size (int, optional): See :meth:`generate`. Default: None
+            show_progress (bool, optional): See :meth:`generate`. Default: False
+            **settings (Any): Constructor arguments to override for this call; Captum's
+                ``MinParamPerturbation`` varies one of them.
+
+        Returns:
+            *Tensor* or *tuple[Tensor, ...]* of **perturbed inputs**:
+            - **perturbed inputs** (*Tensor* or *tuple[Tensor, ...]*): Of the inputs' shape; a tuple
+            where the inputs came in one.
+
+        Raises:
+            TypeError: An argument of the wrong kind.
+            ValueError: An argument that does not fit; see :meth:`generate`.
+        """
+        result = self.generate(
+            inputs,
+            target,
+            additional_forward_args=additional_forward_args,
+            mask=mask,
+            internal_batch_size=internal_batch_size,
+            show_progress=show_progress,
+            **settings,
+        )
+        images = result.counterfactuals
+        return (images,) if isinstance(inputs, tuple) else images
+
+    @abstractmethod
+    def _check_settings(self) -> None:
+        """Raise where a constructor argument has no sense."""
+
+    @abstractmethod
+    def _procedure(self, problem: Problem) -> search.Procedure:
+        """Build the method for one call."""
+
+    def _frozen_model(self) -> FrozenModel:
+        return FrozenModel(self.forward_func)
+
+    def _check_model(self, scores: Tensor, features: Tensor) -> None:
+        """Raise where the model's output does not fit what the explainer was built with."""
+
+    def _with(self, settings: dict[str, Any]) -> CounterfactualExplainer:
+        """Copy the explainer with some settings overridden; the copy shares model and density."""
+        if not settings:
+            return self
+        parameters = inspect.signature(type(self).__init__).parameters.values()
+        known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        unknown = sorted(set(settings) - set(known))
+        if unknown:
+            raise TypeError(
+                f"{self.get_name()} has no argument {', '.join(unknown)}; arguments that a call "
+                f"may override: {', '.join(known)}"
+            )
+        changed = copy.copy(self)
+        for name, value in settings.items():
+            setattr(changed, name, value)
+        changed._check_settings()
+        return changed
+
+    def _search(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: int | list[int] | Tensor | None,
+        additional_forward_args: Any,
+        mask: Tensor | None,
+        internal_batch_size: int | None,
+        *,
+        show_progress: bool,
+        return_trajectory: bool = False,
+        inside_bounds: bool = True,
+    ) -> Counterfactuals:
+        images, _ = checks.single_tensor(inputs)
+        checks.images(images)
+        checks.flag("show_progress", show_progress)
+        checks.flag("return_trajectory", return_trajectory)
+        if internal_batch_size is not None:
+            checks.number("internal_batch_size", internal_batch_size, minimum=1, integer=True)
+        # Captum's tools call under no_grad, and a user may in inference mode; a search needs
+        # gradients, and copies, as tensors made in inference mode can take no part in them.
+        with torch.inference_mode(False), torch.enable_grad():
+            images = images.detach().clone()
+            lower, upper = checks.bounds(
+                _normal(self.lower_bound), _normal(self.upper_bound), images
+            )
+            outside = checks.outside_bounds(images, lower, upper)
+            if outside and inside_bounds:
+                raise ValueError(outside)
+            if outside:
+                warnings.warn(
+                    f"{outside}. They stay as they are until the search moves them, and are then "
+                    "clipped.",
+                    stacklevel=4,
+                )
+            allowed = checks.masks(_normal(mask), images)
+            arguments = _argument_tuple(additional_forward_args)
+            with self._frozen_model() as model:
+                classes = self._probe(model, images, arguments)
+                forward_only = 0
+                if target is None:
+                    targets = _runner_up(model, images, arguments, internal_batch_size)
+                    forward_only = 1
+                else:
+                    targets = checks.targets(target, len(images), classes)
+                problem = Problem(
+                    model=model,
+                    inputs=images,
+                    target=targets.to(images.device),
+                    classes=targets.tolist(),
+                    additional_forward_args=arguments,
+                    mask=allowed,
+                    lower=lower,
+                    upper=upper,
+                )
+                found = search.run(
+                    self._procedure(problem),
+                    len(images),
+                    batch_size=internal_batch_size,
+                    show_progress=show_progress,
+                    return_trajectory=return_trajectory,
+                )
+        return Counterfactuals(
+            inputs=images,
+            counterfactuals=found.images,
+            target=problem.target,
+            success=found.success,
+            confidence=found.confidence,
+            iterations=found.iterations,
+            evaluations=found.iterations + 1,
+            forward_evaluations=torch.full_like(found.iterations, forward_only),
+            prediction=found.prediction,
+            log_density=found.log_density,
+            trajectory=found.trajectory,
+        )
+
+    def _probe(self, model: FrozenModel, images: Tensor, arguments: tuple[Any, ...]) -> int:
+        """Run the model on two images, so that what does not fit is said before the search."""
+        _check_placement(model, images)
+        few = images[:2].requires_grad_()
+        scores, features = model(few.clone(), _argument_rows(arguments, len(images), slice(2)))
+        if not torch.isfinite(scores).all():
+            raise ValueError("forward_func returned NaN or infinite scores for inputs[:2]")
+        probability_like = (scores >= 0).all() & ((scores.sum(1) - 1).abs() < 1e-4).all()
+        if probability_like:
+            raise ValueError(
+                "forward_func must return logits or log-probabilities, got rows that are "
+                "non-negative and sum to one: probabilities; leave out the softmax, or wrap the "
+                "model: lambda x: model(x).log()"
+            )
+        if not scores.requires_grad:
+            raise ValueError(
+                "forward_func's scores do not depend on the inputs by operations that can be "
+                "differentiated (does it detach them, or run under torch.no_grad?)"
+            )
+        self._check_model(scores, features)
+        return scores.shape[1]
+
+
+def confidence_of(scores: Tensor, target: Tensor) -> Tensor:
+    """Softmax probability of the target class.
+
+    Args:
+        scores (Tensor): Logits or log-probabilities, N x C.
+        target (Tensor): N classes, on the same device.
+
+    Returns:
+        Tensor: N probabilities, detached.
+    """
+    return target_log_probability(scores.detach(), target).exp()
+
+
+def _normal(value: Any) -> Any:
+    """Copy a tensor that was made in inference mode, so that autograd accepts it."""
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+
+def _argument(place: int) -> str:
+    return f"additional_forward_args[{place}]"
+
+
+def _argument_tuple(arguments: Any) -> tuple[Any, ...]:
+    if arguments is None:
+        return ()
+    return tuple(_normal(a) for a in (arguments if isinstance(arguments, tuple) else (arguments,)))
+
+
+def _is_per_pair(value: Any, count: int) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == count
+
+
+def _argument_rows(arguments: tuple[Any, ...], count: int, rows: slice) -> tuple[Any, ...]:
+    return tuple(a[rows] if _is_per_pair(a, count) else a for a in arguments)
+
+
+def _check_placement(model: FrozenModel, images: Tensor) -> None:
+    for module in model.modules:
+        parameter = next((p for p in module.parameters() if p.is_floating_point()), None)
+        if parameter is None:
+            continue
+        if parameter.device != images.device:
+            raise ValueError(
+                f"inputs are on {images.device}, but the model is on {parameter.device}; move one "
+                "to the other"
+            )
+        if parameter.dtype != images.dtype:
+            raise ValueError(
+                f"inputs are {images.dtype}, but the model's parameters are {parameter.dtype}; "
+                "convert one to the other"
+            )
+
+
+def _runner_up(
+    model: FrozenModel, images: Tensor, arguments: tuple[Any, ...], batch_size: int | None
+) -> Tensor:
+    size = batch_size or len(images)
+    seconds = []
+    with torch.no_grad():
+        for start in range(0, len(images), size):
+            rows = slice(start, start + size)
+            scores, _ = model(images[rows].clone(), _argument_rows(arguments, len(images), rows))
+            seconds.append(scores.topk(2, dim=1).indices[:, 1].cpu())
+    return torch.cat(seconds)

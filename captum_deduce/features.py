@@ -1,0 +1,246 @@
+"""Run a model as a search does: in eval mode, a layer's output read, the model left as found."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from captum_deduce import checks
+from captum_deduce.spectral import frozen_spectral_weights
+
+
+class FrozenModel:
+    r"""A ``forward_func`` prepared for many calls, as a context manager.
+
+    Inside the ``with`` block every module that ``forward_func`` runs is in eval mode (batch norm in
+    train mode would couple the images of a batch), spectrally normalised weights are computed once,
+    and a hook reads ``layer``'s output during the same forward pass. On leaving it, by an error or
+    Ctrl-C too, each module's own mode is restored and the hook is gone. Parameters, their
+    ``requires_grad`` and ``.grad`` are never touched.
+
+    Several threads may hold the same model at once: each reads the outputs of its own calls only.
+
+    Args:
+        forward_func (Callable or nn.Module): The model, or a function of the inputs that calls it.
+            For a function, modules are found in what it closes over, its globals and attributes.
+        layer (nn.Module or str, optional): The layer whose output is read, or its dotted name
+            as in ``model.named_modules()``. Default: None (no layer is read)
+
+    Raises:
+        TypeError: ``forward_func`` or ``layer`` of another kind.
+        ValueError: A layer that is not part of the model, or a model spread over several devices.
+
+    Examples::
+
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        >>> with torch.no_grad(), FrozenModel(model, layer=model[0]) as frozen:
+        ...     logits, features = frozen(torch.zeros(2, 1, 8, 8))
+        >>> logits.shape, features.shape
+        (torch.Size([2, 10]), torch.Size([2, 64]))
+    """
+
+    def __init__(
+        self, forward_func: Callable[..., Any], layer: nn.Module | str | None = None
+    ) -> None:
+        self.forward_func = checks.callable_model("forward_func", forward_func)
+        self.modules = modules_of(forward_func)
+        self.layer = None if layer is None else find_layer(forward_func, layer)
+        self._outputs: list[Any] = []
+        self._owner = 0
+        self._exit = ExitStack()
+
+    def __enter__(self) -> FrozenModel:
+        with ExitStack() as stack:
+            for module in self.modules:
+                stack.enter_context(_eval_mode(module))
+                stack.enter_context(frozen_spectral_weights(module))
+            if self.layer is not None:
+                stack.callback(self.layer.register_forward_hook(self._read).remove)
+            self._owner = threading.get_ident()
+            self._exit = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._outputs = []
+        self._exit.close()
+
+    def __call__(
+        self, inputs: Tensor, additional_forward_args: tuple[Any, ...] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """Run one forward pass.
+
+        Args:
+            inputs (Tensor): N x ...
+            additional_forward_args (tuple, optional): Passed on after the inputs. Default: ()
+
+        Returns:
+            The class scores (N x C, at least float32) and the layer's output (N x D; N x 0 where
+            no layer is read).
+
+        Raises:
+            TypeError: The model or the layer returned something other than a tensor.
+            ValueError: Class scores that are not N x C, or a layer that did not run exactly once
+                or whose output does not hold one row per image.
+        """
+        self._outputs = []
+        scores = _class_scores(self.forward_func(inputs, *additional_forward_args), len(inputs))
+        if self.layer is None:
+            return scores, scores.new_zeros(len(inputs), 0)
+        outputs, self._outputs = self._outputs, []
+        return scores, _feature_rows(outputs, len(inputs))
+
+    def _read(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if threading.get_ident() != self._owner:
+            return
+        if isinstance(output, tuple) and len(output) == 1:
+            output = output[0]
+        # A clone, as the next layer may overwrite its input in place.
+        self._outputs.append(output.clone() if isinstance(output, Tensor) else output)
+
+
+def modules_of(forward_func: Callable[..., Any]) -> list[nn.Module]:
+    """Find the modules that a model function runs.
+
+    Args:
+        forward_func (Callable or nn.Module): A module, a method of one, a ``functools.partial``, a
+            function (what it closes over and its globals are searched) or an object with modules
+            as attributes.
+
+    Returns:
+        list[nn.Module]: The outermost modules, each once.
+    """
+    if isinstance(forward_func, nn.Module):
+        return [forward_func]
+    if isinstance(forward_func, functools.partial):
+        candidates = [forward_func.func, *forward_func.args, *forward_func.keywords.values()]
+        return list(dict.fromkeys(m for c in candidates if callable(c) for m in modules_of(c)))
+    if inspect.ismethod(forward_func):
+        owner = forward_func.__self__
+        values = [owner, *getattr(owner, "__dict__", {}).values()]
+        if isinstance(owner, nn.Module):
+            values = [owner]
+    elif inspect.isfunction(forward_func):
+        variables = inspect.getclosurevars(forward_func)
+        values = [*variables.nonlocals.values(), *variables.globals.values()]
+    else:
+        values = list(getattr(forward_func, "__dict__", {}).values())
+    return list(dict.fromkeys(value for value in values if isinstance(value, nn.Module)))
+
+
+def find_layer(forward_func: Callable[..., Any], layer: nn.Module | str) -> nn.Module:
+    """Find a layer by its dotted name, or make sure that a given one belongs to the model.
+
+    Args:
+        forward_func (Callable or nn.Module): The model.
+        layer (nn.Module or str): The layer, or its dotted name as in ``model.named_modules()``.
+
+    Returns:
+        nn.Module: The layer.
+
+    Raises:
+        TypeError: Neither a module nor a name.
+        ValueError: Not part of the model, or a name where ``forward_func`` is a function over none
+            or several modules.
+    """
+    modules = modules_of(forward_func)
+    if isinstance(layer, str):
+        if len(modules) != 1:
+            raise ValueError(
+                f"layer was given by name ({layer!r}), but forward_func is a function over "
+                f"{len(modules)} modules; pass the module itself"
+            )
+        names = dict(modules[0].named_modules())
+        if layer not in names or not layer:
+            known = ", ".join(name for name, _ in modules[0].named_children())
+            raise ValueError(
+                f"layer {layer!r} is not in the model; its outermost layers are: {known}"
+            )
+        return names[layer]
+    if not isinstance(layer, nn.Module):
+        raise TypeError(f"layer must be an nn.Module or its name, got {type(layer).__name__}")
+    if isinstance(forward_func, nn.Module) and all(layer is not m for m in forward_func.modules()):
+        raise ValueError(
+            f"layer ({type(layer).__name__}) is not part of forward_func "
+            f"({type(forward_func).__name__}); after copying a model take the copy's own layer"
+        )
+    return layer
+
+
+_modes_lock = threading.Lock()
+_modes: WeakKeyDictionary[nn.Module, tuple[int, list[tuple[nn.Module, bool]]]] = WeakKeyDictionary()
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Set eval mode; the last of the threads that hold the model restores each module's own."""
+    with _modes_lock:
+        holders, modes = _modes.get(model, (0, [(m, m.training) for m in model.modules()]))
+        _modes[model] = (holders + 1, modes)
+        if holders == 0:
+            model.eval()
+    try:
+        yield
+    finally:
+        with _modes_lock:
+            holders, modes = _modes[model]
+            if holders > 1:
+                _modes[model] = (holders - 1, modes)
+            else:
+                del _modes[model]
+                for module, training in modes:
+                    module.training = training
+
+
+def _class_scores(output: Any, count: int) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"forward_func must return a tensor of N x C class scores, got "
+            f"{type(output).__name__}; wrap it so that it picks them, for example lambda x: model(x)[0] or "
+            "lambda x: model(x).logits"
+        )
+    if output.dim() == 0 or output.shape[0] != count or output[:1].numel() == 1:
+        raise ValueError(
+            f"forward_func must return N x C class scores with C at least 2, got shape "
+            f"{tuple(output.shape)} for {count} image(s); a model with one logit z per image has "
+            "the scores lambda x: torch.stack([torch.zeros_like(z), z], 1) with z = "
+            "model(x).flatten()"
+        )
+    if output.dim() != 2:
+        raise ValueError(
+            f"forward_func must return N x C class scores, got shape {tuple(output.shape)} for "
+            f"{count} image(s)"
+        )
+    if not output.is_floating_point():
+        raise ValueError(f"forward_func must return floating-point scores, got {output.dtype}")
+    return output if output.dtype == torch.float64 else output.float()
+
+
+def _feature_rows(outputs: list[Any], count: int) -> Tensor:
+    if len(outputs) != 1:
+        raise ValueError(
+            f"layer ran {len(outputs)} times in one forward pass of forward_func, expected once; "
+            "choose a layer that runs once (a module used in several places has no single output)"
+        )
+    output = outputs[0]
+    if not isinstance(output, Tensor):
+        raise TypeError(f"layer must output a tensor, got {type(output).__name__}")
+    if output.dim() == 0 or output.shape[0] != count or not output.is_floating_point():
+        raise ValueError(
+            f"layer must output floating-point rows, one per image, got shape "
+            f"{tuple(output.shape)} and {output.dtype} for {count} image(s)"
+        )
+    return output.flatten(1) if output.dim() > 1 else output.unsqueeze(1)

@@ -1,0 +1,102 @@
+r"""How far counterfactuals are from their originals.
+
+Every function takes two batches of images, N x ..., and returns N values: sums (or a maximum) over
+each image's entries, in the images' own units.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from captum_deduce import checks
+
+
+def l0(inputs: Tensor, counterfactuals: Tensor, *, tolerance: float = 0.0) -> Tensor:
+    r"""Count the entries that differ.
+
+    Args:
+        inputs (Tensor): Originals, N x ...
+        counterfactuals (Tensor): Counterfactuals, of the same shape.
+        tolerance (float, optional): Entries that differ by no more than this count as equal, in
+            input units. Generative methods move every entry a little: at a tolerance of 1e-5 their
+            :math:`L_0` can be half of the exact one, so say which you report.
+            Default: 0.0 (exact inequality)
+
+    Returns:
+        Tensor: N counts, int64.
+
+    Raises:
+        TypeError: ``inputs`` or ``counterfactuals`` is no tensor, or ``tolerance`` no number.
+        ValueError: Shapes that differ, or a negative tolerance.
+
+    Examples::
+
+        >>> l0(torch.zeros(1, 1, 2, 2), torch.tensor([[[[0.0, 1.0], [0.5, 0.0]]]]))
+        tensor([2])
+    """
+    checks.number("tolerance", tolerance, minimum=0)
+    return (_differences(inputs, counterfactuals).abs() > tolerance).sum(1)
+
+
+def l1(inputs: Tensor, counterfactuals: Tensor) -> Tensor:
+    r"""Sum of absolute differences.
+
+    Args:
+        inputs (Tensor): Originals, N x ...
+        counterfactuals (Tensor): Counterfactuals, of the same shape.
+
+    Returns:
+        Tensor: N distances, in input units.
+
+    Raises:
+        TypeError: ``inputs`` or ``counterfactuals`` is no tensor.
+        ValueError: Shapes that differ.
+    """
+    return _differences(inputs, counterfactuals).abs().sum(1)
+
+
+def l2(inputs: Tensor, counterfactuals: Tensor) -> Tensor:
+    r"""Euclidean distance.
+
+    Args:
+        inputs (Tensor): Originals, N x ...
+        counterfactuals (Tensor): Counterfactuals, of the same shape.
+
+    Returns:
+        Tensor: N distances, in input units.
+
+    Raises:
+        TypeError: ``inputs`` or ``counterfactuals`` is no tensor.
+        ValueError: Shapes that differ.
+    """
+    distances: Tensor = _differences(inputs, counterfactuals).norm(dim=1)
+    return distances
+
+
+def linf(inputs: Tensor, counterfactuals: Tensor) -> Tensor:
+    r"""Largest absolute difference.
+
+    Args:
+        inputs (Tensor): Originals, N x ...
+        counterfactuals (Tensor): Counterfactuals, of the same shape.
+
+    Returns:
+        Tensor: N distances, in input units.
+
+    Raises:
+        TypeError: ``inputs`` or ``counterfactuals`` is no tensor.
+        ValueError: Shapes that differ.
+    """
+    return _differences(inputs, counterfactuals).abs().amax(1)
+
+
+def _differences(inputs: Tensor, counterfactuals: Tensor) -> Tensor:
+    for name, value in (("inputs", inputs), ("counterfactuals", counterfactuals)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    if inputs.shape != counterfactuals.shape or inputs.dim() < 2:
+        raise ValueError(
+            "inputs and counterfactuals must have the same shape N x ..., got "
+            f"{tuple(inputs.shape)} and {tuple(counterfactuals.shape)}"
+        )
+    return (counterfactuals - inputs).flatten(1)

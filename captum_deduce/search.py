@@ -1,0 +1,252 @@
+"""The one loop that every method runs in: a queue of pairs, an active set, per-pair stopping.
+
+It knows neither models nor losses. A *procedure* keeps a small state for each (image, target)
+pair, evaluates a batch of states and makes one step with each; the loop decides who is in the
+batch, keeps the best attempt of each pair and takes a pair out as soon as it has ended, so that no
+pair waits for a slower one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+State = dict[str, Tensor]
+"""Tensors with a leading dimension of the pairs in the active set."""
+
+
+@dataclass
+class Evaluation:
+    """What one batched model evaluation shows of the A active pairs.
+
+    Args:
+        images (Tensor): The images that were evaluated, A x ...
+        confidence (Tensor): Softmax probability of the target, A.
+        success (Tensor): Whether the image is what the pair is looking for, A, bool.
+        finished (Tensor): Whether the pair ends here, A, bool (at the first success, or when its
+            own schedule is over).
+        prediction (Tensor): Class that the model gives the image, A, int64.
+        gradient (Tensor): Of the pair's loss, for the procedure's own step.
+        distance (Tensor, optional): What the best success minimises, A. Default: None (the first
+            success is the best)
+        log_density (Tensor, optional): Of the image's features under the target class, A.
+            Default: None
+    """
+
+    images: Tensor
+    confidence: Tensor
+    success: Tensor
+    finished: Tensor
+    prediction: Tensor
+    gradient: Tensor
+    distance: Tensor | None = None
+    log_density: Tensor | None = None
+
+
+class Procedure(ABC):
+    """A method, as the loop sees it.
+
+    Args:
+        max_iterations (int): Most steps of a pair.
+    """
+
+    max_iterations: int
+
+    @abstractmethod
+    def start(self, pairs: list[int]) -> State:
+        """Make the states of pairs that enter the active set.
+
+        Args:
+            pairs (list[int]): Their indices in the call.
+
+        Returns:
+            dict[str, Tensor]: New tensors (no views of what is shared), a row for each pair.
+        """
+
+    @abstractmethod
+    def evaluate(self, state: State, pairs: list[int]) -> Evaluation:
+        """Evaluate the active pairs' images: one forward pass and one gradient.
+
+        Args:
+            state (dict[str, Tensor]): Of the active pairs.
+            pairs (list[int]): Their indices in the call.
+
+        Returns:
+            Evaluation: What it showed.
+        """
+
+    @abstractmethod
+    def step(self, state: State, evaluation: Evaluation) -> Tensor:
+        """Make one step with each active pair, in place.
+
+        Args:
+            state (dict[str, Tensor]): Of the active pairs; changed in place.
+            evaluation (Evaluation): Of the same pairs.
+
+        Returns:
+            Tensor: Whether a pair is stuck: no step changes its image, or its gradient is not
+            finite (A, bool).
+        """
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The best attempt of each of N pairs, and what it took.
+
+    Args:
+        images (Tensor): N x ...
+        confidence (Tensor): N.
+        success (Tensor): N, bool.
+        prediction (Tensor): Of the first image evaluated, N, int64.
+        iterations (Tensor): Steps made, N, int64.
+        log_density (Tensor, optional): N. Default: None
+        trajectory (list[Tensor], optional): All images evaluated, on the CPU. Default: None
+    """
+
+    images: Tensor
+    confidence: Tensor
+    success: Tensor
+    prediction: Tensor
+    iterations: Tensor
+    log_density: Tensor | None = None
+    trajectory: list[Tensor] | None = None
+
+
+def run(
+    procedure: Procedure,
+    num_pairs: int,
+    *,
+    batch_size: int | None = None,
+    show_progress: bool = False,
+    return_trajectory: bool = False,
+) -> SearchResult:
+    """Search for the counterfactuals of all pairs.
+
+    Each round costs one batched evaluation and one device-to-host synchronisation (a trajectory
+    costs a copy of the images more). Memory does not grow with the number of rounds.
+
+    Args:
+        procedure (Procedure): The method.
+        num_pairs (int): N.
+        batch_size (int, optional): Most pairs in the active set. Default: None (all)
+        show_progress (bool, optional): Draw a progress bar over the pairs. Default: False
+        return_trajectory (bool, optional): Keep every image that was evaluated. Default: False
+
+    Returns:
+        SearchResult: In the order of the pairs, whatever the order in which they ended.
+    """
+    size = num_pairs if batch_size is None else min(batch_size, num_pairs)
+    active = list(range(size))
+    waiting = size
+    steps = [0] * size
+    state = procedure.start(active)
+    best: State = {}
+    ended_rows: list[State] = []
+    ended_pairs: list[int] = []
+    ended_steps: list[int] = []
+    paths: list[list[Tensor]] = [[] for _ in range(num_pairs)]
+
+    with tqdm(
+        total=num_pairs, desc="counterfactuals", unit="pair", disable=not show_progress
+    ) as bar:
+        while active:
+            evaluation = procedure.evaluate(state, active)
+            best = _keep_best(best, evaluation, steps)
+            if return_trajectory:
+                for pair, image in zip(active, evaluation.images.cpu(), strict=True):
+                    paths[pair].append(image.clone())
+            stuck = procedure.step(state, evaluation)
+            ended = [
+                over or step >= procedure.max_iterations
+                for over, step in zip((evaluation.finished | stuck).tolist(), steps, strict=True)
+            ]
+            steps = [step + 1 for step in steps]
+            bar.set_postfix(active=len(active), refresh=False)
+            bar.update(0)
+            if not any(ended):
+                continue
+            out = [slot for slot, over in enumerate(ended) if over]
+            ended_rows.append(_rows(best, out))
+            ended_pairs += [active[slot] for slot in out]
+            ended_steps += [steps[slot] - 1 for slot in out]
+            bar.update(len(out))
+
+            # Pairs from the queue take the places of those that ended; the rest closes up.
+            new = list(range(waiting, min(waiting + len(out), num_pairs)))
+            waiting += len(new)
+            refilled, emptied = out[: len(new)], set(out[len(new) :])
+            if new:
+                _replace(state, refilled, procedure.start(new))
+                for slot, pair in zip(refilled, new, strict=True):
+                    active[slot], steps[slot] = pair, 0
+            if emptied:
+                kept = [slot for slot in range(len(active)) if slot not in emptied]
+                state, best = _rows(state, kept), _rows(best, kept)
+                active = [active[slot] for slot in kept]
+                steps = [steps[slot] for slot in kept]
+
+    return _in_order(ended_rows, ended_pairs, ended_steps, paths if return_trajectory else None)
+
+
+def _keep_best(best: State, evaluation: Evaluation, steps: list[int]) -> State:
+    """Update each pair's best attempt; a pair with no step made yet starts its record."""
+    seen: State = {
+        "images": evaluation.images,
+        "confidence": evaluation.confidence.nan_to_num(0.0),
+        "success": evaluation.success,
+    }
+    if evaluation.distance is not None:
+        seen["distance"] = evaluation.distance
+    if evaluation.log_density is not None:
+        seen["log_density"] = evaluation.log_density
+    if not best:
+        first = {**seen, "prediction": evaluation.prediction}
+        return {name: value.clone() for name, value in first.items()}
+    better = seen["success"] & ~best["success"]
+    neither = ~seen["success"] & ~best["success"]
+    better |= neither & (seen["confidence"] > best["confidence"])
+    if "distance" in seen:
+        better |= seen["success"] & best["success"] & (seen["distance"] < best["distance"])
+    prediction = best["prediction"]
+    if 0 in steps:
+        started = torch.tensor([step == 0 for step in steps]).to(better.device, non_blocking=True)
+        better |= started
+        prediction = torch.where(started, evaluation.prediction, prediction)
+    updated = {name: _where(better, value, best[name]) for name, value in seen.items()}
+    return {**updated, "prediction": prediction}
+
+
+def _where(condition: Tensor, value: Tensor, other: Tensor) -> Tensor:
+    return torch.where(condition.view(-1, *[1] * (value.dim() - 1)), value, other)
+
+
+def _rows(state: State, slots: list[int]) -> State:
+    return {name: value[_index(slots, value)] for name, value in state.items()}
+
+
+def _replace(state: State, slots: list[int], rows: State) -> None:
+    for name, value in state.items():
+        value[_index(slots, value)] = rows[name]
+
+
+def _index(slots: list[int], value: Tensor) -> Tensor:
+    return torch.tensor(slots, dtype=torch.int64).to(value.device, non_blocking=True)
+
+
+def _in_order(
+    rows: list[State], pairs: list[int], steps: list[int], paths: list[list[Tensor]] | None
+) -> SearchResult:
+    order = sorted(range(len(pairs)), key=pairs.__getitem__)
+    joined = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+    values = _rows(joined, order)
+    values.pop("distance", None)
+    iterations = torch.tensor([steps[place] for place in order])
+    return SearchResult(
+        **values,
+        iterations=iterations.to(values["success"].device),
+        trajectory=None if paths is None else [torch.stack(path) for path in paths],
+    )

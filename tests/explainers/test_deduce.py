@@ -1,0 +1,296 @@
+"""DeDUCE against algorithm 1 written out for one image in float64."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_deduce import ClassGaussianMixture, DeDUCE
+from tests import reference
+from tests.conftest import Digits, digits_network, train_briefly
+
+
+def naive(digits: Digits, image: Tensor, target: int, **settings) -> reference.Attempt:
+    """Algorithm 1 with the density's own mean and covariance, one image at a time."""
+    weight = settings.pop("classification_weight", 1.0)
+    normalize_terms = settings.pop("normalize_terms", True)
+    model, place = digits.model, list(digits.model).index(digits.layer) + 1
+    rows = digits.train_labels == target
+    with torch.no_grad():
+        features = model[:place](digits.train_images[rows]).numpy()
+    mean = torch.from_numpy(features.mean(0))
+    covariance = torch.from_numpy(np.cov(features, rowvar=False))
+
+    def both(x: Tensor) -> tuple[Tensor, Tensor]:
+        z = model[:place](x.unsqueeze(0))
+        return model[place:](z)[0], z[0]
+
+    return reference.algorithm_1(
+        image.numpy(),
+        target,
+        lambda x: both(x)[0].detach(),
+        lambda x: reference.deduce_gradient(
+            x, target, both, mean, covariance, weight, normalize_terms
+        ),
+        **settings,
+    )
+
+
+def pairs_of(digits: Digits, count: int) -> tuple[Tensor, Tensor]:
+    """Images with targets that are not the model's own prediction, all classes among them."""
+    images = digits.images[:count].clone()
+    with torch.no_grad():
+        predicted = digits.model(images).argmax(1)
+    return images, (predicted + 1 + torch.arange(count) % 9) % 10
+
+
+def assert_equals_reference(digits: Digits, images: Tensor, targets: Tensor, **settings) -> None:
+    explainer = DeDUCE(digits.model, digits.layer, digits.density)
+    by_site = settings.pop("by_site", False)
+    result = explainer.generate(
+        images,
+        targets,
+        pixel="site" if by_site else "entry",
+        return_trajectory=True,
+        internal_batch_size=17,
+        **settings,
+    )
+    for i, (image, target) in enumerate(zip(images, targets.tolist(), strict=True)):
+        expected = naive(digits, image, target, by_site=by_site, **settings)
+        path = result.trajectory[i].numpy()
+        assert len(path) == len(expected.path)
+        np.testing.assert_allclose(path, np.stack(expected.path), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(result.counterfactuals[i].numpy(), expected.image, atol=1e-12)
+        assert result.success[i].item() == expected.success
+        assert result.iterations[i].item() == expected.steps
+        assert result.confidence[i].item() == pytest.approx(expected.confidence, rel=1e-9)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.6])
+@pytest.mark.parametrize("skip_saturated", [False, True])
+def test_equals_algorithm_1_pixel_for_pixel(digits, momentum, skip_saturated):
+    images, targets = pairs_of(digits, 54)
+    assert_equals_reference(
+        digits, images, targets, momentum=momentum, skip_saturated=skip_saturated
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"normalize_terms": False, "classification_weight": 100.0},
+        {"normalize_terms": False, "classification_weight": 0.0},
+        {"classification_weight": 5.0},
+        {"pixels_per_step": 3},
+        {"step_size": 0.35, "max_changes": 2},
+        {"confidence": 0.9},
+        {"confidence": 0.2},
+        {"max_iterations": 4},
+        {"max_changes": 1, "confidence": 0.99},
+    ],
+    ids=str,
+)
+def test_every_setting_equals_its_reference(digits, settings):
+    assert_equals_reference(digits, *pairs_of(digits, 9), **settings)
+
+
+@pytest.fixture(scope="module")
+def colour_digits() -> Digits:
+    """Digits in three channels of their own strength, so that channels matter unequally."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    grey = torch.from_numpy(data.images).unsqueeze(1) / 16
+    images = grey * torch.tensor([1.0, 0.5, 0.8]).view(3, 1, 1)
+    labels = torch.from_numpy(data.target)
+    model = digits_network(channels=3).double()
+    train_briefly(model, images[:1200], labels[:1200], epochs=6)
+    with torch.no_grad():
+        features = model[:7](images[:1200])
+    density = ClassGaussianMixture().fit(features, labels[:1200])
+    return Digits(model, model[6], density, images[1200:], labels[1200:], images[:1200], labels[:1200])
+
+
+@pytest.mark.parametrize("skip_saturated", [False, True])
+@pytest.mark.parametrize("by_site", [False, True])
+def test_colour_images_by_entry_and_by_site(colour_digits, by_site, skip_saturated):
+    images, targets = pairs_of(colour_digits, 8)
+    assert_equals_reference(
+        colour_digits, images, targets, by_site=by_site, skip_saturated=skip_saturated
+    )
+
+
+def test_no_step_that_cannot_change_the_image_is_evaluated(digits):
+    images, targets = pairs_of(digits, 60)
+    explainer = DeDUCE(digits.model, digits.layer, digits.density)
+    skipping = explainer.generate(images, targets, return_trajectory=True)
+    literal = explainer.generate(images, targets, skip_saturated=False, return_trajectory=True)
+
+    def idle(path: Tensor) -> int:
+        return int(((path[1:] - path[:-1]).abs().flatten(1).amax(1) <= 1e-6).sum())
+
+    assert sum(idle(path) for path in skipping.trajectory) == 0
+    assert sum(idle(path) for path in literal.trajectory) > 0
+    assert skipping.iterations.double().mean() < literal.iterations.double().mean()
+
+
+def test_a_step_changes_one_pixel_at_most_five_times_by_a_fifth(digits):
+    images, targets = pairs_of(digits, 20)
+    result = DeDUCE(digits.model, digits.layer, digits.density).generate(
+        images, targets, return_trajectory=True, confidence=0.95
+    )
+    for path in result.trajectory:
+        moves = (path[1:] - path[:-1]).abs().flatten(1)
+        assert ((moves > 0).sum(1) == 1).all()
+        assert moves.max() <= 0.2 + 1e-9
+        assert (moves > 0).sum(0).max() <= 5
+        assert path.min() >= 0
+        assert path.max() <= 1
+
+
+def test_normalised_inputs_give_the_same_as_a_normalisation_inside_the_model(colour_digits):
+    mean = torch.tensor([0.3, 0.2, 0.5]).view(3, 1, 1).double()
+    std = torch.tensor([0.2, 0.7, 0.4]).view(3, 1, 1).double()
+
+    class Normalise(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x - mean) / std
+
+    # A model that takes normalised inputs, trained as such; and the same with the layer inside.
+    takes_normalised = digits_network(channels=3).double()
+    data = colour_digits
+    train_briefly(
+        takes_normalised, (data.train_images - mean) / std, data.train_labels, epochs=6
+    )
+    with torch.no_grad():
+        features = takes_normalised[:7]((data.train_images - mean) / std)
+    density = ClassGaussianMixture().fit(features, data.train_labels)
+    inside = nn.Sequential(Normalise(), *takes_normalised).eval()
+    images, labels = data.images[:12], data.labels[:12]
+    targets = (labels + 3) % 10
+    for pixel in ("entry", "site"):
+        raw = DeDUCE(inside, inside[7], density, pixel=pixel).generate(images, targets)
+        explainer = DeDUCE(
+            takes_normalised,
+            takes_normalised[6],
+            density,
+            pixel=pixel,
+            lower_bound=(0 - mean) / std,
+            upper_bound=(1 - mean) / std,
+        )
+        own_units = explainer.generate((images - mean) / std, targets)
+        assert (raw.l0() > 0).all()
+        assert own_units.iterations.tolist() == raw.iterations.tolist()
+        torch.testing.assert_close(
+            own_units.counterfactuals * std + mean, raw.counterfactuals, rtol=0, atol=1e-9
+        )
+
+
+def test_log_density_is_that_of_the_counterfactuals_features(digits):
+    images, targets = pairs_of(digits, 10)
+    result = DeDUCE(digits.model, digits.layer, digits.density).generate(images, targets)
+    with torch.no_grad():
+        features = digits.model[:7](result.counterfactuals)
+    for i, target in enumerate(targets.tolist()):
+        rows = digits.model[:7](digits.train_images[digits.train_labels == target]).detach()
+        gaussian = torch.distributions.MultivariateNormal(rows.mean(0), torch.cov(rows.T))
+        expected = gaussian.log_prob(features[i]).item()
+        assert result.log_density[i].item() == pytest.approx(expected, rel=1e-7)
+
+
+def test_density_draws_the_features_towards_the_target(digits):
+    """At equal confidence, counterfactuals are likelier with the density term than without."""
+    images, targets = pairs_of(digits, 60)
+    explainer = DeDUCE(digits.model, digits.layer, digits.density)
+    both = explainer.generate(images, targets)
+    alone = explainer.generate(images, targets, classification_weight=1e6)
+    assert both.success.all()
+    assert both.log_density.mean() > alone.log_density.mean()
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_the_layer_may_be_a_module_or_a_name(digits, by_name):
+    layer = "6" if by_name else digits.layer
+    images, targets = pairs_of(digits, 3)
+    result = DeDUCE(digits.model, layer, digits.density).generate(images, targets)
+    expected = DeDUCE(digits.model, digits.layer, digits.density).generate(images, targets)
+    torch.testing.assert_close(result.counterfactuals, expected.counterfactuals, rtol=0, atol=0)
+
+
+def test_a_convolutional_layer_is_flattened(digits):
+    with torch.no_grad():
+        maps = digits.model[:6](digits.train_images).flatten(1)
+    density = ClassGaussianMixture("diag").fit(maps, digits.train_labels)
+    images, targets = pairs_of(digits, 5)
+    result = DeDUCE(digits.model, digits.model[5], density).generate(images, targets)
+    assert result.success.all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"confidence": 1.0}, ValueError, r"confidence must be .* in \(0, 1\), got 1.0"),
+        ({"confidence": "high"}, TypeError, "confidence must be a number, got str"),
+        ({"step_size": 0.0}, ValueError, "step_size"),
+        ({"step_size": 1.5}, ValueError, "step_size"),
+        ({"max_changes": 0}, ValueError, "max_changes"),
+        ({"max_changes": 2.0}, TypeError, "max_changes must be an int, got float"),
+        ({"pixels_per_step": 0}, ValueError, "pixels_per_step"),
+        ({"momentum": -0.1}, ValueError, "momentum"),
+        ({"max_iterations": -1}, ValueError, "max_iterations"),
+        ({"classification_weight": -1.0}, ValueError, "classification_weight"),
+        ({"classification_weight": float("nan")}, ValueError, "classification_weight"),
+        ({"normalize_terms": 1}, TypeError, "normalize_terms must be True or False"),
+        ({"skip_saturated": None}, TypeError, "skip_saturated must be True or False"),
+        ({"pixel": "patch"}, ValueError, "pixel must be one of 'entry', 'site', got 'patch'"),
+    ],
+    ids=str,
+)
+def test_settings_that_are_refused_at_construction_and_in_a_call(digits, settings, error, message):
+    with pytest.raises(error, match=message):
+        DeDUCE(digits.model, digits.layer, digits.density, **settings)
+    explainer = DeDUCE(digits.model, digits.layer, digits.density)
+    with pytest.raises(error, match=message):
+        explainer.generate(digits.images[:1], 3, **settings)
+
+
+def test_parts_that_do_not_fit_are_refused_before_any_work(digits):
+    model, layer, density = digits.model, digits.layer, digits.density
+    images = digits.images[:2]
+    with pytest.raises(TypeError, match="density must be a ClassGaussianMixture, got dict"):
+        DeDUCE(model, layer, {})
+    with pytest.raises(ValueError, match=r"density .*not fitted"):
+        DeDUCE(model, layer, ClassGaussianMixture())
+    with pytest.raises(ValueError, match="layer 'avgpool' is not in the model"):
+        DeDUCE(model, "avgpool", density)
+    with pytest.raises(ValueError, match="density was fitted to 64 features, but the model has 256"):
+        DeDUCE(model, model[4], density).generate(images, 3)
+    few = ClassGaussianMixture().fit(torch.randn(500, 64).double(), torch.arange(500) % 7)
+    with pytest.raises(ValueError, match="density was fitted to 7 classes, but the model has 10"):
+        DeDUCE(model, layer, few).generate(images, 3)
+
+
+def test_overrides_last_for_one_call(digits):
+    images, targets = pairs_of(digits, 6)
+    explainer = DeDUCE(digits.model, digits.layer, digits.density)
+    before = explainer.generate(images, targets)
+    sure = explainer.generate(images, targets, confidence=0.95)
+    assert (sure.confidence > 0.95).all()
+    assert explainer.confidence == 0.5
+    after = explainer.generate(images, targets)
+    torch.testing.assert_close(before.counterfactuals, after.counterfactuals, rtol=0, atol=0)
+
+
+def test_mixed_targets_equal_one_target_at_a_time(digits):
+    image = digits.images[:1]
+    explainer = DeDUCE(digits.model, digits.layer, digits.density)
+    together = explainer.generate(image.expand(10, -1, -1, -1), torch.arange(10))
+    for target, batch_size in itertools.product(range(10), (None, 1)):
+        alone = explainer.generate(image, target, internal_batch_size=batch_size)
+        torch.testing.assert_close(
+            alone.counterfactuals[0], together.counterfactuals[target], rtol=0, atol=0
+        )

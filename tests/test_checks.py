@@ -1,0 +1,161 @@
+"""Every message names the argument, what came and what was expected."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from captum_deduce import checks
+
+IMAGES = torch.zeros(4, 3, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("value", "limits", "error", "message"),
+    [
+        ("1", {}, TypeError, "width must be a number, got str: '1'"),
+        (True, {}, TypeError, "width must be a number, got bool"),
+        (1.0, {"integer": True}, TypeError, "width must be an int, got float: 1.0"),
+        (float("nan"), {}, ValueError, "width must be a finite number"),
+        (float("inf"), {}, ValueError, "width must be a finite number"),
+        (0, {"minimum": 1}, ValueError, r"in \[1, inf\], got 0"),
+        (1.0, {"minimum": 0, "maximum": 1, "exclusive": True}, ValueError, r"in \(0, 1\), got 1.0"),
+    ],
+)
+def test_numbers_that_are_refused(value, limits, error, message):
+    with pytest.raises(error, match=message):
+        checks.number("width", value, **limits)
+
+
+@pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), np.int64(1)])
+def test_numbers_that_pass(value):
+    checks.number("width", value, minimum=0, maximum=1)
+
+
+def test_flags_and_choices():
+    checks.flag("verbose", True)
+    with pytest.raises(TypeError, match="verbose must be True or False, got int: 1"):
+        checks.flag("verbose", 1)
+    checks.choice("pixel", "site", ("entry", "site"))
+    with pytest.raises(ValueError, match="pixel must be one of 'entry', 'site', got 'sites'"):
+        checks.choice("pixel", "sites", ("entry", "site"))
+
+
+def test_one_tensor_alone_or_in_a_tuple():
+    assert checks.single_tensor(IMAGES) == (IMAGES, False)
+    assert checks.single_tensor((IMAGES,)) == (IMAGES, True)
+    with pytest.raises(ValueError, match="got a tuple of 2"):
+        checks.single_tensor((IMAGES, IMAGES))
+    with pytest.raises(TypeError, match=r"inputs must be a torch.Tensor, got ndarray"):
+        checks.single_tensor(IMAGES.numpy())
+    with pytest.raises(TypeError, match=r"inputs must be a torch.Tensor, got list"):
+        checks.single_tensor([IMAGES])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        (IMAGES.to(torch.uint8), TypeError, "float32 or float64, got torch.uint8.*/ 255"),
+        (IMAGES.half(), TypeError, "got torch.float16"),
+        (torch.zeros(4), ValueError, r"N x channels x height x width.*got \(4,\)"),
+        (torch.zeros(0, 1, 8, 8), ValueError, r"N at least 1, got \(0, 1, 8, 8\)"),
+        (torch.tensor([[0.0], [float("nan")]]), ValueError, r"NaN or infinite.*image\(s\) 1"),
+        (torch.full((9, 1), float("inf")), ValueError, r"0, 1, 2, 3, 4, \.\.\. \(9 in all\)"),
+    ],
+)
+def test_images_that_are_refused(inputs, error, message):
+    with pytest.raises(error, match=message):
+        checks.images(inputs)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [2, np.int64(2), [2] * 4, (2,) * 4, [2], [np.int64(2)] * 4, torch.tensor(2), torch.tensor([2])]
+    + [torch.tensor([2] * 4, dtype=torch.int32), np.array([2] * 4), [torch.tensor(2)] * 4],
+)
+def test_all_forms_of_a_target(target):
+    found = checks.targets(target, 4, 3)
+    assert found.dtype == torch.int64
+    assert found.tolist() == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "message"),
+    [
+        (3, ValueError, r"target must lie in 0 ... 2 \(the model has 3 classes\), got 3"),
+        ([0, -1, 2, 7], ValueError, "got -1, 7"),
+        ([0, 1], ValueError, r"one per image \(4\), got shape \(2,\)"),
+        (torch.zeros(4, 1, dtype=torch.long), ValueError, r"got shape \(4, 1\)"),
+        (1.0, TypeError, "integers.*float"),
+        (torch.zeros(4), TypeError, "integers"),
+        (True, TypeError, "integers"),
+        ("three", TypeError, "target must be an int"),
+        ([[0], [1, 2]], TypeError, "target must be an int"),
+    ],
+)
+def test_targets_that_are_refused(target, error, message):
+    with pytest.raises(error, match=message):
+        checks.targets(target, 4, 3)
+
+
+def test_bounds_spread_over_one_input():
+    lower, upper = checks.bounds(-1, torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1), IMAGES)
+    assert lower.shape == upper.shape == (3, 5, 6)
+    assert (lower == -1).all()
+    assert (upper[2] == 3).all()
+    lower, _ = checks.bounds(torch.zeros(1, 3, 1, 1), 1.0, IMAGES.double())
+    assert lower.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "error", "message"),
+    [
+        (1.0, 0.0, ValueError, "lower_bound must be below upper_bound everywhere, got 1.0 and 0.0"),
+        (0.0, 0.0, ValueError, "must be below"),
+        ("0", 1.0, TypeError, "lower_bound must be a float or a tensor, got str"),
+        (0.0, torch.ones(3), ValueError, r"upper_bound must broadcast.*\(3, 5, 6\), got shape"),
+        (0.0, torch.ones(4, 3, 5, 6), ValueError, r"upper_bound must broadcast"),
+        (float("-inf"), 1.0, ValueError, "lower_bound must be finite, got -inf"),
+    ],
+)
+def test_bounds_that_are_refused(lower, upper, error, message):
+    with pytest.raises(error, match=message):
+        checks.bounds(lower, upper, IMAGES)
+
+
+def test_inputs_outside_the_bounds_are_described():
+    lower, upper = checks.bounds(0.0, 1.0, IMAGES)
+    assert checks.outside_bounds(IMAGES, lower, upper) is None
+    assert checks.outside_bounds(IMAGES - 5e-7, lower, upper) is None
+    outside = IMAGES.clone()
+    outside[2, 0, 0, 0] = 1.5
+    message = checks.outside_bounds(outside, lower, upper)
+    assert "0 to 1" in message
+    assert "values from 0 to 1.5" in message
+    assert "image(s) 2" in message
+
+
+def test_masks():
+    assert checks.masks(None, IMAGES) is None
+    for mask in (torch.ones(5, 6), torch.ones(4, 1, 5, 6, dtype=torch.bool), torch.ones(3, 1, 1)):
+        found = checks.masks(mask, IMAGES)
+        assert found.dtype == torch.bool
+        assert found.shape == IMAGES.shape
+        assert found.all()
+    with pytest.raises(ValueError, match=r"mask must broadcast .*\(4, 3, 5, 6\), got \(2, 5, 6\)"):
+        checks.masks(torch.ones(2, 5, 6), IMAGES)
+    with pytest.raises(ValueError, match=r"only 0 \(keep\) and 1"):
+        checks.masks(torch.full((5, 6), 0.5), IMAGES)
+    with pytest.raises(TypeError, match=r"mask must be a torch.Tensor or None, got ndarray"):
+        checks.masks(np.ones((5, 6)), IMAGES)
+
+
+def test_models():
+    model = nn.Linear(2, 2)
+    assert checks.callable_model("forward_func", model) is model
+    with pytest.raises(TypeError, match="forward_func must be an nn.Module or a function.*got int"):
+        checks.callable_model("forward_func", 3)
+    with pytest.raises(ValueError, match=r"wrapped in DataParallel.*\.module"):
+        checks.callable_model("forward_func", nn.DataParallel(model))

@@ -1,0 +1,572 @@
+"""The contract that every public explainer keeps, most of it run through Captum's own tools."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import pickle
+import threading
+import warnings
+from collections.abc import Callable
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import NoiseTunnel
+from captum.attr import visualization as captum_visualization
+from captum.metrics import infidelity, infidelity_perturb_func_decorator, sensitivity_max
+from captum.robust import AttackComparator, MinParamPerturbation
+from torch import Tensor, nn
+
+from captum_deduce import CounterfactualExplainer, Counterfactuals, DeDUCE, explainers
+from tests.conftest import Digits
+
+Builder = Callable[[Digits], CounterfactualExplainer]
+
+BUILDERS: dict[str, Builder] = {
+    "DeDUCE": lambda digits: DeDUCE(digits.model, digits.layer, digits.density),
+}
+"""How each public explainer is built around a classifier; a new explainer needs a line here."""
+
+every_explainer = pytest.mark.parametrize("name", sorted(BUILDERS))
+
+
+def test_every_public_explainer_is_held_to_the_contract():
+    assert set(BUILDERS) == set(explainers.__all__)
+
+
+@pytest.fixture
+def images(digits: Digits) -> Tensor:
+    return digits.images[:6].clone()
+
+
+@pytest.fixture
+def target(digits: Digits, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return (digits.model(images).argmax(1) + torch.tensor([1, 2, 3, 4, 5, 6])) % 10
+
+
+def build(name: str, digits: Digits) -> CounterfactualExplainer:
+    return BUILDERS[name](digits)
+
+
+def confidences(digits: Digits, images: Tensor, target: Tensor) -> Tensor:
+    with torch.no_grad():
+        return digits.model(images).softmax(1)[torch.arange(len(images)), target]
+
+
+# --- what generate returns ---
+
+
+@every_explainer
+def test_the_result_is_true(name, digits, images, target):
+    """Everything reported is recomputed from the images with the bare model."""
+    original = images.clone()
+    result = build(name, digits).generate(images, target)
+    assert isinstance(result, Counterfactuals)
+    assert torch.equal(images, original)
+    assert torch.equal(result.inputs, original)
+    assert torch.equal(result.target, target)
+    found = confidences(digits, result.counterfactuals, target)
+    torch.testing.assert_close(result.confidence, found, rtol=1e-9, atol=0)
+    assert result.success.dtype == torch.bool
+    assert result.success.all()
+    assert (found[result.success] > 0.5).all()
+    assert torch.equal(result.prediction, digits.model(original).argmax(1))
+    assert result.counterfactuals.min() >= 0
+    assert result.counterfactuals.max() <= 1
+    assert (result.evaluations >= 1).all()
+    assert (result.forward_evaluations >= 0).all()
+    assert not result.counterfactuals.requires_grad
+
+
+@every_explainer
+def test_an_image_that_is_there_already_stays_as_it_is(name, digits, images):
+    with torch.no_grad():
+        predicted = digits.model(images).argmax(1)
+    sure = confidences(digits, images, predicted) > 0.6
+    result = build(name, digits).generate(images[sure], predicted[sure])
+    assert result.success.all()
+    assert torch.equal(result.counterfactuals, images[sure])
+    assert result.iterations.tolist() == [0] * len(result)
+
+
+@every_explainer
+def test_a_failed_pair_holds_its_best_attempt(name, digits, images, target):
+    result = build(name, digits).generate(
+        images, target, max_iterations=2, confidence=0.999, return_trajectory=True
+    )
+    assert not result.success.any()
+    for i, path in enumerate(result.trajectory):
+        seen = confidences(digits, path, target[i].expand(len(path)))
+        torch.testing.assert_close(result.confidence[i], seen.max())
+        assert torch.equal(result.counterfactuals[i], path[seen.argmax()])
+    assert torch.isfinite(result.counterfactuals).all()
+
+
+@every_explainer
+def test_a_trajectory_leads_from_the_original_to_the_counterfactual(name, digits, images, target):
+    result = build(name, digits).generate(images, target, return_trajectory=True)
+    for i, path in enumerate(result.trajectory):
+        assert path.device.type == "cpu"
+        assert len(path) == result.iterations[i] + 1
+        assert torch.equal(path[0], images[i])
+        assert torch.equal(path[-1], result.counterfactuals[i])
+
+
+@every_explainer
+def test_a_pair_does_not_depend_on_its_batch(name, digits, images, target):
+    explainer = build(name, digits)
+    together = explainer.generate(images, target)
+    for size in (1, 2, 4):
+        batched = explainer.generate(images, target, internal_batch_size=size)
+        torch.testing.assert_close(
+            batched.counterfactuals, together.counterfactuals, rtol=0, atol=1e-12
+        )
+        assert torch.equal(batched.iterations, together.iterations)
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    shuffled = explainer.generate(images[order], target[order], internal_batch_size=3)
+    torch.testing.assert_close(
+        shuffled.counterfactuals, together.counterfactuals[order], rtol=0, atol=1e-12
+    )
+    for i in range(len(images)):
+        alone = explainer.generate(images[i : i + 1], int(target[i]))
+        torch.testing.assert_close(
+            alone.counterfactuals[0], together.counterfactuals[i], rtol=0, atol=1e-12
+        )
+
+
+@every_explainer
+def test_masked_pixels_stay(name, digits, images, target):
+    mask = torch.zeros(8, 8)
+    mask[2:, 1:6] = 1
+    result = build(name, digits).generate(images, target, mask=mask)
+    assert (result.attributions[..., mask == 0] == 0).all()
+    assert result.success.any()
+    per_pair = torch.zeros_like(images)
+    per_pair[::2] = 1
+    result = build(name, digits).generate(images, target, mask=per_pair)
+    assert result.success.tolist() == [True, False] * 3
+    assert torch.equal(result.counterfactuals[1::2], images[1::2])
+
+
+@every_explainer
+def test_tighter_bounds_are_kept(name, digits, images, target):
+    inside = images.clamp(0.1, 0.9)
+    upper = torch.full((1, 8, 8), 0.9, dtype=torch.float64)
+    result = build(name, digits).generate(inside, target, lower_bound=0.1, upper_bound=upper)
+    assert result.counterfactuals.min() >= 0.1
+    assert result.counterfactuals.max() <= 0.9
+    assert result.success.any()
+
+
+@every_explainer
+def test_without_a_target_the_runner_up_is_taken(name, digits, images):
+    with torch.no_grad():
+        second = digits.model(images).topk(2).indices[:, 1]
+    result = build(name, digits).generate(images, internal_batch_size=4)
+    assert torch.equal(result.target, second)
+    assert result.success.all()
+
+
+@every_explainer
+def test_all_forms_of_a_target_mean_the_same(name, digits, images):
+    explainer = build(name, digits)
+    expected = explainer.attribute(images, torch.full((6,), 3))
+    for form in (3, np.int64(3), [3] * 6, [3], torch.tensor(3), torch.tensor([3]), (3,) * 6):
+        torch.testing.assert_close(explainer.attribute(images, form), expected, rtol=0, atol=0)
+
+
+@every_explainer
+def test_additional_arguments_follow_their_images(name, digits, images, target):
+    explainer = build(name, digits)
+    model, shift = digits.model, torch.randn(6, 10).double()
+
+    def shifted(x: Tensor, shift: Tensor, scale: float) -> Tensor:
+        return model(x) * scale + shift
+
+    explainer.forward_func = shifted
+    result = explainer.generate(
+        images, target, additional_forward_args=(shift, 1.5), internal_batch_size=4
+    )
+    with torch.no_grad():
+        scores = model(result.counterfactuals) * 1.5 + shift
+    expected = scores.softmax(1)[torch.arange(6), target]
+    torch.testing.assert_close(result.confidence, expected, rtol=1e-9, atol=0)
+    assert result.success.all()
+
+
+@every_explainer
+def test_log_probabilities_and_logits_give_the_same(name, digits, images, target):
+    explainer = build(name, digits)
+    expected = explainer.generate(images, target)
+    model = digits.model
+    explainer.forward_func = lambda x: model(x).log_softmax(1)
+    result = explainer.generate(images, target)
+    torch.testing.assert_close(
+        result.counterfactuals, expected.counterfactuals, rtol=0, atol=1e-9
+    )
+
+
+@every_explainer
+def test_float32_gives_nearly_the_same(name, digits, images, target):
+    expected = build(name, digits).generate(images, target)
+    single = copy.copy(digits)
+    single.model = copy.deepcopy(digits.model).float()
+    single.layer = single.model[6]
+    result = build(name, single).generate(images.float(), target)
+    assert result.counterfactuals.dtype == torch.float32
+    assert result.success.all()
+    assert (result.l1().mean() / expected.l1().mean() - 1).abs() < 0.1
+
+
+@every_explainer
+def test_progress_is_shown_when_asked_for(name, digits, images, target, capsys):
+    build(name, digits).generate(images, target)
+    assert capsys.readouterr().err == ""
+    build(name, digits).generate(images, target, show_progress=True)
+    assert "6/6" in capsys.readouterr().err
+
+
+# --- the model is left as it was found ---
+
+
+def snapshot(model: nn.Module) -> tuple[list[object], dict[str, Tensor]]:
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    return [
+        [(name, module.training) for name, module in model.named_modules()],
+        [len(module._forward_hooks) + len(module._backward_hooks) for module in model.modules()],
+        [(name, p.requires_grad, p.grad, p._version) for name, p in model.named_parameters()],
+    ], state
+
+
+@pytest.fixture
+def unsettled(digits: Digits) -> Digits:
+    """The classifier with mixed modes and frozen parameters."""
+    changed = copy.copy(digits)
+    changed.model = copy.deepcopy(digits.model).train()
+    changed.layer = changed.model[6]
+    changed.model[3].eval()
+    changed.model[7].weight.requires_grad_(False)
+    return changed
+
+
+@every_explainer
+def test_the_model_is_left_as_it_was(name, unsettled, images, target):
+    explainer = build(name, unsettled)
+    before = snapshot(unsettled.model)
+    result = explainer.generate(images, target)
+    after = snapshot(unsettled.model)
+    assert before[0] == after[0]
+    torch.testing.assert_close(before[1], after[1], rtol=0, atol=0)
+    expected = build(name, unsettled)
+    unsettled.model.eval()
+    assert torch.equal(result.counterfactuals, expected.generate(images, target).counterfactuals)
+
+
+@every_explainer
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_the_model_is_left_as_it_was_after_an_error(name, unsettled, images, target, error):
+    explainer = build(name, unsettled)
+    calls = 0
+
+    def fails_later(module: nn.Module, args: object, output: Tensor) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise error
+
+    handle = unsettled.model[7].register_forward_hook(fails_later)
+    before = snapshot(unsettled.model)
+    with pytest.raises(error):
+        explainer.generate(images, target)
+    after = snapshot(unsettled.model)
+    handle.remove()
+    assert before[0] == after[0]
+    torch.testing.assert_close(before[1], after[1], rtol=0, atol=0)
+
+
+@every_explainer
+def test_a_model_without_parameters_that_require_grad(name, unsettled, images, target):
+    expected = build(name, unsettled).generate(images, target)
+    unsettled.model.requires_grad_(False)
+    result = build(name, unsettled).generate(images, target)
+    torch.testing.assert_close(result.counterfactuals, expected.counterfactuals, rtol=0, atol=0)
+
+
+@every_explainer
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_grad_modes_around_the_call(name, digits, images, target, context):
+    explainer = build(name, digits)
+    expected = explainer.generate(images, target)
+    with context():
+        fresh = images * 1.0  # under inference mode an inference tensor
+        mask, bound = torch.ones(8, 8), torch.zeros(1, 1, 1) + 1.0
+        result = explainer.generate(fresh, target * 1, mask=mask, upper_bound=bound)
+    torch.testing.assert_close(result.counterfactuals, expected.counterfactuals, rtol=0, atol=0)
+    assert not result.counterfactuals.is_inference()
+
+
+@every_explainer
+def test_two_threads_search_one_model(name, unsettled, images, target):
+    explainer = build(name, unsettled)
+    expected = explainer.generate(images, target)
+    results: list[Counterfactuals] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(explainer.generate(images, target)))
+        for _ in range(3)
+    ]
+    before = snapshot(unsettled.model)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 3
+    for result in results:
+        assert torch.equal(result.counterfactuals, expected.counterfactuals)
+    assert before[0] == snapshot(unsettled.model)[0]
+
+
+@every_explainer
+def test_no_parameter_gradient_is_computed(name, digits, images, target):
+    explainer = build(name, digits)
+    with mock.patch.object(
+        Tensor, "backward", side_effect=AssertionError("backward fills parameter gradients")
+    ):
+        explainer.generate(images, target)
+    assert all(p.grad is None for p in digits.model.parameters())
+
+
+@every_explainer
+def test_functional_models(name, digits, images, target):
+    expected = build(name, digits).generate(images, target)
+    model = digits.model.train()
+    for forward_func in (
+        lambda x: model(x),
+        functools.partial(lambda x, scale: model(x) * scale, scale=1.0),
+        model.forward,
+    ):
+        explainer = build(name, digits)
+        explainer.forward_func = forward_func
+        result = explainer.generate(images, target)
+        torch.testing.assert_close(
+            result.counterfactuals, expected.counterfactuals, rtol=0, atol=1e-12
+        )
+        assert model.training
+
+
+# --- Captum's own tools ---
+
+
+@every_explainer
+def test_the_captum_face(name, digits, images, target):
+    explainer = build(name, digits)
+    attributions = explainer.attribute(images, target)
+    result = explainer.generate(images, target)
+    assert torch.equal(attributions, result.counterfactuals - images)
+    assert torch.equal(explainer.perturb(images, target), result.counterfactuals)
+    assert torch.equal(explainer(images, target), result.counterfactuals)
+    for method in (explainer.attribute, explainer.perturb, explainer):
+        (only,) = method((images,), target)
+        assert torch.equal(only, method(images, target))
+    assert type(explainer).get_name() == name
+    assert explainer.multiplies_by_inputs is False
+    assert explainer.has_convergence_delta() is False
+
+
+@every_explainer
+@pytest.mark.parametrize("kind", ["smoothgrad", "smoothgrad_sq", "vargrad"])
+def test_noise_tunnel(name, digits, images, target, kind):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "inputs must lie within", UserWarning)
+        averaged = NoiseTunnel(build(name, digits)).attribute(
+            images, nt_type=kind, nt_samples=3, stdevs=0.05, target=target
+        )
+    assert averaged.shape == images.shape
+    assert torch.isfinite(averaged).all()
+    assert (averaged != 0).any()
+
+
+@every_explainer
+def test_noise_outside_the_bounds_warns_once_and_stays_until_moved(name, digits, images, target):
+    noisy = images - 0.01
+    with pytest.warns(UserWarning, match="inputs must lie within lower_bound and upper_bound") as w:
+        attributions = build(name, digits).attribute(noisy, target)
+    assert len(w) == 1
+    unmoved = attributions == 0
+    assert unmoved.any()
+    assert ((noisy + attributions)[~unmoved] >= 0).all()
+
+
+@every_explainer
+def test_sensitivity_max(name, digits, images, target):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "inputs must lie within", UserWarning)
+        sensitivity = sensitivity_max(
+            build(name, digits).attribute, images, n_perturb_samples=2, target=target
+        )
+    assert sensitivity.shape == (6,)
+    assert torch.isfinite(sensitivity).all()
+
+
+@every_explainer
+def test_infidelity_sees_the_right_sign(name, digits, images, target):
+    """The counterfactual direction raises the target's score; the opposite sign is worse."""
+    attributions = build(name, digits).attribute(images, target)
+
+    @infidelity_perturb_func_decorator(False)
+    def towards_gray(inputs: Tensor) -> Tensor:
+        return inputs + attributions * torch.rand(len(inputs), 1, 1, 1, dtype=inputs.dtype)
+
+    def score(sign: float) -> Tensor:
+        torch.manual_seed(0)
+        moved = attributions * sign
+        return infidelity(
+            digits.model, towards_gray, images, moved, target=target, n_perturb_samples=4
+        )
+
+    assert score(1.0).shape == (6,)
+    assert (score(1.0) < score(-1.0)).all()
+
+
+@every_explainer
+def test_attack_comparator(name, digits, images, target):
+    def target_confidence(scores: Tensor, target: Tensor) -> Tensor:
+        return scores.softmax(1)[torch.arange(len(scores)), target].mean()
+
+    comparator = AttackComparator(digits.model, target_confidence)
+    comparator.add_attack(build(name, digits), name, attack_kwargs={"target": target})
+    results = comparator.evaluate(images, target=target)
+    assert results["Original"]["mean"] < 0.5
+    assert results[name]["mean"] > 0.5
+
+
+@every_explainer
+def test_min_param_perturbation(name, digits, images):
+    """Captum's search over one scalar of ours: the least confidence that flips the prediction."""
+    explainer = build(name, digits)
+    image = images[:1]
+    with torch.no_grad():
+        predicted = int(digits.model(image).argmax())
+    goal = (predicted + 1) % 10
+    search = MinParamPerturbation(
+        forward_func=digits.model,
+        attack=explainer,
+        arg_name="confidence",
+        arg_min=0.3,
+        arg_max=0.9,
+        arg_step=0.1,
+        attack_kwargs={"target": goal},
+    )
+    perturbed, confidence = search.evaluate(image, target=predicted)
+    assert perturbed is not None
+    assert int(digits.model(perturbed).argmax()) != predicted
+    assert 0.3 <= confidence <= 0.9
+
+
+@every_explainer
+def test_captum_draws_the_attributions(name, digits, images, target):
+    attributions = build(name, digits).attribute(images, target)
+    figure, _ = captum_visualization.visualize_image_attr(
+        attributions[0].permute(1, 2, 0).numpy(),
+        images[0].permute(1, 2, 0).numpy(),
+        sign="all",
+        method="blended_heat_map",
+        use_pyplot=False,
+    )
+    assert figure.axes
+
+
+# --- bad input ---
+
+
+@every_explainer
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"inputs": np.zeros((1, 1, 8, 8))}, TypeError, r"inputs must be a torch.Tensor"),
+        ({"inputs": torch.zeros(2, 1, 8, 8).long()}, TypeError, "inputs must be float32 or float64"),
+        ({"inputs": torch.zeros(0, 1, 8, 8)}, ValueError, r"inputs .* got \(0, 1, 8, 8\)"),
+        ({"inputs": torch.zeros(8)}, ValueError, r"inputs must have the shape N x .* got \(8,\)"),
+        ({"inputs": torch.full((1, 1, 8, 8), torch.nan)}, ValueError, "inputs must be finite"),
+        ({"inputs": (torch.zeros(1), torch.zeros(1))}, ValueError, "a tuple of 2"),
+        ({"inputs": torch.zeros(1, 1, 8, 8)}, ValueError, "inputs are torch.float32, but the model"),
+        ({"inputs": torch.full((1, 1, 8, 8), 2.0)}, ValueError, "inputs must lie within lower_bound"),
+        ({"target": 10}, ValueError, r"target must lie in 0 ... 9 .*got 10"),
+        ({"target": [1, 2]}, ValueError, r"target .*one per image \(3\), got shape \(2,\)"),
+        ({"target": 1.5}, TypeError, "target must hold integers"),
+        ({"mask": torch.ones(3, 3)}, ValueError, r"mask must broadcast .*\(3, 1, 8, 8\).*\(3, 3\)"),
+        ({"mask": [1]}, TypeError, "mask must be a torch.Tensor"),
+        ({"lower_bound": 1.0}, ValueError, "lower_bound must be below upper_bound"),
+        ({"upper_bound": torch.ones(5)}, ValueError, r"upper_bound must broadcast to one input"),
+        ({"internal_batch_size": 0}, ValueError, "internal_batch_size"),
+        ({"internal_batch_size": 1.5}, TypeError, "internal_batch_size must be an int"),
+        ({"show_progress": "yes"}, TypeError, "show_progress must be True or False"),
+        ({"return_trajectory": 2}, TypeError, "return_trajectory must be True or False"),
+        ({"confidences": 0.4}, TypeError, "has no argument confidences; .*confidence"),
+    ],
+    ids=str,
+)
+def test_what_is_refused(name, digits, arguments, error, message):
+    explainer = build(name, digits)
+    call = {"inputs": digits.images[:3], "target": 3} | arguments
+    with pytest.raises(error, match=message):
+        explainer.generate(call.pop("inputs"), call.pop("target"), **call)
+
+
+@every_explainer
+@pytest.mark.parametrize(
+    ("wrap", "error", "message"),
+    [
+        (lambda m: lambda x: (m(x), x), TypeError, "forward_func must return a tensor .*got tuple"),
+        (lambda m: lambda x: m(x)[:, 0], ValueError, "one logit"),
+        (lambda m: lambda x: m(x)[:, :1], ValueError, "one logit"),
+        (lambda m: lambda x: m(x).unsqueeze(2), ValueError, r"N x C class scores, got shape"),
+        (lambda m: lambda x: m(x).softmax(1), ValueError, r"probabilities; leave out the softmax"),
+        (lambda m: lambda x: m(x).detach(), ValueError, "can be differentiated"),
+        (lambda m: lambda x: m(x) * torch.nan, ValueError, "forward_func returned NaN or infinite"),
+    ],
+)
+def test_models_that_are_refused(name, digits, wrap, error, message):
+    explainer = build(name, digits)
+    explainer.forward_func = wrap(digits.model)
+    with pytest.raises(error, match=message):
+        explainer.generate(digits.images[:3], 3)
+
+
+@every_explainer
+def test_a_non_finite_gradient_ends_a_pair_and_no_other(name, digits, images, target):
+    explainer = build(name, digits)
+    expected = explainer.generate(images, target)
+    model = digits.model
+
+    broken = torch.tensor([False, False, True, False, False, False])
+
+    def undefined_slope(x: Tensor, broken: Tensor) -> Tensor:
+        zero = (x.flatten(1).sum(1, keepdim=True) * 0).abs()
+        return model(x) + torch.where(broken.unsqueeze(1), zero.sqrt(), zero)
+
+    explainer.forward_func = undefined_slope
+    result = explainer.generate(images, target, additional_forward_args=broken)
+    assert result.success.tolist() == (~broken).tolist()
+    assert torch.equal(result.counterfactuals[2], images[2])
+    assert torch.isfinite(result.confidence).all()
+    kept = ~broken
+    torch.testing.assert_close(
+        result.counterfactuals[kept], expected.counterfactuals[kept], rtol=0, atol=1e-12
+    )
+
+
+@every_explainer
+def test_explainers_can_be_copied_and_pickled_where_their_model_can(name, digits, images, target):
+    from captum_deduce import remove_spectral_normalization
+
+    plain = copy.copy(digits)
+    plain.model = remove_spectral_normalization(copy.deepcopy(digits.model))
+    plain.layer = plain.model[6]
+    explainer = build(name, plain)
+    expected = explainer.generate(images, target)
+    for twin in (copy.deepcopy(explainer), pickle.loads(pickle.dumps(explainer))):
+        result = twin.generate(images, target)
+        torch.testing.assert_close(result.counterfactuals, expected.counterfactuals)

@@ -1,0 +1,53 @@
+"""Losses against the formulas written out in NumPy, and their gradients against equation 5."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.special import log_softmax
+
+from captum_deduce import losses
+
+
+def test_target_log_probability_is_the_log_softmax_of_logits_and_of_log_probabilities():
+    scores = torch.randn(6, 5, dtype=torch.float64) * 4
+    target = torch.tensor([0, 4, 2, 1, 3, 2])
+    expected = log_softmax(scores.numpy(), axis=1)[np.arange(6), target.numpy()]
+    found = losses.target_log_probability(scores, target)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
+    again = losses.target_log_probability(torch.from_numpy(log_softmax(scores.numpy(), 1)), target)
+    np.testing.assert_allclose(again.numpy(), expected, rtol=1e-12)
+
+
+def terms(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A positive loss and a log-density of either sign, with known gradients."""
+    return (x**2).sum(1), torch.cos(3 * x).sum(1)
+
+
+def test_relative_sum_has_the_gradient_of_equation_5():
+    x = torch.tensor([[0.1, -0.3], [1.1, 0.2], [0.4, 0.9]], dtype=torch.float64, requires_grad=True)
+    loss = losses.relative_sum(*terms(x), 0.7)
+    (gradient,) = torch.autograd.grad(loss.sum(), x)
+    values = x.detach().numpy()
+    first = 2 * values / (values**2).sum(1, keepdims=True)
+    log_density = np.cos(3 * values).sum(1, keepdims=True)
+    second = -3 * np.sin(3 * values) / np.abs(log_density)
+    assert (log_density < 0).any()
+    assert (log_density > 0).any()
+    np.testing.assert_allclose(gradient.numpy(), 0.7 * first - second, rtol=1e-12)
+
+
+def test_weighted_sum_has_the_gradient_of_equation_4():
+    x = torch.tensor([[0.3, -0.8], [1.1, 0.2]], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(losses.weighted_sum(*terms(x), 10.0).sum(), x)
+    values = x.detach().numpy()
+    np.testing.assert_allclose(gradient.numpy(), 20 * values + 3 * np.sin(3 * values), rtol=1e-12)
+
+
+def test_denominators_are_floored_and_a_vanished_loss_adds_nothing():
+    cross_entropy = torch.tensor([0.0, 1e-9, 2.0], dtype=torch.float64, requires_grad=True)
+    log_density = torch.tensor([1e-9, -3.0, 0.0], dtype=torch.float64, requires_grad=True)
+    loss = losses.relative_sum(cross_entropy, log_density, 1.0)
+    first, second = torch.autograd.grad(loss.sum(), (cross_entropy, log_density))
+    np.testing.assert_allclose(first.numpy(), [0.0, 1e6, 0.5])
+    np.testing.assert_allclose(second.numpy(), [-1e6, -1 / 3, -1e6])

@@ -1,0 +1,164 @@
+"""The loop, driven by a procedure that has neither model nor loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from captum_deduce import search
+
+
+class Countdown(search.Procedure):
+    """Pair i begins at 0 and adds its own stride; it succeeds above 1.
+
+    A stride of 0 is stuck. Confidence is the value itself, or what ``confidence`` makes of it.
+    """
+
+    def __init__(self, strides: list[float], max_iterations: int = 100) -> None:
+        self.strides = torch.tensor(strides, dtype=torch.float64)
+        self.max_iterations = max_iterations
+        self.batches: list[list[int]] = []
+
+    def start(self, pairs: list[int]) -> search.State:
+        return {
+            "value": torch.zeros(len(pairs), 1, dtype=torch.float64),
+            "stride": self.strides[pairs],
+        }
+
+    def confidence(self, value: Tensor) -> Tensor:
+        return value
+
+    def evaluate(self, state: search.State, pairs: list[int]) -> search.Evaluation:
+        self.batches.append(list(pairs))
+        value = state["value"].squeeze(1)
+        assert torch.equal(state["stride"], self.strides[pairs]), "state and pairs went apart"
+        return search.Evaluation(
+            images=state["value"],
+            confidence=self.confidence(value),
+            success=value > 1,
+            finished=value > 1,
+            prediction=(value * 100).long(),
+            gradient=torch.zeros_like(state["value"]),
+        )
+
+    def step(self, state: search.State, evaluation: search.Evaluation) -> Tensor:
+        state["value"] = state["value"] + state["stride"].unsqueeze(1)
+        return state["stride"] == 0
+
+
+def expected_steps(stride: float) -> int:
+    steps, value = 0, 0.0
+    while value <= 1:
+        value += stride
+        steps += 1
+    return steps
+
+
+STRIDES = [0.3, 0.7, 0.11, 2.0, 0.05, 0.4, 0.21, 0.9, 0.13]
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2, 4, 9, 50])
+def test_every_pair_takes_its_own_number_of_steps_whatever_the_batch(batch_size):
+    result = search.run(Countdown(STRIDES), len(STRIDES), batch_size=batch_size)
+    assert result.iterations.tolist() == [expected_steps(stride) for stride in STRIDES]
+    expected = [stride * expected_steps(stride) for stride in STRIDES]
+    torch.testing.assert_close(result.images.squeeze(1), torch.tensor(expected).double())
+    assert result.success.all()
+    assert result.prediction.tolist() == [0] * len(STRIDES)
+
+
+def test_a_pair_that_ends_leaves_at_once_and_the_next_takes_its_place():
+    procedure = Countdown([0.3, 2.0, 2.0, 2.0, 0.3])
+    search.run(procedure, 5, batch_size=2)
+    # 0.3 needs 4 steps and so 5 evaluations; 2.0 needs 1 step, 2 evaluations.
+    assert procedure.batches == [[0, 1], [0, 1], [0, 2], [0, 2], [0, 3], [4, 3]] + [[4]] * 4
+
+
+def test_the_batch_is_full_while_pairs_wait():
+    procedure = Countdown(STRIDES * 5)
+    search.run(procedure, len(STRIDES) * 5, batch_size=6)
+    seen: set[int] = set()
+    for batch in procedure.batches:
+        seen.update(batch)
+        if len(batch) < 6:
+            assert len(seen) == len(STRIDES) * 5
+
+
+def test_total_cost_is_one_evaluation_for_each_step_and_the_last():
+    procedure = Countdown(STRIDES)
+    result = search.run(procedure, len(STRIDES), batch_size=3)
+    assert sum(len(batch) for batch in procedure.batches) == int((result.iterations + 1).sum())
+
+
+def test_failures_keep_the_best_attempt():
+    class Rises(Countdown):
+        def confidence(self, value: Tensor) -> Tensor:
+            return 0.25 - (value - 0.5) ** 2  # highest at .5, equal at .4 and .6
+
+    result = search.run(Rises([0.2, 0.5, 0.0], max_iterations=2), 3)
+    assert result.success.tolist() == [False, False, False]
+    assert result.iterations.tolist() == [2, 2, 0]
+    torch.testing.assert_close(result.images.squeeze(1), torch.tensor([0.4, 0.5, 0.0]).double())
+    torch.testing.assert_close(result.confidence, torch.tensor([0.24, 0.25, 0.0]).double())
+
+
+def test_of_equal_attempts_the_earliest_is_kept():
+    class Flat(Countdown):
+        def confidence(self, value: Tensor) -> Tensor:
+            return torch.full_like(value, 0.25)
+
+    result = search.run(Flat([0.2, 0.3], max_iterations=3), 2)
+    assert result.images.squeeze(1).tolist() == [0.0, 0.0]
+
+
+def test_a_confidence_of_nan_never_becomes_the_best_attempt():
+    class Broken(Countdown):
+        def confidence(self, value: Tensor) -> Tensor:
+            return torch.where(value > 0.3, torch.nan, value)
+
+    result = search.run(Broken([0.2], max_iterations=4), 1)
+    assert result.images.item() == pytest.approx(0.2)
+    assert result.confidence.item() == pytest.approx(0.2)
+    nowhere = search.run(Broken([0.4], max_iterations=1), 1)
+    assert not nowhere.confidence.isnan().any()
+
+
+def test_the_closest_success_wins_where_there_is_a_distance():
+    class Closest(Countdown):
+        def evaluate(self, state: search.State, pairs: list[int]) -> search.Evaluation:
+            seen = super().evaluate(state, pairs)
+            seen.distance = (seen.images.squeeze(1) - 1.5).abs()
+            seen.finished = torch.zeros_like(seen.success)
+            return seen
+
+    result = search.run(Closest([0.4, 0.7], max_iterations=6), 2, batch_size=1)
+    assert result.success.all()
+    torch.testing.assert_close(result.images.squeeze(1), torch.tensor([1.6, 1.4]).double())
+    assert result.iterations.tolist() == [6, 6]
+
+
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_trajectories_hold_every_image_evaluated(batch_size):
+    result = search.run(
+        Countdown(STRIDES), len(STRIDES), batch_size=batch_size, return_trajectory=True
+    )
+    for stride, path in zip(STRIDES, result.trajectory, strict=True):
+        torch.testing.assert_close(
+            path.squeeze(1), torch.arange(expected_steps(stride) + 1).double() * stride
+        )
+    assert search.run(Countdown(STRIDES), len(STRIDES)).trajectory is None
+
+
+def test_no_steps_allowed_is_one_evaluation():
+    procedure = Countdown([0.3, 0.4], max_iterations=0)
+    result = search.run(procedure, 2)
+    assert procedure.batches == [[0, 1]]
+    assert result.iterations.tolist() == [0, 0]
+
+
+def test_the_bar_counts_pairs(capsys):
+    search.run(Countdown(STRIDES), len(STRIDES), batch_size=2, show_progress=True)
+    assert f"{len(STRIDES)}/{len(STRIDES)}" in capsys.readouterr().err
+    search.run(Countdown(STRIDES), len(STRIDES))
+    assert capsys.readouterr().err == ""

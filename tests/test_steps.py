@@ -1,0 +1,170 @@
+"""One step of a few pixels, against moves worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from captum_deduce.steps import PixelStep
+
+
+def step_rule(shape=(1, 1, 4), **changed) -> PixelStep:
+    settings = {
+        "step_size": 0.2,
+        "max_changes": 5,
+        "pixels_per_step": 1,
+        "by_site": False,
+        "skip_saturated": True,
+        "lower": torch.zeros(shape, dtype=torch.float64),
+        "upper": torch.ones(shape, dtype=torch.float64),
+    }
+    return PixelStep(**(settings | changed))
+
+
+def row(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64).view(1, 1, 1, -1)
+
+
+def test_the_largest_gradient_moves_against_its_sign():
+    rule, images = step_rule(), row(0.5, 0.5, 0.5, 0.5)
+    moved, changes, stuck = rule(
+        images, row(1, -3, 2, 0), rule.initial_changes(images), images, None
+    )
+    torch.testing.assert_close(moved, row(0.5, 0.7, 0.5, 0.5))
+    assert changes.flatten().tolist() == [0, 1, 0, 0]
+    assert stuck.tolist() == [False]
+    assert torch.equal(images, row(0.5, 0.5, 0.5, 0.5))
+
+
+def test_a_saturated_pixel_is_skipped_or_wasted():
+    images, gradient = row(0.0, 0.5, 1.0, 0.5), row(5, -1, -4, 0.5)
+    skipping, literal = step_rule(), step_rule(skip_saturated=False)
+    moved, changes, _ = skipping(
+        images, gradient, skipping.initial_changes(images), images, None
+    )
+    torch.testing.assert_close(moved, row(0.0, 0.7, 1.0, 0.5))
+    assert changes.flatten().tolist() == [0, 1, 0, 0]
+    moved, changes, _ = literal(images, gradient, literal.initial_changes(images), images, None)
+    torch.testing.assert_close(moved, images)
+    assert changes.flatten().tolist() == [1, 0, 0, 0]
+
+
+def test_pixels_changed_often_enough_and_masked_ones_stay():
+    rule, images = step_rule(max_changes=2), row(0.5, 0.5, 0.5, 0.5)
+    used = torch.tensor([[[[2, 0, 1, 0]]]], dtype=torch.int32)
+    allowed = torch.tensor([[[[True, False, True, True]]]])
+    moved, changes, _ = rule(images, row(9, 8, -7, 6), used, images, allowed)
+    torch.testing.assert_close(moved, row(0.5, 0.5, 0.7, 0.5))
+    assert changes.flatten().tolist() == [2, 0, 2, 0]
+
+
+@pytest.mark.parametrize("skip_saturated", [True, False])
+def test_without_an_admissible_pixel_the_image_is_stuck_and_stays(skip_saturated):
+    rule = step_rule(skip_saturated=skip_saturated, max_changes=1)
+    images = row(0.5, 0.5, 0.5, 0.5).repeat(2, 1, 1, 1)
+    used = torch.ones_like(images, dtype=torch.int32)
+    used[1, 0, 0, 3] = 0
+    moved, changes, stuck = rule(images, row(1, 2, 3, 4).repeat(2, 1, 1, 1), used, images, None)
+    assert stuck.tolist() == [True, False]
+    torch.testing.assert_close(moved[0], images[0])
+    torch.testing.assert_close(moved[1:], row(0.5, 0.5, 0.5, 0.3))
+    assert torch.equal(changes[0], used[0])
+
+
+def test_a_zero_gradient_moves_nothing_and_skips():
+    rule, images = step_rule(), row(0.5, 0.5, 0.5, 0.5)
+    _, _, stuck = rule(images, row(0, 0, 0, 0), rule.initial_changes(images), images, None)
+    assert stuck.tolist() == [True]
+
+
+def test_several_pixels_move_together_and_fewer_where_fewer_can():
+    rule = step_rule(pixels_per_step=3)
+    images = row(0.5, 0.0, 0.5, 0.5)
+    moved, changes, _ = rule(
+        images, row(1, 9, -3, 2), rule.initial_changes(images), images, None
+    )
+    torch.testing.assert_close(moved, row(0.3, 0.0, 0.7, 0.3))
+    assert changes.flatten().tolist() == [1, 0, 1, 1]
+    moved, changes, _ = step_rule(pixels_per_step=9)(
+        images, row(1, 9, 0, 2), rule.initial_changes(images), images, None
+    )
+    torch.testing.assert_close(moved, row(0.3, 0.0, 0.5, 0.3))
+
+
+def test_ties_go_to_the_first_pixel():
+    rule, images = step_rule(), row(0.5, 0.5, 0.5, 0.5)
+    _, changes, _ = rule(images, row(1, 2, -2, 2), rule.initial_changes(images), images, None)
+    assert changes.flatten().tolist() == [0, 1, 0, 0]
+
+
+def test_a_site_sums_its_channels_and_each_moves_by_its_own_sign():
+    shape = (3, 1, 2)
+    rule = step_rule(shape, by_site=True)
+    images = torch.full((1, *shape), 0.5, dtype=torch.float64)
+    images[0, 2, 0, 0] = 0.0  # can't fall further
+    gradient = torch.tensor([[[[2.0, -4.0]], [[-2.0, 0.0]], [[9.0, 0.1]]]], dtype=torch.float64)
+    moved, changes, _ = rule(images, gradient, rule.initial_changes(images), images, None)
+    # Scores: 2 + 2 (the third channel can't move) against 4 + .1.
+    assert changes.flatten().tolist() == [0, 1]
+    torch.testing.assert_close(moved[0, :, 0, 1], torch.tensor([0.7, 0.5, 0.3]).double())
+    torch.testing.assert_close(moved[0, :, 0, 0], images[0, :, 0, 0])
+    literal = step_rule(shape, by_site=True, skip_saturated=False)
+    moved, changes, _ = literal(images, gradient, literal.initial_changes(images), images, None)
+    assert changes.flatten().tolist() == [1, 0]
+    torch.testing.assert_close(moved[0, :, 0, 0], torch.tensor([0.3, 0.7, 0.0]).double())
+
+
+def test_masked_channels_of_a_site_neither_count_nor_move():
+    shape = (2, 1, 2)
+    rule = step_rule(shape, by_site=True)
+    images = torch.full((1, *shape), 0.5, dtype=torch.float64)
+    gradient = torch.tensor([[[[9.0, -2.0]], [[1.0, 1.0]]]], dtype=torch.float64)
+    allowed = torch.tensor([[[[False, True]], [[True, True]]]])
+    moved, _, _ = rule(images, gradient, rule.initial_changes(images), images, allowed)
+    torch.testing.assert_close(moved[0, :, 0, 0], torch.tensor([0.5, 0.5]).double())
+    torch.testing.assert_close(moved[0, :, 0, 1], torch.tensor([0.7, 0.3]).double())
+
+
+def test_saliency_and_step_scale_with_the_range():
+    lower = torch.tensor([[[0.0]], [[-10.0]]], dtype=torch.float64)
+    upper = torch.tensor([[[1.0]], [[10.0]]], dtype=torch.float64)
+    rule = step_rule((2, 1, 1), lower=lower, upper=upper)
+    images = torch.zeros(1, 2, 1, 1, dtype=torch.float64) + 0.5
+    gradient = torch.tensor([[[[1.0]], [[-0.1]]]], dtype=torch.float64)
+    moved, _, _ = rule(images, gradient, rule.initial_changes(images), images, None)
+    # 1 x 1 against .1 x 20.
+    torch.testing.assert_close(moved.flatten(), torch.tensor([0.5, 4.5]).double())
+
+
+def test_values_snap_to_bounds_and_to_the_original():
+    rule = step_rule()
+    original = row(0.1, 0.2 + 4e-7, 0.9, 0.5)
+    images = row(0.3, 0.4, 0.8 - 4e-7, 0.5)
+    everything = step_rule(pixels_per_step=4)
+    moved, _, _ = everything(
+        images, row(1, 1, -1, 0), rule.initial_changes(images), original, None
+    )
+    assert moved.flatten().tolist() == [0.1, 0.2 + 4e-7, 1.0, 0.5]
+
+
+def test_five_steps_of_a_fifth_reach_the_bound_exactly():
+    rule = step_rule((1, 1, 1), lower=torch.zeros(1, 1, 1), upper=torch.ones(1, 1, 1))
+    original = images = torch.zeros(1, 1, 1, 1)
+    changes = rule.initial_changes(images)
+    for _ in range(5):
+        images, changes, stuck = rule(images, -torch.ones_like(images), changes, original, None)
+        assert not stuck
+    assert images.item() == 1.0
+    for _ in range(5):
+        images, _, _ = rule(
+            images, torch.ones_like(images), rule.initial_changes(images), original, None
+        )
+    assert images.item() == 0.0
+
+
+def test_entries_outside_the_bounds_stay_until_they_move():
+    rule, images = step_rule(), row(1.3, 0.5, -0.2, 0.5)
+    moved, _, _ = rule(images, row(0.1, -5, 0.2, 0), rule.initial_changes(images), images, None)
+    torch.testing.assert_close(moved, row(1.3, 0.7, -0.2, 0.5))
+    moved, _, _ = rule(images, row(9, -5, 0.2, 0), rule.initial_changes(images), images, None)
+    torch.testing.assert_close(moved, row(1.0, 0.5, -0.2, 0.5))
