@@ -39,6 +39,7 @@ ORDER = Order(
         ["features"],
         ["moments"],
         ["gaussians"],
+        ["leave_one_out"],
         ["density", "prototypes"],
         ["losses", "steps"],
         ["search"],
