@@ -1,1 +1,23 @@
 """Classifiers with and without spectral normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from captum_deduce.models.resnet import (
+    ResNet,
+    resnet18,
+    resnet50,
+    sn_resnet18,
+    sn_resnet50,
+)
+
+ARCHITECTURES: dict[str, Callable[..., ResNet]] = {
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+    "sn_resnet18": sn_resnet18,
+    "sn_resnet50": sn_resnet50,
+}
+"""The classifiers by the names that checkpoints store."""
+
+__all__ = ["ARCHITECTURES", "ResNet", "resnet18", "resnet50", "sn_resnet18", "sn_resnet50"]
