@@ -35,6 +35,7 @@ ORDER = Order(
         ["_version", "checks"],
         ["counterfactuals"],
         ["operators"],
+        ["layer_operators"],
         ["spectral"],
         ["features"],
         ["moments"],

@@ -1,0 +1,264 @@
+"""What a layer does to one input, the bias aside, and the leading singular vectors of that."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# The leading singular values of a convolution lie close together: from a random start, 30 power
+# iterations still miss up to 2% of the largest, and as many Lanczos steps 0.2%.
+_LANCZOS_STEPS = 10
+_LANCZOS_RESTARTS = 30
+_LANCZOS_TOLERANCE = 1e-4
+
+_SMALL_SIDE = 128
+
+Size = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A linear layer, or a convolution with a kernel of one entry: one matrix per group.
+
+    Attributes:
+        groups (int): G.
+        rows (int): R, of each group's matrix.
+        columns (int): K, of each group's matrix.
+    """
+
+    groups: int
+    rows: int
+    columns: int
+
+    @property
+    def domain(self) -> tuple[int, int]:
+        """G x inputs per group."""
+        return self.groups, self.columns
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """G x outputs per group."""
+        return self.groups, self.rows
+
+    def __call__(self, weight: Tensor, v: Tensor) -> Tensor:
+        """Multiply by the matrices: G x K to G x R."""
+        return torch.einsum("grk,gk->gr", self._matrices(weight), v)
+
+    def adjoint(self, weight: Tensor, u: Tensor) -> Tensor:
+        """Multiply by the transposed matrices.
+
+        Args:
+            weight (Tensor): The layer's weight.
+            u (Tensor): G x R.
+
+        Returns:
+            Tensor: G x K.
+        """
+        return torch.einsum("grk,gr->gk", self._matrices(weight), u)
+
+    def many_powers(self, weight: Tensor, u: Tensor) -> Tensor:
+        """Turn left vectors as 1024 power iterations would, by squaring a small Gram matrix.
+
+        Args:
+            weight (Tensor): The layer's weight.
+            u (Tensor): G x R.
+
+        Returns:
+            Tensor: G x R, not scaled.
+        """
+        matrices, columns = self._matrices(weight), u.unsqueeze(2)
+        if self.rows <= self.columns:
+            return (_power_1024(matrices @ matrices.mT) @ columns).squeeze(2)
+        inner = _power_1024(matrices.mT @ matrices) @ (matrices.mT @ columns)
+        return (matrices @ inner).squeeze(2)
+
+    def _matrices(self, weight: Tensor) -> Tensor:
+        return weight.reshape(self.groups, self.rows, self.columns)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A plain or transposed convolution of one zero-padded signal; an operator per group.
+
+    Attributes:
+        groups (int): G.
+        input_shape (tuple[int, ...]): Channels and spatial size of the signal.
+        output_shape (tuple[int, ...]): Channels and spatial size of the result.
+        stride (tuple[int, ...]): As in torch, one entry per spatial dimension.
+        padding (tuple[int, ...]): Likewise, at either end.
+        dilation (tuple[int, ...]): Likewise.
+        transposed (bool): Whether the convolution is a transposed one.
+        output_padding (tuple[int, ...]): As in torch, for transposed ones.
+        end_padding (tuple[int, ...]): More zeros after the end of the last, the last but one, ...
+            dimension: ``padding="same"`` adds one where it can't pad both ends alike.
+    """
+
+    groups: int
+    input_shape: Size
+    output_shape: Size
+    stride: Size
+    padding: Size
+    dilation: Size
+    transposed: bool
+    output_padding: Size
+    end_padding: Size
+
+    @property
+    def domain(self) -> tuple[int, int]:
+        """G x inputs per group."""
+        return self.groups, math.prod(self.input_shape) // self.groups
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """G x outputs per group."""
+        return self.groups, math.prod(self.output_shape) // self.groups
+
+    def __call__(self, weight: Tensor, v: Tensor) -> Tensor:
+        """Convolve: G x inputs per group to G x outputs per group."""
+        signal = self._lengthen(v.reshape(1, *self.input_shape), 1)
+        result = torch.convolution(
+            signal,
+            weight,
+            None,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.transposed,
+            self.output_padding,
+            self.groups,
+        )
+        return result.reshape(self.groups, -1)
+
+    def adjoint(self, weight: Tensor, u: Tensor) -> Tensor:
+        """Apply the adjoint: what backpropagation does to the gradient of the output.
+
+        Args:
+            weight (Tensor): The layer's weight.
+            u (Tensor): G x outputs per group.
+
+        Returns:
+            Tensor: G x inputs per group.
+        """
+        shape_only = self._lengthen(u.new_empty(1).expand(1, *self.input_shape), 1)
+        gradient, _, _ = torch.ops.aten.convolution_backward(
+            u.reshape(1, *self.output_shape),
+            shape_only,
+            weight,
+            None,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.transposed,
+            self.output_padding,
+            self.groups,
+            (True, False, False),
+        )
+        return self._lengthen(gradient, -1).reshape(self.groups, -1)
+
+    def _lengthen(self, signal: Tensor, sign: int) -> Tensor:
+        if not any(self.end_padding):
+            return signal
+        ends = [entry for extra in self.end_padding for entry in (0, sign * extra)]
+        return functional.pad(signal, ends)
+
+
+Operator = Matrix | Convolution
+
+
+def _power_1024(gram: Tensor) -> Tensor:
+    for _ in range(10):
+        gram = gram / torch.linalg.matrix_norm(gram, keepdim=True)
+        gram = gram @ gram
+    return gram
+
+
+def directions(vectors: Tensor, fallback: Tensor) -> Tensor:
+    """Scale rows to length one.
+
+    Args:
+        vectors (Tensor): G x n.
+        fallback (Tensor): G x n: what stands for a row that is zero or not finite, so that an
+            estimate survives a weight that is zero for a while.
+
+    Returns:
+        Tensor: G x n.
+    """
+    norm = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    return torch.where((norm > 0) & norm.isfinite(), vectors / norm, fallback)
+
+
+def power_iteration(
+    operator: Operator, weight: Tensor, u: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Bring each group's singular vectors nearer to the leading ones.
+
+    A matrix with a side of at most 128 entries makes 1024 iterations at little cost. A classifier's
+    last layer needs them: its class directions grow together, and with one iteration per training
+    step the estimate stayed up to 20% below the largest singular value.
+
+    Args:
+        operator (Matrix or Convolution): A layer's operator.
+        weight (Tensor): The layer's weight, float32 or float64.
+        u (Tensor): Left singular vectors, G x outputs per group.
+        v (Tensor): Right singular vectors, G x inputs per group.
+
+    Returns:
+        tuple[Tensor, Tensor]: The next ``u`` and ``v``.
+    """
+    if isinstance(operator, Matrix) and min(operator.rows, operator.columns) <= _SMALL_SIDE:
+        u = directions(operator.many_powers(weight, u), u)
+    v = directions(operator.adjoint(weight, u), v)
+    return directions(operator(weight, v), u), v
+
+
+def leading_vectors(operator: Operator, weight: Tensor, v: Tensor) -> Tensor:
+    """Find each group's right singular vector of the largest singular value.
+
+    Restarted Lanczos iteration on the operator followed by its adjoint. A step costs as much as a
+    power iteration and gets much further, as the largest singular values of a convolution lie
+    close together.
+
+    Args:
+        operator (Matrix or Convolution): A layer's operator.
+        weight (Tensor): The layer's weight, float32 or float64.
+        v (Tensor): G x inputs per group: where to start, best at random.
+
+    Returns:
+        Tensor: G x inputs per group, each row of length one.
+    """
+    v = directions(v, v)
+    largest = v.new_zeros(len(v))
+    for _ in range(_LANCZOS_RESTARTS):
+        basis, images = _krylov_space(operator, weight, v)
+        projection = basis @ images.mT
+        if not projection.isfinite().all():
+            return v
+        values, vectors = torch.linalg.eigh((projection + projection.mT) / 2)
+        v = directions((vectors[:, None, :, -1] @ basis)[:, 0], v)
+        before, largest = largest, values[:, -1]
+        # The eigenvalues are squares of singular values, hence twice the relative tolerance.
+        if (largest - before <= 2 * _LANCZOS_TOLERANCE * largest).all():
+            break
+    return v
+
+
+def _krylov_space(operator: Operator, weight: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """An orthonormal basis, G x steps x inputs, and its images under adjoint times operator."""
+    basis = v.new_zeros(len(v), _LANCZOS_STEPS, v.shape[1])
+    images = torch.zeros_like(basis)
+    rounding = 10 * torch.finfo(v.dtype).eps
+    for k in range(_LANCZOS_STEPS):
+        basis[:, k] = v
+        images[:, k] = operator.adjoint(weight, operator(weight, v))
+        residual = images[:, k : k + 1]
+        for _ in range(2):  # The second time takes out what rounding left of the basis.
+            residual = residual - residual @ basis.mT @ basis
+        norm = torch.linalg.vector_norm(residual, dim=2)
+        scale = torch.linalg.vector_norm(images[:, k], dim=1, keepdim=True)
+        # No direction where the space is exhausted and the residual is rounding.
+        v = torch.where(norm > rounding * scale, residual[:, 0] / norm, 0.0)
+    return basis, images
