@@ -1,0 +1,430 @@
+"""ClassGaussianMixture: the density of a model's features under each class, fitted in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from captum_deduce import checks
+from captum_deduce.features import FrozenModel
+from captum_deduce.mixture import ClassMixture, plain_tensors
+from captum_deduce.moments import COVARIANCE_TYPES, Moments
+from captum_deduce.quantiles import ClassQuantiles, LeaveOneOut
+from captum_deduce.samples import Samples, check_component_class, check_samples
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class ClassGaussianMixture(ClassMixture):
+    r"""A Gaussian for each class in a model's feature space, :math:`p(z \mid c)`.
+
+    This is the density of DeDUCE (section 3 of the paper) and of Deep Deterministic Uncertainty
+    (Mukhoti et al.): the features z of the training images of class c get a mean and a covariance,
+
+    .. math::
+        \log p(z \mid c) = -\tfrac{1}{2}\left(D \log 2\pi + \log\det\Sigma_c
+        + (z - \mu_c)^\top \Sigma_c^{-1} (z - \mu_c)\right).
+
+    The fit is exact and needs one pass: it keeps counts, means and scatter matrices in float64,
+    which take the same memory for any number of samples, and to which batches
+    (:meth:`partial_fit`) and other fits (:meth:`merge`) are added in any order. Weights of samples
+    and soft labels (the paper's future work: confidence weighting, ambiguous data) go in as
+    weights :math:`w_i`; the covariance is the unbiased one of ``numpy.cov(..., aweights=w)``,
+    with the divisor :math:`V_1 - V_2 / V_1` for :math:`V_k = \sum_i w_i^k`. Covariance types, with
+    shapes as in scikit-learn:
+
+    - ``"full"``: one matrix per class, C x D x D (the paper's).
+    - ``"tied"``: one for all, D x D: the sum of the classes' scatter matrices over the sum of their
+      divisors (n - C for unit weights).
+    - ``"diag"``: variances per class and feature, C x D; covariances are never computed.
+    - ``"spherical"``: one variance per class, C: the mean of the ``"diag"`` ones.
+
+    A class with too few samples for its covariance (n <= D for ``"full"``, n - C < D for
+    ``"tied"``, n < 2 for the others), or whose covariance had to be regularised, gives a
+    ``UserWarning`` with its name and the regularisation used. A class of one sample, or of
+    identical ones, gets the identity times the other classes' mean variance.
+
+    All buffers are float64 and stay so under ``.half()``, ``.float()`` and ``.to(dtype)``;
+    ``.to(device)`` and ``state_dict()`` work as in any module, and a state dict loads into a fresh
+    ``ClassGaussianMixture(covariance_type)``.
+
+    Examples::
+
+        >>> features = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+        >>> labels = torch.arange(300) % 3
+        >>> density = ClassGaussianMixture().fit(features, labels)
+        >>> density
+        ClassGaussianMixture(covariance_type='full', classes=3, features=4, counts=100..100)
+        >>> density.log_prob(features[:2], [0, 1]) > density.quantile(0.05)[:2]
+        tensor([True, True])
+    """
+
+    _leave_one_out: LeaveOneOut | None = None
+
+    @plain_tensors()
+    def fit(
+        self,
+        features: Tensor,
+        target: Tensor,
+        sample_weight: Tensor | None = None,
+        *,
+        quantiles: bool = True,
+    ) -> Self:
+        """Fit from scratch.
+
+        Args:
+            features (Tensor): N x D, floating-point, on any device.
+            target (Tensor): Labels (N integers), or responsibilities of the classes for each sample
+                ("soft labels", N x C, not negative): a sample enters each class with that weight.
+            sample_weight (Tensor, optional): N, not negative; multiplies responsibilities. Within a
+                class only ratios matter. Default: None (1 each)
+            quantiles (bool, optional): Also keep the samples' leave-one-out log-densities for
+                :meth:`quantile`; not done for responsibilities, which give a sample no class of its
+                own. Default: True
+
+        Returns:
+            ClassGaussianMixture: This one.
+
+        Raises:
+            TypeError: An argument of the wrong kind.
+            ValueError: A wrong shape, values that are not finite, negative labels or weights, or
+                more classes than ``num_classes``; nothing is changed then.
+        """
+        samples = check_samples(features, target, sample_weight, 0, self._num_classes)
+        self._component_class = None
+        self._begin(samples.features.shape[1])
+        self._add(samples)
+        self._derived()
+        if quantiles and not samples.soft:
+            self._add_log_densities(samples, leave_one_out=True)
+            self._leave_one_out = None
+        return self
+
+    @plain_tensors()
+    def partial_fit(
+        self, features: Tensor, target: Tensor, sample_weight: Tensor | None = None
+    ) -> Self:
+        """Add a batch of samples; quantiles are discarded.
+
+        Args:
+            features (Tensor): N x D, as in :meth:`fit`.
+            target (Tensor): Labels or responsibilities, as in :meth:`fit`.
+            sample_weight (Tensor, optional): N, as in :meth:`fit`. Default: None (1 each)
+
+        Returns:
+            ClassGaussianMixture: This one.
+
+        Raises:
+            TypeError: As :meth:`fit`.
+            ValueError: As :meth:`fit`, another number of features than fitted, or a density from
+                scikit-learn, which has no moments to add to.
+        """
+        _refuse_population("partial_fit", self)
+        samples = check_samples(
+            features, target, sample_weight, self.num_features, self._num_classes
+        )
+        if self.num_features == 0:
+            self._begin(samples.features.shape[1])
+        self._add(samples)
+        return self
+
+    @plain_tensors()
+    def merge(self, other: ClassGaussianMixture) -> Self:
+        """Add the samples that another density was fitted to; quantiles are discarded.
+
+        Args:
+            other (ClassGaussianMixture): Of the same covariance type and number of features, on any
+                device; left as it is.
+
+        Returns:
+            ClassGaussianMixture: This one.
+
+        Raises:
+            TypeError: ``other`` is no ClassGaussianMixture.
+            ValueError: Another covariance type or number of features, more classes than
+                ``num_classes``, or a density from scikit-learn, which has no moments.
+        """
+        if not isinstance(other, ClassGaussianMixture):
+            raise TypeError(f"other must be a ClassGaussianMixture, got {type(other).__name__}")
+        _refuse_population("merge", self)
+        _refuse_population("merge", other)
+        if other.covariance_type != self.covariance_type:
+            raise ValueError(
+                f"other must have covariance_type {self.covariance_type!r}, got "
+                f"{other.covariance_type!r}"
+            )
+        if other.num_features == 0:
+            return self
+        if self.num_features not in (0, other.num_features):
+            raise ValueError(
+                f"other must have {self.num_features} features, got {other.num_features}"
+            )
+        if self._num_classes is not None and other.num_classes > self._num_classes:
+            raise ValueError(
+                f"other has {other.num_classes} classes, more than num_classes={self._num_classes}"
+            )
+        if self.num_features == 0:
+            self._begin(other.num_features)
+        self._forget()
+        self.moments.merge(other.moments)
+        return self
+
+    def quantile(self, q: float) -> Tensor:
+        """Find each class's quantile of its own samples' log-densities.
+
+        Those of training samples are *leave-one-out*: each under the Gaussian fitted without it.
+        In-sample ones are far too high where D is not small beside n (with 512 features and 5,000
+        samples 58% of new samples of the class fall below the in-sample 5% quantile).
+
+        Args:
+            q (float): From 0 to 1.
+
+        Returns:
+            Tensor: C, float64, in nats, interpolated as by ``numpy.quantile``; NaN for classes of
+            which no sample has such a log-density (fewer than three samples, or two if ``"tied"``).
+
+        Raises:
+            TypeError: ``q`` is no number.
+            ValueError: ``q`` outside 0 ... 1.
+            RuntimeError: There are none since the last change of the fit.
+        """
+        checks.number("q", q, minimum=0, maximum=1)
+        if len(self.log_densities) == 0:
+            raise RuntimeError(
+                "the density has no log-densities to take quantiles of (partial_fit, merge, "
+                "from_sklearn and soft labels leave none): call update_quantiles(features, labels) "
+                "with the training samples, or with leave_one_out=False with others"
+            )
+        self._leave_one_out = None
+        return self.log_densities.quantile(float(q), self.num_classes)
+
+    def update_quantiles(
+        self,
+        features: Tensor,
+        target: Tensor,
+        sample_weight: Tensor | None = None,
+        *,
+        leave_one_out: bool = True,
+        reset: bool = False,
+    ) -> Self:
+        """Add samples' log-densities for :meth:`quantile`, after the last :meth:`partial_fit`.
+
+        Args:
+            features (Tensor): N x D, as in :meth:`fit`.
+            target (Tensor): Labels, N integers.
+            sample_weight (Tensor, optional): The weights with which training samples were fitted;
+                they don't weigh in the quantiles. Default: None (1 each)
+            leave_one_out (bool, optional): True for training samples, each of which is taken out
+                of the fit; False for held-out ones. Default: True
+            reset (bool, optional): Discard the log-densities that there are. Default: False
+
+        Returns:
+            ClassGaussianMixture: This one.
+
+        Raises:
+            RuntimeError: Nothing is fitted.
+            TypeError: As :meth:`fit`.
+            ValueError: As :meth:`fit`, responsibilities, a class without samples, or
+                ``leave_one_out`` where the samples can't be those that were fitted.
+        """
+        checks.flag("leave_one_out", leave_one_out)
+        checks.flag("reset", reset)
+        self._derived()
+        samples = check_samples(
+            features, target, sample_weight, self.num_features, self.num_classes
+        )
+        self._check_quantile_samples(samples, leave_one_out)
+        if reset:
+            self.log_densities = ClassQuantiles(self.device)
+        self._add_log_densities(samples, leave_one_out)
+        return self
+
+    @classmethod
+    def fit_loader(
+        cls,
+        model: Callable[..., Any],
+        layer: nn.Module | str,
+        loader: Iterable[Any],
+        *,
+        quantiles: bool = True,
+        held_out_loader: Iterable[Any] | None = None,
+        device: torch.device | str | None = None,
+        show_progress: bool = False,
+        **constructor_arguments: Any,
+    ) -> Self:
+        """Fit a density to the features of all images of a loader.
+
+        One pass for the moments, a second one for quantiles. The model runs in eval mode and is
+        left as it was found.
+
+        Args:
+            model (nn.Module or Callable): The classifier.
+            layer (nn.Module or str): The layer whose output, flattened, is the features; a module
+                of the model or its dotted name.
+            loader (Iterable): Yields batches (images, target), with a target as in :meth:`fit`. For
+                the quantiles it is run through twice and must yield the same images, in any order;
+                where images are augmented at random give a ``held_out_loader``.
+            quantiles (bool, optional): Make the second pass (not for soft labels, which have no
+                leave-one-out log-densities). Default: True
+            held_out_loader (Iterable, optional): Images for the quantiles that are not in
+                ``loader``. Default: None (leave-one-out log-densities of those in ``loader``)
+            device (torch.device or str, optional): Where the density is fitted and stays.
+                Default: None (the model's, or the CPU where that has no float64)
+            show_progress (bool, optional): Show a progress bar. Default: False
+            **constructor_arguments (Any): Of :class:`ClassGaussianMixture`.
+
+        Returns:
+            ClassGaussianMixture: The density.
+
+        Raises:
+            TypeError: A loader that yields something else, or can be run through only once.
+            ValueError: A layer that is not in the model, an empty loader, or what :meth:`fit`
+                refuses.
+        """
+        second = held_out_loader if held_out_loader is not None else loader
+        if quantiles and second is loader and iter(loader) is loader:
+            raise TypeError(
+                f"loader must allow a second pass for the quantiles, got {type(loader).__name__}, "
+                "which can be run through once; pass a DataLoader, held_out_loader or "
+                "quantiles=False"
+            )
+        density = cls(**constructor_arguments)
+        soft = False
+        with torch.no_grad(), FrozenModel(model, layer) as frozen:
+            model_device = _device(frozen.modules)
+            density.to(device or (model_device if model_device.type != "mps" else "cpu"))
+            for features, target in _batches("loader", loader, frozen, show_progress):
+                density.partial_fit(features, target)
+                soft = soft or target.dim() == 2
+            density._derived()
+            if quantiles and not (soft and second is loader):
+                name = "loader" if second is loader else "held_out_loader"
+                for features, target in _batches(name, second, frozen, show_progress):
+                    density.update_quantiles(features, target, leave_one_out=second is loader)
+        density._leave_one_out = None
+        return density
+
+    @classmethod
+    def from_sklearn(
+        cls, gmm: Any, component_class: object, *, num_classes: int | None = None
+    ) -> Self:
+        """Take over a mixture that scikit-learn has fitted.
+
+        A class with several components has the mixture of them as its density, with their weights
+        made to sum to one. There are no moments to add to (:meth:`partial_fit`, :meth:`merge`) and
+        no training samples to take quantiles of (:meth:`update_quantiles` takes others).
+
+        Args:
+            gmm (sklearn.mixture.GaussianMixture): Fitted, of any covariance type; a
+                ``BayesianGaussianMixture`` likewise.
+            component_class (list[int] or Tensor): The class of each component.
+            num_classes (int, optional): C, if the last classes have no component. Default: None
+
+        Returns:
+            ClassGaussianMixture: The density, on the CPU.
+
+        Raises:
+            TypeError: ``gmm`` is no mixture of Gaussians, or classes are no integers.
+            ValueError: ``gmm`` is not fitted, or another number of classes than components.
+        """
+        if not hasattr(gmm, "covariance_type") or not hasattr(gmm, "fit"):
+            raise TypeError(
+                f"gmm must be a sklearn.mixture.GaussianMixture, got {type(gmm).__name__}"
+            )
+        if not hasattr(gmm, "covariances_"):
+            raise ValueError("gmm is not fitted; call gmm.fit(features) first")
+        checks.choice("gmm.covariance_type", gmm.covariance_type, COVARIANCE_TYPES)
+        weight, mean, covariance = (
+            torch.from_numpy(np.array(value, dtype=np.float64))
+            for value in (gmm.weights_, gmm.means_, gmm.covariances_)
+        )
+        density = cls(gmm.covariance_type, num_classes=num_classes)
+        density._component_class = check_component_class(component_class, len(weight), num_classes)
+        density.moments = Moments.of_population(gmm.covariance_type, weight, mean, covariance)
+        density._derived()
+        return density
+
+    def _begin(self, num_features: int) -> None:
+        self.moments = Moments(
+            self.covariance_type, self._num_classes or 0, num_features, self.device
+        )
+
+    def _forget(self) -> None:
+        self._gaussians = self._leave_one_out = None
+        self.log_densities = ClassQuantiles(self.device)
+
+    def _add(self, samples: Samples) -> None:
+        self._forget()
+        self.moments.add(samples)
+
+    def _check_quantile_samples(self, samples: Samples, leave_one_out: bool) -> None:
+        if samples.soft:
+            raise ValueError(
+                "target must hold labels for quantiles, one class per sample, got responsibilities "
+                f"of shape {tuple(samples.target.shape)}"
+            )
+        present = samples.target.to("cpu", torch.int64).bincount().nonzero().flatten()
+        self._refuse_empty(present.tolist())
+        if not leave_one_out:
+            return
+        _refuse_population("leave_one_out=True", self)
+        unit_weights = torch.equal(self.moments.weight, self.moments.count.double())
+        if samples.sample_weight is None and not unit_weights:
+            raise ValueError(
+                "sample_weight is missing: the density was fitted with weights or soft labels; "
+                "pass the same weights, or held-out samples with leave_one_out=False"
+            )
+
+    @plain_tensors()
+    def _add_log_densities(self, samples: Samples, leave_one_out: bool) -> None:
+        gaussians = self._derived()
+        if self._leave_one_out is None or self._leave_one_out.gaussians is not gaussians:
+            self._leave_one_out = LeaveOneOut(self.moments, gaussians)
+        for block in samples.blocks(self.device):
+            for index, features, weight in block.by_class():
+                if leave_one_out:
+                    values = self._leave_one_out.log_prob(features, weight, index)
+                else:
+                    values = self.log_prob(features, index)
+                self.log_densities.add(values, index)
+
+
+def _refuse_population(what: str, density: ClassMixture) -> None:
+    if density.num_features and not density.counts.any() and density.moments.weight.any():
+        raise ValueError(
+            f"{what} needs the moments of samples, but this density was made by from_sklearn and "
+            "has none"
+        )
+
+
+def _device(modules: list[nn.Module]) -> torch.device:
+    parameters = (parameter for module in modules for parameter in module.parameters())
+    return next((parameter.device for parameter in parameters), torch.device("cpu"))
+
+
+def _batches(
+    name: str, loader: Iterable[Any], frozen: FrozenModel, show_progress: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features and targets of a loader's images."""
+    device, empty = _device(frozen.modules), True
+    for batch in tqdm(loader, desc=f"features of {name}", disable=not show_progress):
+        pair = isinstance(batch, tuple | list) and len(batch) == 2
+        if not pair or not all(isinstance(part, Tensor) for part in batch):
+            found = (
+                [type(part).__name__ for part in batch] if isinstance(batch, tuple | list) else ""
+            )
+            raise TypeError(
+                f"{name} must yield batches (images, target) of two tensors, got "
+                f"{type(batch).__name__} {found}".rstrip()
+            )
+        images, target = batch
+        yield frozen(images.to(device))[1], target
+        empty = False
+    if empty:
+        raise ValueError(f"{name} must yield at least one batch, got none")

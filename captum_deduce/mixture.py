@@ -1,0 +1,354 @@
+"""Gaussians of classes as a module: their state, and their densities at given features."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from captum_deduce import checks
+from captum_deduce._version import __version__
+from captum_deduce.gaussians import REGULARIZATIONS, Gaussians, estimate
+from captum_deduce.moments import COVARIANCE_TYPES, FittedModule, Moments, dtype_kept
+from captum_deduce.quantiles import ClassQuantiles
+from captum_deduce.samples import check_features
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_FORMAT = "captum-deduce density"
+_FORMAT_VERSION = "1"
+
+
+@contextmanager
+def plain_tensors() -> Iterator[None]:
+    """Record nothing, and make tensors that autograd may save later (in inference mode too)."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+class ClassMixture(FittedModule):
+    """One or more Gaussians for each class; see ``ClassGaussianMixture``, which fits them."""
+
+    def __init__(
+        self,
+        covariance_type: str = "full",
+        *,
+        regularization: str = "jitter",
+        num_classes: int | None = None,
+    ) -> None:
+        r"""Choose the kind of density; the number of features comes from the data.
+
+        Args:
+            covariance_type (str, optional): ``"full"``, ``"tied"``, ``"diag"`` or ``"spherical"``.
+                Default: "full"
+            regularization (str, optional): What makes covariances positive definite. ``"jitter"``:
+                the first of 0, 1e-10, 1e-9, ..., 1 times trace / D with which the Cholesky
+                factorisation succeeds is added to the diagonal (0 is not tried where n samples
+                can't span D dimensions: rounding alone would decide). ``"oas"``, for ``"full"``
+                and ``"tied"``: oracle approximating shrinkage as :func:`sklearn.covariance.oas`
+                defines it, of the maximum-likelihood covariance (divisor :math:`V_1`), with the
+                effective number of samples :math:`V_1^2 / V_2` (for ``"tied"``: of all samples,
+                each centred on its class). Default: "jitter"
+            num_classes (int, optional): C, where it is known. Default: None (the largest label + 1,
+                or the number of columns of responsibilities; later data may have more)
+
+        Raises:
+            TypeError: ``num_classes`` is no int.
+            ValueError: An unknown word, ``"oas"`` with variances only, or no class.
+        """
+        super().__init__()
+        checks.choice("covariance_type", covariance_type, COVARIANCE_TYPES)
+        checks.choice("regularization", regularization, REGULARIZATIONS)
+        if regularization == "oas" and covariance_type not in ("full", "tied"):
+            raise ValueError(
+                "regularization 'oas' needs covariances: covariance_type must be 'full' or 'tied', "
+                f"got {covariance_type!r}"
+            )
+        if num_classes is not None:
+            checks.number("num_classes", num_classes, minimum=1, integer=True)
+        self.covariance_type = covariance_type
+        self.regularization = regularization
+        self._num_classes = num_classes
+        self._component_class: tuple[int, ...] | None = None
+        self.moments = Moments(covariance_type, num_classes or 0)
+        self.log_densities = ClassQuantiles()
+        # Derived from the moments when first needed.
+        self._gaussians: Gaussians | None = None
+        self._members: list[list[int]] = []
+
+    @property
+    def num_classes(self) -> int:
+        """C, classes without samples included; 0 before anything is fitted."""
+        if self._component_class is None:
+            return self.moments.num_classes
+        return max(self._num_classes or 0, max(self._component_class) + 1)
+
+    @property
+    def num_features(self) -> int:
+        """D; 0 before anything is fitted."""
+        return self.moments.num_features
+
+    @property
+    def device(self) -> torch.device:
+        """Where the density lives, and where the features to evaluate must be."""
+        return self.moments.mean.device
+
+    @property
+    def component_class(self) -> tuple[int, ...]:
+        """The class of each of the K components; one per class but after ``from_sklearn``."""
+        return self._component_class or tuple(range(self.moments.num_classes))
+
+    @property
+    def counts(self) -> Tensor:
+        """Samples with a weight above 0 (K, int64); 0 after ``from_sklearn``."""
+        return self.moments.count
+
+    @property
+    def means(self) -> Tensor:
+        """Means (K x D); NaN without samples."""
+        return torch.where(self.moments.weight.unsqueeze(1) > 0, self.moments.mean, torch.nan)
+
+    @property
+    def covariances(self) -> Tensor:
+        """Regularised covariances in scikit-learn's shapes: K x D x D, D x D, K x D or K.
+
+        NaN without samples. Computed at each access, so that memory holds them once only.
+        """
+        covariances = self._derived().covariances(self.moments)
+        if self.covariance_type != "tied":
+            covariances[self.moments.weight == 0] = torch.nan
+        return covariances
+
+    @property
+    def regularization_used(self) -> Tensor:
+        """What was added to the diagonal, in units of trace / D (K): jitter or OAS coefficient.
+
+        1 where the covariance was replaced by a multiple of the identity; NaN without samples.
+        """
+        return torch.where(self.moments.weight > 0, self._derived().amount, torch.nan)
+
+    def log_prob(self, features: Tensor, target: object) -> Tensor:
+        """Evaluate each sample's density under its own target class, and no other.
+
+        Differentiable in the features. Computed in float64 with one matrix product per class that
+        occurs; nothing of size N x D x D is made. Not checked for NaN, which give NaN.
+
+        Args:
+            features (Tensor): N x D, floating-point, on the density's device.
+            target (int, list or Tensor): N classes, or one for all. On the CPU they cost no
+                synchronisation with the device.
+
+        Returns:
+            Tensor: N log-densities in nats, float64.
+
+        Raises:
+            RuntimeError: Nothing is fitted.
+            TypeError: Features or target of another kind.
+            ValueError: A wrong shape or device, or a class without samples.
+        """
+        gaussians = self._evaluated(features)
+        classes = checks.targets(target, len(features), len(self._members))
+        sizes = classes.bincount()
+        present = sizes.nonzero().flatten().tolist()
+        self._refuse_empty(present)
+        projected = gaussians.project(features.to(torch.float64))
+        if not present:
+            return projected.sum(1)
+        if len(present) == 1:
+            return self._class_log_prob(gaussians, projected, present[0])
+        order = classes.argsort(stable=True)
+        blocks = torch.split(projected[order.to(self.device)], sizes[present].tolist())
+        values = [
+            self._class_log_prob(gaussians, block, index)
+            for index, block in zip(present, blocks, strict=True)
+        ]
+        return torch.cat(values)[order.argsort().to(self.device)]
+
+    def log_probs(self, features: Tensor) -> Tensor:
+        """Evaluate each sample's density under every class.
+
+        Args:
+            features (Tensor): As in :meth:`log_prob`.
+
+        Returns:
+            Tensor: N x C log-densities in nats, float64; minus infinity for classes without
+            samples.
+
+        Raises:
+            RuntimeError: Nothing is fitted.
+            TypeError: Features of another kind.
+            ValueError: A wrong shape or device.
+        """
+        gaussians = self._evaluated(features)
+        projected = gaussians.project(features.to(torch.float64))
+        columns = [
+            self._class_log_prob(gaussians, projected, c)
+            if members
+            else projected.new_full((len(projected),), -torch.inf)
+            for c, members in enumerate(self._members)
+        ]
+        return torch.stack(columns, 1)
+
+    def log_density(self, features: Tensor) -> Tensor:
+        """Evaluate the mixture of all classes that have samples, each with the same weight.
+
+        Args:
+            features (Tensor): As in :meth:`log_prob`.
+
+        Returns:
+            Tensor: N log-densities in nats, float64.
+
+        Raises:
+            RuntimeError: Nothing is fitted.
+            TypeError: Features of another kind.
+            ValueError: A wrong shape or device.
+        """
+        log_probs = self.log_probs(features)
+        return log_probs.logsumexp(1) - math.log(sum(map(bool, self._members)))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write what was fitted to one safetensors file.
+
+        Args:
+            path (path): The file, by convention ``*.safetensors``.
+        """
+        # Clones, as safetensors refuses tensors that share memory.
+        tensors = {name: value.cpu().clone() for name, value in self.state_dict().items()}
+        metadata = {
+            "format": _FORMAT,
+            "format_version": _FORMAT_VERSION,
+            "captum_deduce": __version__,
+            "covariance_type": self.covariance_type,
+        }
+        save_file(tensors, Path(path), metadata)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Self:
+        """Read a file that :meth:`save` wrote; nothing in it is executed.
+
+        Args:
+            path (path): The file.
+            device (torch.device or str, optional): Where the density goes. Default: "cpu"
+
+        Returns:
+            ClassGaussianMixture: As it was saved.
+
+        Raises:
+            FileNotFoundError: No such file.
+            ValueError: Truncated, or not a density that this version reads.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no density at {path}")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
+        if metadata.get("format") != _FORMAT or metadata.get("format_version") != _FORMAT_VERSION:
+            raise ValueError(
+                f"{path} is not a density that captum-deduce {__version__} reads (its metadata: "
+                f"{metadata})"
+            )
+        try:
+            density = cls(metadata["covariance_type"])
+            density.load_state_dict(tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{path} holds no complete density: {error}") from error
+        return density.to(device)
+
+    def get_extra_state(self) -> Tensor:
+        """Encode in integers what the buffers don't say, as safetensors takes tensors only.
+
+        Returns:
+            Tensor: The regularisation, the fixed number of classes (0: not fixed) and the
+            components' classes (none: one component per class).
+        """
+        regularization = REGULARIZATIONS.index(self.regularization)
+        return torch.tensor(
+            [regularization, self._num_classes or 0, *(self._component_class or ())]
+        )
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over what :meth:`get_extra_state` encoded; it wins over the constructor's arguments.
+
+        Args:
+            state (Tensor): Integers.
+        """
+        regularization, num_classes, *component_class = state.tolist()
+        self.regularization = REGULARIZATIONS[regularization]
+        self._num_classes = num_classes or None
+        self._component_class = tuple(component_class) or None
+
+    def extra_repr(self) -> str:
+        """Say what was fitted, in one line."""
+        parts = [f"covariance_type={self.covariance_type!r}"]
+        if self.regularization != "jitter":
+            parts.append(f"regularization={self.regularization!r}")
+        if self.num_features == 0:
+            return ", ".join([*parts, "not fitted"])
+        parts += [f"classes={self.num_classes}", f"features={self.num_features}"]
+        if self._component_class is None:
+            parts.append(f"counts={int(self.counts.min())}..{int(self.counts.max())}")
+        else:
+            parts.append(f"components={len(self._component_class)}")
+        return ", ".join(parts)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        if self._gaussians is not None:
+            self._gaussians = self._gaussians.map(dtype_kept(fn))
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._gaussians = None
+
+    @plain_tensors()
+    def _derived(self) -> Gaussians:
+        if self.num_features == 0:
+            raise RuntimeError(
+                "the density is not fitted; call fit, partial_fit, fit_loader or load first"
+            )
+        if self._gaussians is None:
+            component_class = self.component_class
+            self._gaussians = estimate(
+                self.moments, torch.tensor(component_class), self.regularization
+            )
+            self._members = [[] for _ in range(self.num_classes)]
+            for component, seen in enumerate((self.moments.weight > 0).tolist()):
+                if seen:
+                    self._members[component_class[component]].append(component)
+        return self._gaussians
+
+    def _evaluated(self, features: Tensor) -> Gaussians:
+        gaussians = self._derived()
+        check_features(features, self.num_features)
+        if features.device != self.device:
+            raise ValueError(
+                f"features are on {features.device}, but the density is on {self.device}; move it "
+                f"with density.to({str(features.device)!r})"
+            )
+        return gaussians
+
+    def _refuse_empty(self, classes: list[int]) -> None:
+        empty = [index for index in classes if not self._members[index]]
+        if empty:
+            raise ValueError(f"target names class(es) {empty} that the density has no samples of")
+
+    def _class_log_prob(self, gaussians: Gaussians, projected: Tensor, index: int) -> Tensor:
+        values = [gaussians.log_prob(projected, k) for k in self._members[index]]
+        return values[0] if len(values) == 1 else torch.stack(values, 1).logsumexp(1)

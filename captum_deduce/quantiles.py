@@ -1,0 +1,231 @@
+"""Quantiles of the log-densities of training samples, each under a fit without it."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from captum_deduce.gaussians import Gaussians, oas_shrinkage
+from captum_deduce.moments import FittedModule, Moments
+
+_ROUNDING = torch.finfo(torch.float64).eps
+
+
+class ClassQuantiles(FittedModule):
+    """Values of samples, with their classes, for exact quantiles: 16 bytes a sample.
+
+    Args:
+        device (torch.device, optional): Where the buffers live. Default: None (the CPU)
+    """
+
+    values: Tensor
+    classes: Tensor
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.zeros(0, dtype=torch.float64, device=device))
+        self.register_buffer("classes", torch.zeros(0, dtype=torch.int64, device=device))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def add(self, values: Tensor, index: int) -> None:
+        """Add values of one class.
+
+        Args:
+            values (Tensor): N, float64, on the buffers' device.
+            index (int): The class.
+        """
+        self.values = torch.cat([self.values, values])
+        self.classes = torch.cat([self.classes, self.classes.new_full((len(values),), index)])
+
+    def quantile(self, q: float, num_classes: int) -> Tensor:
+        """Interpolate linearly between the two nearest values, as ``numpy.quantile`` does.
+
+        Args:
+            q (float): From 0 (the smallest) to 1 (the largest).
+            num_classes (int): C.
+
+        Returns:
+            Tensor: C, float64; NaN for classes without values.
+        """
+        counts = self.classes.bincount(minlength=num_classes)
+        order = self.values.argsort()
+        ordered = self.values[order[self.classes[order].argsort(stable=True)]]
+        position = q * (counts - 1).clamp_min(0).double()
+        lower = position.floor().long()
+        first = counts.cumsum(0) - counts
+        # Classes without values point past a neighbour's, perhaps past the end.
+        last = max(len(ordered) - 1, 0)
+        below = ordered[(first + lower).clamp(max=last)]
+        above = ordered[(first + torch.minimum(lower + 1, counts - 1)).clamp(0, last)]
+        quantiles = torch.lerp(below, above, position - lower)
+        return torch.where(counts > 0, quantiles, torch.nan)
+
+
+class _Basis(NamedTuple):
+    """Coordinates in which a scatter matrix is diagonal."""
+
+    vectors: Tensor
+    spectrum: Tensor
+    log_volume: Tensor
+
+
+class _Rest(NamedTuple):
+    r"""What is left of a class without each of N samples.
+
+    Its scatter is that with the sample less ``downdate`` times the outer product of the sample's
+    deviation; the deviation from the mean without the sample is ``stretch`` times as long; the
+    scatter is divided by ``divisor`` for a covariance, which ``num_samples`` enter.
+    """
+
+    downdate: Tensor
+    stretch: Tensor
+    divisor: Tensor
+    num_samples: Tensor
+
+
+class LeaveOneOut:
+    r"""Log-densities of samples under the Gaussian of their class fitted to all others.
+
+    Exact, without refitting: a sample of weight w and deviation :math:`d = z - \mu` takes
+    :math:`a\,d d^\top` with :math:`a = w V_1 / (V_1 - w)` out of the scatter, and its deviation
+    from the mean of the others is :math:`d V_1 / (V_1 - w)`. A covariance without it is therefore
+    :math:`A - a \alpha\,d d^\top` with :math:`A = \alpha S + \beta I`, and with the matrix
+    determinant lemma and Sherman and Morrison's formula
+
+    .. math::
+        \log\det \Sigma' = \log\det A + \log(1 - h), \qquad
+        d^\top \Sigma'^{-1} d = \frac{d^\top A^{-1} d}{1 - h}, \qquad
+        h = a \alpha\,d^\top A^{-1} d.
+
+    For n samples of weight 1 and no regularisation, with m the squared Mahalanobis distance within
+    the full sample, that is :math:`h = n m / (n-1)^2` and
+    :math:`m' = \left(\frac{n}{n-1}\right)^2 \frac{n-2}{n-1} \frac{m}{1 - h}`. With regularisation
+    :math:`\beta` depends on the sample, and A is inverted in the eigenbasis of S; the rung of the
+    jitter ladder is that of the fit to all samples, the OAS coefficient is computed anew.
+    ``"diag"`` and ``"spherical"`` take variances one by one. Where the covariance without a sample
+    is singular, :math:`1 - h` (or the share of a variance that is left) is floored at D times the
+    machine epsilon: such a sample has a very low log-density.
+
+    Args:
+        moments (Moments): Of all samples; one component per class.
+        gaussians (Gaussians): Estimated from them.
+    """
+
+    def __init__(self, moments: Moments, gaussians: Gaussians) -> None:
+        self.moments = moments
+        self.gaussians = gaussians
+        self.floor = _ROUNDING * moments.num_features
+        self._bases: dict[int, _Basis] = {}
+
+    def log_prob(self, features: Tensor, weight: Tensor | None, index: int) -> Tensor:
+        """Evaluate samples of one class.
+
+        Args:
+            features (Tensor): N x D, float64; all were part of the fit.
+            weight (Tensor or None): N, float64, their weights in it; None for 1 each.
+            index (int): The class.
+
+        Returns:
+            Tensor: Log-densities in nats, of those samples whose class can be fitted without them:
+            at least two effective samples must be left (one for ``"tied"``).
+        """
+        if weight is None:
+            weight = features.new_ones(len(features))
+        needed = 1.0 if self.gaussians.covariance_type == "tied" else 2.0
+        left = self.moments.weight[index] - weight
+        left_squared = self.moments.squared_weight[index] - weight.square()
+        fitted = (left > 1e-9 * weight) & (left.square() >= needed * (1 - 1e-9) * left_squared)
+        rest = self._rest(weight[fitted], index)
+        deviations = features[fitted] - self.moments.mean[index]
+        if self.gaussians.covariance_type in ("full", "tied"):
+            distance, log_determinant = self._dense(deviations, rest, index)
+        else:
+            distance, log_determinant = self._axis_aligned(deviations, rest, index)
+        constant = self.moments.num_features * math.log(2 * math.pi)
+        return -0.5 * (constant + log_determinant + rest.stretch.square() * distance)
+
+    def _rest(self, weight: Tensor, index: int) -> _Rest:
+        moments, pooled = self.moments, self.gaussians.covariance_type == "tied"
+        own, own_squared = moments.weight[index], moments.squared_weight[index]
+        left, left_squared = own - weight, own_squared - weight.square()
+        total, total_squared = left, left_squared
+        divisor = left - left_squared / left
+        if pooled:
+            total = moments.weight.sum() - weight
+            total_squared = moments.squared_weight.sum() - weight.square()
+            normalizer = moments.normalizer()
+            divisor = divisor + normalizer.sum() - normalizer[index]
+        if self.gaussians.regularization == "oas":
+            divisor = total
+        stretch = own / left
+        return _Rest(weight * stretch, stretch, divisor, total.square() / total_squared)
+
+    def _dense(self, deviations: Tensor, rest: _Rest, index: int) -> tuple[Tensor, Tensor]:
+        vectors, spectrum, log_volume = self._basis(index)
+        squares = (deviations @ vectors).square()
+        kept, added = self._coefficients(deviations, squares, spectrum, rest, index)
+        variances = kept.unsqueeze(1) * spectrum + added.unsqueeze(1)
+        distance = (squares / variances).sum(1)
+        remaining = (1 - rest.downdate * kept * distance).clamp_min(self.floor)
+        return distance / remaining, variances.log().sum(1) + log_volume + remaining.log()
+
+    def _coefficients(
+        self, deviations: Tensor, squares: Tensor, spectrum: Tensor, rest: _Rest, index: int
+    ) -> tuple[Tensor, Tensor]:
+        r""":math:`\alpha` and :math:`\beta` for each sample."""
+        gaussians = self.gaussians
+        kept = gaussians.kept[index] / rest.divisor
+        if gaussians.kept[index] == 0:
+            return kept, gaussians.added[index].expand_as(kept)
+        num_features = self.moments.num_features
+        length = deviations.square().sum(1)
+        whole = self.moments.trace()[index]
+        trace = torch.maximum(whole - rest.downdate * length, self.floor * whole)
+        scale = trace / (num_features * rest.divisor)
+        amount = gaussians.amount[index]
+        if gaussians.regularization == "jitter":
+            return kept, amount * scale
+        # The squared Frobenius norm of S - a d d'.
+        norm = (
+            spectrum.square().sum()
+            - 2 * rest.downdate * (squares @ spectrum)
+            + (rest.downdate * length).square()
+        )
+        amount = oas_shrinkage(norm, trace, rest.num_samples, num_features)
+        return (1 - amount) / rest.divisor, amount * scale
+
+    def _basis(self, index: int) -> _Basis:
+        gaussians = self.gaussians
+        pooled = gaussians.covariance_type == "tied"
+        if gaussians.amount[index] == 0:
+            # The whitening is at hand: in its coordinates S is its divisor times the identity.
+            whitening = gaussians.whitening if pooled else gaussians.whitening[index]
+            spectrum = gaussians.divisor[index].expand(len(whitening))
+            return _Basis(whitening, spectrum, gaussians.log_determinant[index])
+        key = 0 if pooled else index
+        if key not in self._bases:
+            scatter = self.moments.scatter if pooled else self.moments.scatter[index]
+            spectrum, vectors = torch.linalg.eigh(scatter)
+            none = torch.zeros_like(spectrum[0])
+            self._bases[key] = _Basis(vectors, spectrum.clamp_min(0), none)
+        return self._bases[key]
+
+    def _axis_aligned(self, deviations: Tensor, rest: _Rest, index: int) -> tuple[Tensor, Tensor]:
+        """For diagonal covariances; a spherical one is the same variance in all directions."""
+        gaussians, num_features = self.gaussians, self.moments.num_features
+        if gaussians.kept[index] == 0:
+            variances = gaussians.added[index].expand_as(deviations)
+        else:
+            scatter, squares = self.moments.scatter[index], deviations.square()
+            if gaussians.covariance_type == "spherical":
+                scatter = (scatter / num_features).expand(num_features)
+                squares = squares.mean(1, keepdim=True).expand_as(squares)
+            left = scatter - rest.downdate.unsqueeze(1) * squares
+            left = torch.maximum(left, self.floor * scatter) / rest.divisor.unsqueeze(1)
+            variances = left + gaussians.amount[index] * left.mean(1, keepdim=True)
+        return (deviations.square() / variances).sum(1), variances.log().sum(1)
