@@ -17,7 +17,6 @@ MACHINE_PATH = re.compile(
     r"(?<![\w.~/:}-])/(?:home|root|Users|mnt|tmp|work|workspace|scratch|opt|srv)/[\w.]"
 )
 UNPICKLING_MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve"}
-UNPICKLING_CALLS = {"torch.load", "pickle.load", "pickle.loads", "joblib.load", "pickle.Unpickler"}
 
 
 def tracked(root: Path) -> list[Path]:
@@ -71,32 +70,33 @@ def machine_paths(path: Path) -> list[str]:
     ]
 
 
-def unpickling(path: Path, may_import: bool = False) -> list[str]:
-    """Calls that unpickle, and imports of modules that do.
+def unpickling(path: Path, own_objects: bool = False) -> list[str]:
+    """What reads pickles: modules for it, `torch.load`, numpy's `allow_pickle`.
 
     Args:
         path: a Python file.
-        may_import: whether such a module may be imported, say to write a hostile file for a test.
+        own_objects: whether the modules are allowed, as in tests that pickle an object of their own
+            and take it back, or write a hostile file.
     """
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
-        names: list[str] = []
+        modules: list[str] = []
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names = [node.module or ""]
-            if names == ["torch"] and any(alias.name == "load" for alias in node.names):
+            modules = [node.module or ""]
+            if modules == ["torch"] and any(alias.name == "load" for alias in node.names):
                 found.append(f"{path}:{node.lineno}: imports torch.load")
         elif isinstance(node, ast.Call):
-            if ast.unparse(node.func) in UNPICKLING_CALLS:
-                found.append(f"{path}:{node.lineno}: calls {ast.unparse(node.func)}")
+            if ast.unparse(node.func) == "torch.load":
+                found.append(f"{path}:{node.lineno}: calls torch.load")
             found += [
                 f"{path}:{node.lineno}: allow_pickle"
                 for keyword in node.keywords
                 if keyword.arg == "allow_pickle" and ast.unparse(keyword.value) != "False"
             ]
-        if not may_import and UNPICKLING_MODULES & {name.split(".")[0] for name in names}:
-            found.append(f"{path}:{node.lineno}: imports {', '.join(names)}")
+        if not own_objects and UNPICKLING_MODULES & {name.split(".")[0] for name in modules}:
+            found.append(f"{path}:{node.lineno}: imports {', '.join(modules)}")
     return found
 
 

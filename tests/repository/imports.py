@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+TYPE_CHECKING = ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
 
 @dataclass(frozen=True)
 class Import:
@@ -49,7 +51,7 @@ def imports(package: Path, name: str) -> list[Import]:
     is_package = path.name == "__init__.py"
     here = ".".join(filter(None, (package.name, name)))
     found: list[Import] = []
-    for node, in_function, for_types in _statements(
+    for node, in_function, for_types in statements(
         ast.parse(path.read_text(encoding="utf-8"), str(path))
     ):
         for module in _imported(node, here, is_package, known, package.name):
@@ -57,24 +59,29 @@ def imports(package: Path, name: str) -> list[Import]:
     return found
 
 
-def _statements(
+def statements(
     node: ast.AST, in_function: bool = False, for_types: bool = False
-) -> Iterator[tuple[ast.stmt | ast.Call, bool, bool]]:
+) -> Iterator[tuple[ast.Import | ast.ImportFrom | ast.Call, bool, bool]]:
+    """Imports and calls below a node, whether each is in a function and whether only for types."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom | ast.Call):
             yield child, in_function, for_types
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+        if isinstance(child, ast.If) and ast.unparse(child.test) in TYPE_CHECKING:
             for statement in child.body:
-                yield from _statements(ast.Module([statement], []), in_function, True)
+                yield from statements(ast.Module([statement], []), in_function, True)
             for statement in child.orelse:
-                yield from _statements(ast.Module([statement], []), in_function, for_types)
+                yield from statements(ast.Module([statement], []), in_function, for_types)
             continue
         inner = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        yield from _statements(child, in_function or inner, for_types)
+        yield from statements(child, in_function or inner, for_types)
 
 
 def _imported(
-    node: ast.stmt | ast.Call, here: str, is_package: bool, known: Mapping[str, Path], package: str
+    node: ast.Import | ast.ImportFrom | ast.Call,
+    here: str,
+    is_package: bool,
+    known: Mapping[str, Path],
+    package: str,
 ) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]

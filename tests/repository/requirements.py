@@ -11,6 +11,8 @@ from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+from tests.repository.imports import statements
+
 
 def requirements(setup_cfg: Path) -> dict[str, set[str]]:
     """Names of the required distributions: "" for the package's own, then by extra."""
@@ -35,6 +37,8 @@ def _distributions() -> Mapping[str, list[str]]:
 def unrequired(path: Path, required: Collection[str], own: Collection[str]) -> list[str]:
     """Imports of a file, in functions too, that no required distribution provides.
 
+    Imports for types alone are mypy's business, which fails where it can't follow them.
+
     Args:
         path: a Python file.
         required: names of distributions.
@@ -42,13 +46,14 @@ def unrequired(path: Path, required: Collection[str], own: Collection[str]) -> l
     """
     known = {*sys.stdlib_module_names, *own}
     missing = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+    for node, _, for_types in statements(ast.parse(path.read_text(encoding="utf-8"), str(path))):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names = [node.module or ""]
         for module in {name.split(".")[0] for name in names} - known:
-            if not set(map(_normalised, _distributions().get(module, [module]))) & set(required):
+            provided = set(map(_normalised, _distributions().get(module, [module])))
+            if not for_types and not provided & set(required):
                 missing.append(f"{path}:{node.lineno}: {module} is required nowhere")
     return missing

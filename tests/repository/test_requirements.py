@@ -25,6 +25,7 @@ def test_requirements_are_read_by_extra(tmp_path):
         ("import os, house.rooms\nfrom . import sibling\nfrom __future__ import annotations", []),
         ("import numpy.linalg\nfrom sklearn import mixture", []),
         ("def f():\n    import scipy.stats", ["scipy"]),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import scipy", []),
         ("import nowhere_to_be_found", ["nowhere_to_be_found"]),
     ],
 )
