@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 # Before anything imports matplotlib: tests draw, but never open a window.
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -13,6 +14,14 @@ import torch
 
 @pytest.fixture(autouse=True)
 def reproducible_torch() -> None:
-    """Seed torch, and keep it to two threads so that timings and rounding vary less by machine."""
+    """Seed torch, and keep it to one thread: models this small wait for threads more than they gain."""
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Neither use nor leave trained models in the user's cache."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("CAPTUM_DEDUCE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
