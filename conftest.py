@@ -14,7 +14,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def reproducible_torch() -> None:
-    """Seed torch, and keep it to one thread: models this small wait for threads more than they gain."""
+    """Seed torch; one thread, as models this small wait for threads more than they gain."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
 
