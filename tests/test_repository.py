@@ -44,7 +44,7 @@ ORDER = Order(
         ["quantiles"],
         ["mixture"],
         ["density", "prototypes"],
-        ["losses", "steps"],
+        ["guidance", "losses", "steps"],
         ["search"],
         ["explainer"],
         ["pixelwise"],
