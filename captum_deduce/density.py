@@ -288,7 +288,7 @@ class ClassGaussianMixture(ClassMixture):
                 refuses.
         """
         second = held_out_loader if held_out_loader is not None else loader
-        if quantiles and second is loader and iter(loader) is loader:
+        if quantiles and second is loader and isinstance(loader, Iterator):
             raise TypeError(
                 f"loader must allow a second pass for the quantiles, got {type(loader).__name__}, "
                 "which can be run through once; pass a DataLoader, held_out_loader or "
@@ -387,16 +387,18 @@ class ClassGaussianMixture(ClassMixture):
         if self._leave_one_out is None or self._leave_one_out.gaussians is not gaussians:
             self._leave_one_out = LeaveOneOut(self.moments, gaussians)
         for block in samples.blocks(self.device):
+            values = []
             for index, features, weight in block.by_class():
                 if leave_one_out:
-                    values = self._leave_one_out.log_prob(features, weight, index)
+                    part = self._leave_one_out.log_prob(features, weight, index)
                 else:
-                    values = self.log_prob(features, index)
-                self.log_densities.add(values, index)
+                    part = self.log_prob(features, index)
+                values.append((index, part))
+            self.log_densities.add(values)
 
 
 def _refuse_population(what: str, density: ClassMixture) -> None:
-    if density.num_features and not density.counts.any() and density.moments.weight.any():
+    if density._component_class is not None:
         raise ValueError(
             f"{what} needs the moments of samples, but this density was made by from_sklearn and "
             "has none"

@@ -147,17 +147,7 @@ def estimate(moments: Moments, component_class: Tensor, regularization: str) -> 
 
     Returns:
         Gaussians: What stands for components without samples means nothing.
-
-    Raises:
-        ValueError: The scatter is not finite, as features were too large for float64.
     """
-    trace = moments.trace()
-    if not torch.isfinite(trace).all():
-        broken = component_class[~torch.isfinite(trace).cpu()].tolist()
-        raise ValueError(
-            f"features are too large for float64: the scatter of class(es) {broken} overflowed; "
-            "scale the features down"
-        )
     sizes = _sizes(moments, regularization)
     matrices = moments.scatter
     if moments.covariance_type == "tied":

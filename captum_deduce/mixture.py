@@ -263,7 +263,7 @@ class ClassMixture(FittedModule):
         try:
             density = cls(metadata["covariance_type"])
             density.load_state_dict(tensors)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path} holds no complete density: {error}") from error
         return density.to(device)
 
@@ -319,20 +319,23 @@ class ClassMixture(FittedModule):
 
     @plain_tensors()
     def _derived(self) -> Gaussians:
-        if self.num_features == 0:
+        gaussians = self._gaussians
+        if gaussians is not None:
+            return gaussians
+        seen = (self.moments.weight > 0).tolist()
+        if not any(seen):
             raise RuntimeError(
                 "the density is not fitted; call fit, partial_fit, fit_loader or load first"
             )
-        if self._gaussians is None:
-            component_class = self.component_class
-            self._gaussians = estimate(
-                self.moments, torch.tensor(component_class), self.regularization
-            )
-            self._members = [[] for _ in range(self.num_classes)]
-            for component, seen in enumerate((self.moments.weight > 0).tolist()):
-                if seen:
-                    self._members[component_class[component]].append(component)
-        return self._gaussians
+        members: list[list[int]] = [[] for _ in range(self.num_classes)]
+        for component, index in enumerate(self.component_class):
+            if seen[component]:
+                members[index].append(component)
+        classes = torch.tensor(self.component_class)
+        gaussians = estimate(self.moments, classes, self.regularization)
+        # Last, as another thread takes it as the sign that the members are there.
+        self._members, self._gaussians = members, gaussians
+        return gaussians
 
     def _evaluated(self, features: Tensor) -> Gaussians:
         gaussians = self._derived()

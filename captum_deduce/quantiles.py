@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -32,15 +33,16 @@ class ClassQuantiles(FittedModule):
     def __len__(self) -> int:
         return len(self.values)
 
-    def add(self, values: Tensor, index: int) -> None:
-        """Add values of one class.
+    def add(self, values: Sequence[tuple[int, Tensor]]) -> None:
+        """Add values of some classes.
 
         Args:
-            values (Tensor): N, float64, on the buffers' device.
-            index (int): The class.
+            values (Sequence[tuple[int, Tensor]]): Pairs of a class and its values (float64, on the
+                buffers' device).
         """
-        self.values = torch.cat([self.values, values])
-        self.classes = torch.cat([self.classes, self.classes.new_full((len(values),), index)])
+        classes = [self.classes.new_full((len(part),), index) for index, part in values]
+        self.values = torch.cat([self.values, *(part for _, part in values)])
+        self.classes = torch.cat([self.classes, *classes])
 
     def quantile(self, q: float, num_classes: int) -> Tensor:
         """Interpolate linearly between the two nearest values, as ``numpy.quantile`` does.

@@ -10,6 +10,9 @@ from torch import Tensor
 
 # Entries of a block of features, so that the work memory of a fit doesn't grow with the data.
 _BLOCK = 2**22
+# Beyond these the products in a scatter matrix could overflow.
+_LARGEST_FEATURE = 1e100
+_LARGEST_WEIGHT = 1e30
 
 
 class Samples(NamedTuple):
@@ -107,11 +110,13 @@ def check_samples(
     features = check_features(features, num_features)
     if len(features) == 0:
         raise ValueError(f"features must hold at least one sample, got shape {_shape(features)}")
-    if not torch.isfinite(features).all():
-        broken = (~torch.isfinite(features)).any(1).nonzero().flatten().tolist()
+    values = features.detach()
+    usable = (torch.isfinite(values) & (values.abs() <= _LARGEST_FEATURE)).all(1)
+    if not usable.all():
+        broken = (~usable).nonzero().flatten().tolist()
         raise ValueError(
-            f"features must be finite, got NaN or infinite values in {len(broken)} of "
-            f"{len(features)} rows, the first of them {broken[0]}"
+            f"features must be finite and at most {_LARGEST_FEATURE:g} in size, got NaN, infinite "
+            f"or larger values in {len(broken)} of {len(features)} rows, first in row {broken[0]}"
         )
     samples = Samples(
         features,
@@ -221,8 +226,11 @@ def _check_weight(sample_weight: object, count: int) -> Tensor:
 def _not_negative(name: str, values: Tensor) -> Tensor:
     if values.is_complex():
         raise TypeError(f"{name} must hold real numbers, got {values.dtype}")
-    if not (torch.isfinite(values) & (values >= 0)).all():
-        raise ValueError(f"{name} must be finite and not negative, got {_range(values)}")
+    if not (torch.isfinite(values) & (values >= 0) & (values <= _LARGEST_WEIGHT)).all():
+        raise ValueError(
+            f"{name} must be finite, not negative and at most {_LARGEST_WEIGHT:g}, got "
+            f"{_range(values)}"
+        )
     return values
 
 
