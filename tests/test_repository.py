@@ -58,6 +58,7 @@ ORDER = Order(
         ["models"],
         ["datasets"],
         ["training"],
+        ["reconstruction"],
         ["checkpoint"],
         ["experiments"],
         ["commands"],
