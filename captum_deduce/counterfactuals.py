@@ -126,10 +126,11 @@ class Counterfactuals:
                 f"L0 {_mean(self.l0()[found])}, L1 {_mean(self.l1()[found])}, "
                 f"confidence {_mean(self.confidence[found])} (means over those found)"
             )
-        lines.append(
-            f"{_mean(self.iterations)} steps, {_mean(self.evaluations)} gradient and "
-            f"{_mean(self.forward_evaluations)} forward-only evaluations per pair"
-        )
+        if len(self):
+            lines.append(
+                f"{_mean(self.iterations)} steps, {_mean(self.evaluations)} gradient and "
+                f"{_mean(self.forward_evaluations)} forward-only evaluations per pair"
+            )
         return "\n".join(lines)
 
     def plot(self, **arguments: Any) -> Figure:
@@ -144,6 +145,11 @@ class Counterfactuals:
         from captum_deduce.visualization import plot_counterfactuals
 
         return plot_counterfactuals(self, **arguments)
+
+    def _repr_html_(self) -> str:
+        from captum_deduce.visualization import notebook_html
+
+        return notebook_html(self)
 
     def __getitem__(self, index: slice | Tensor | list[int]) -> Counterfactuals:
         """Select pairs.

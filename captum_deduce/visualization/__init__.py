@@ -1,0 +1,27 @@
+"""Pictures of counterfactuals, and what Captum's own visualisation needs from us."""
+
+from captum_deduce.visualization.animations import save_animation
+from captum_deduce.visualization.captum_maps import (
+    captum_attribution,
+    captum_image,
+    visualize_attribution,
+)
+from captum_deduce.visualization.comparisons import plot_counterfactuals, plot_grid
+from captum_deduce.visualization.feature_space import plot_density
+from captum_deduce.visualization.notebook import notebook_html
+from captum_deduce.visualization.traces import Trace, trace_trajectory
+from captum_deduce.visualization.trajectories import plot_trajectory
+
+__all__ = [
+    "Trace",
+    "captum_attribution",
+    "captum_image",
+    "notebook_html",
+    "plot_counterfactuals",
+    "plot_density",
+    "plot_grid",
+    "plot_trajectory",
+    "save_animation",
+    "trace_trajectory",
+    "visualize_attribution",
+]

@@ -1,0 +1,337 @@
+"""Sheets of small images: figures whose rows and columns are laid out in inches.
+
+Exact sizes keep small images crisp (each of their pixels becomes the same number of screen pixels)
+and titles apart, whatever the number of rows and columns.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib import rcParams, style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.image import AxesImage
+from matplotlib.text import Text
+from matplotlib.textpath import text_to_path
+from numpy.typing import NDArray
+
+DPI = 100
+FONT_SIZE = 9.0
+LINE = FONT_SIZE * 1.35 / 72
+"""Height of a line of text, in inches."""
+
+CHANGE_COLORS = "RdBu_r"
+"""Blue: lower, white: unchanged, red: higher; told apart with every kind of colour blindness."""
+
+FAILED_COLOR = "#D55E00"
+_FRAME_COLOR = "0.75"
+
+
+class Picture(Figure):
+    """A matplotlib figure that a notebook draws.
+
+    It is made without pyplot, so that nothing has to be closed; a plain figure of that kind would
+    show in a notebook as text only, until pyplot has drawn something itself.
+    """
+
+    def savefig(self, fname: Any, **arguments: Any) -> None:
+        """Write the figure on its own background, whatever style is in use.
+
+        Args:
+            fname (Any): As in :meth:`matplotlib.figure.Figure.savefig`.
+            **arguments (Any): Likewise.
+        """
+        super().savefig(fname, **{"facecolor": "auto", **arguments})
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
+@contextmanager
+def own_style() -> Iterator[None]:
+    """Draw in matplotlib's default style, as ours has a white background, but in the user's fonts.
+
+    Yields:
+        None: While the style is in force.
+    """
+    fonts = rcParams.find_all(r"^font\.(family|serif|sans-serif|cursive|fantasy|monospace)$")
+    with style.context(["default", fonts]):
+        yield
+
+
+def png(figure: Figure) -> bytes:
+    """Encode a figure as a PNG file, at its own resolution.
+
+    Args:
+        figure (matplotlib.figure.Figure): The figure.
+
+    Returns:
+        bytes: The file's contents.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=figure.dpi, facecolor="auto")
+    return buffer.getvalue()
+
+
+def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Add axes at a place given in inches from the figure's lower left corner.
+
+    Args:
+        figure (matplotlib.figure.Figure): The figure.
+        left (float): Where they begin.
+        bottom (float): Where they begin.
+        width (float): How wide they are.
+        height (float): How high they are.
+
+    Returns:
+        matplotlib.axes.Axes: The new axes.
+    """
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up))
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Inches around a sheet's images.
+
+    Args:
+        left (float): Left of the first column.
+        right (float): Right of the last column.
+        top (float): Above the first row's titles.
+        bottom (float): Below the last row.
+    """
+
+    left: float = 0.15
+    right: float = 0.15
+    top: float = 0.15
+    bottom: float = 0.15
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A figure with a grid of axes for images.
+
+    Args:
+        figure (Picture): The figure.
+        axes (NDArray): Rows x columns of :class:`matplotlib.axes.Axes`.
+        column_width (float): Inches that a title may take.
+    """
+
+    figure: Picture
+    axes: NDArray[np.object_]
+    column_width: float
+
+
+def make_sheet(
+    rows: int,
+    columns: int,
+    image_shape: Sequence[int],
+    *,
+    image_size: float,
+    title_lines: int = 0,
+    least_width: float = 0.0,
+    margins: Margins | None = None,
+) -> Sheet:
+    """Lay out axes for images in rows and columns.
+
+    Args:
+        rows (int): Number of rows.
+        columns (int): Number of columns.
+        image_shape (Sequence[int]): Height and width of an image.
+        image_size (float): Inches that the longer side should take; changed so that each pixel
+            takes a whole number of screen pixels, where the image is not larger than the screen's.
+        title_lines (int, optional): Lines of text above each image. Default: 0
+        least_width (float, optional): Inches that a column takes at least. Default: 0.0
+        margins (Margins, optional): Around the images. Default: ``Margins()``
+
+    Returns:
+        Sheet: The figure with its axes.
+    """
+    edge = Margins() if margins is None else margins
+    height, width = (side * _pixel_size(image_shape, image_size) for side in image_shape)
+    gap = 0.12
+    column_width = max(width, least_width)
+    row_height = height + title_lines * LINE + (0.08 if title_lines else 0)
+    figure_width = edge.left + columns * (column_width + gap) - gap + edge.right
+    figure_height = edge.top + rows * (row_height + gap) - gap + edge.bottom
+    figure = Picture(figsize=(figure_width, figure_height), dpi=DPI, facecolor="white")
+    axes = np.empty((rows, columns), dtype=object)
+    for row in range(rows):
+        for column in range(columns):
+            axes[row, column] = add_axes(
+                figure,
+                edge.left + column * (column_width + gap) + (column_width - width) / 2,
+                figure_height - edge.top - row * (row_height + gap) - row_height,
+                width,
+                height,
+            )
+    return Sheet(figure, axes, column_width)
+
+
+def draw_colors(axes: Axes, colors: NDArray[np.float64]) -> AxesImage:
+    """Draw an image.
+
+    Args:
+        axes (matplotlib.axes.Axes): Where.
+        colors (NDArray): Height x width x 3, from 0 to 1.
+
+    Returns:
+        matplotlib.image.AxesImage: What was drawn.
+    """
+    _bare(axes)
+    return axes.imshow(colors, interpolation=_interpolation(axes, colors.shape[1]))
+
+
+def draw_change(axes: Axes, change: NDArray[np.float64], limit: float) -> AxesImage:
+    """Draw signed changes, white where there is none.
+
+    Args:
+        axes (matplotlib.axes.Axes): Where.
+        change (NDArray): Height x width.
+        limit (float): The magnitude that has the full colour.
+
+    Returns:
+        matplotlib.image.AxesImage: What was drawn.
+    """
+    _bare(axes)
+    return axes.imshow(
+        change,
+        cmap=CHANGE_COLORS,
+        vmin=-limit,
+        vmax=limit,
+        interpolation=_interpolation(axes, change.shape[1]),
+    )
+
+
+def change_limit(changes: NDArray[np.float64]) -> float:
+    """Find the limit of a scale that is symmetric around no change.
+
+    Args:
+        changes (NDArray): All that the scale is for.
+
+    Returns:
+        float: The largest magnitude; 1 where nothing changed at all.
+    """
+    return float(np.abs(changes).max(initial=0.0)) or 1.0
+
+
+def draw_change_scale(sheet: Sheet, image: AxesImage, right: float) -> None:
+    """Add the legend of changes: a vertical bar with numbers, beside the images.
+
+    Args:
+        sheet (Sheet): The sheet.
+        image (matplotlib.image.AxesImage): Drawn by :func:`draw_change`.
+        right (float): Inches from the bar to the figure's right edge.
+    """
+    width, height = sheet.figure.get_size_inches()
+    top = sheet.axes[0, 0].get_position().y1 * height
+    bottom = sheet.axes[-1, 0].get_position().y0 * height
+    length = min(top - bottom, 2.5)
+    bar = sheet.figure.colorbar(
+        image, cax=add_axes(sheet.figure, width - right, top - length, 0.12, length)
+    )
+    bar.ax.locator_params(axis="y", nbins=5 if length > 1 else 3)
+    bar.ax.tick_params(labelsize=FONT_SIZE)
+    label = "change of the pixel's value" if length > 1.8 else "change"
+    bar.set_label(label, fontsize=FONT_SIZE)
+
+
+def mark_failed(axes: Axes) -> None:
+    """Frame an image as a failed attempt.
+
+    Args:
+        axes (matplotlib.axes.Axes): Where it was drawn.
+    """
+    for spine in axes.spines.values():
+        spine.set(color=FAILED_COLOR, linewidth=2.5)
+
+
+def write(axes: Axes, text: str, **style: Any) -> None:
+    """Put a title above an image, to the letter (dollar signs are no formulas).
+
+    Args:
+        axes (matplotlib.axes.Axes): The image's.
+        text (str): What to write.
+        **style (Any): Of :class:`matplotlib.text.Text`.
+    """
+    axes.set_title(text, **{"fontsize": FONT_SIZE, "pad": 4, "parse_math": False, **style})
+
+
+def write_heading(sheet: Sheet, text: str) -> Text:
+    """Put a heading at the upper left of a sheet.
+
+    Args:
+        sheet (Sheet): The sheet.
+        text (str): What to write.
+
+    Returns:
+        matplotlib.text.Text: What was written.
+    """
+    width, height = sheet.figure.get_size_inches()
+    return sheet.figure.text(
+        0.15 / width,
+        1 - 0.1 / height,
+        text,
+        va="top",
+        fontsize=FONT_SIZE + 1,
+        fontweight="bold",
+        parse_math=False,
+    )
+
+
+def fitted(name: str, width: float, around: str = "{}") -> str:
+    """Shorten a name, so that a line of text fits.
+
+    Args:
+        name (str): What may lose its end.
+        width (float): Inches that there are for the whole line.
+        around (str, optional): The line, with ``{}`` where the name goes. Default: "{}"
+
+    Returns:
+        str: The line.
+    """
+    line = around.replace("{}", name)
+    kept = len(name)
+    while text_width(line) > width and kept > 1:
+        kept -= 1
+        line = around.replace("{}", name[:kept].rstrip() + "…")
+    return line
+
+
+def text_width(text: str) -> float:
+    """Measure a line of text.
+
+    Args:
+        text (str): One line.
+
+    Returns:
+        float: Its width in inches.
+    """
+    font = FontProperties(size=FONT_SIZE)
+    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]) / 72
+
+
+def _pixel_size(image_shape: Sequence[int], image_size: float) -> float:
+    """Inches of one of an image's pixels."""
+    longer, wanted = max(image_shape), image_size * DPI
+    if longer > 1.5 * wanted:
+        return 1.5 * image_size / longer
+    return max(1, round(wanted / longer)) / DPI
+
+
+def _bare(axes: Axes) -> None:
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(color=_FRAME_COLOR, linewidth=0.8)
+
+
+def _interpolation(axes: Axes, columns: int) -> str | None:
+    """Pixels as squares, unless there are more of them than the screen has there."""
+    return "nearest" if axes.get_window_extent().width >= columns else None
