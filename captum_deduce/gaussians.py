@@ -44,7 +44,8 @@ class Gaussians:
         kept (Tensor): K, :math:`\kappa_k`.
         added (Tensor): K, :math:`\beta_k`.
         amount (Tensor): K, :math:`\beta_k` in units of trace / D of :math:`S_k / \nu_k`: the rung
-            of the jitter ladder, or the shrinkage coefficient.
+            of the jitter ladder, or the shrinkage coefficient; infinite where there was nothing to
+            scale.
     """
 
     covariance_type: str
@@ -281,7 +282,7 @@ def _factor(covariance: Tensor, num_features: int) -> tuple[Tensor, Tensor] | No
 def _isotropic(scatter: Tensor, variance: float, num_features: int) -> _Covariance:
     whitening = add_to_diagonal(torch.zeros_like(scatter), variance**-0.5)
     log_determinant = scatter.new_tensor(num_features * math.log(variance))
-    return _Covariance(whitening, log_determinant, 0.0, variance, 1.0)
+    return _Covariance(whitening, log_determinant, 0.0, variance, math.inf)
 
 
 def _assemble(
@@ -335,7 +336,7 @@ def _warn(
     lines = []
     for index, (covariance, size) in enumerate(zip(covariances, sizes, strict=True)):
         too_few = size.effective_count - num_means < needed * (1 - 1e-9)
-        repaired = covariance.kept == 0 or (regularization == "jitter" and covariance.amount > 0)
+        repaired = covariance.amount > (0 if regularization == "jitter" else 1)
         if size.effective_count > 0 and (too_few or repaired):
             name = "all classes" if tied else f"class {int(component_class[index])}"
             remedy = _remedy(covariance, regularization)
@@ -353,7 +354,7 @@ def _warn(
 
 
 def _remedy(covariance: _Covariance, regularization: str) -> str:
-    if covariance.kept == 0:
+    if math.isinf(covariance.amount):
         return f"covariance replaced by {covariance.added:.4g} x identity"
     if regularization == "oas":
         return f"OAS shrinkage {covariance.amount:.4g}"

@@ -132,7 +132,8 @@ class ClassMixture(FittedModule):
     def regularization_used(self) -> Tensor:
         """What was added to the diagonal, in units of trace / D (K): jitter or OAS coefficient.
 
-        1 where the covariance was replaced by a multiple of the identity; NaN without samples.
+        Infinite where the covariance was replaced by a multiple of the identity, NaN without
+        samples.
         """
         return torch.where(self.moments.weight > 0, self._derived().amount, torch.nan)
 

@@ -182,7 +182,7 @@ class LeaveOneOut:
         r""":math:`\alpha` and :math:`\beta` for each sample."""
         gaussians = self.gaussians
         kept = gaussians.kept[index] / rest.divisor
-        if gaussians.kept[index] == 0:
+        if torch.isinf(gaussians.amount[index]):
             return kept, gaussians.added[index].expand_as(kept)
         num_features = self.moments.num_features
         length = deviations.square().sum(1)
@@ -220,7 +220,7 @@ class LeaveOneOut:
     def _axis_aligned(self, deviations: Tensor, rest: _Rest, index: int) -> tuple[Tensor, Tensor]:
         """For diagonal covariances; a spherical one is the same variance in all directions."""
         gaussians, num_features = self.gaussians, self.moments.num_features
-        if gaussians.kept[index] == 0:
+        if torch.isinf(gaussians.amount[index]):
             variances = gaussians.added[index].expand_as(deviations)
         else:
             scatter, squares = self.moments.scatter[index], deviations.square()
