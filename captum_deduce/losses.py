@@ -62,3 +62,50 @@ def relative_sum(cross_entropy: Tensor, log_density: Tensor, weight: float) -> T
     classification = cross_entropy / size.clamp_min(LOSS_FLOOR) * (size > 0)
     density = log_density / log_density.detach().abs().clamp_min(LOSS_FLOOR)
     return weight * classification - density
+
+
+def squared_norm(difference: Tensor) -> Tensor:
+    r"""Squared Euclidean norm :math:`\|\delta\|_2^2`, over all entries of a row.
+
+    Args:
+        difference (Tensor): :math:`\delta`, N x ...
+
+    Returns:
+        Tensor: N squared norms.
+    """
+    return difference.square().flatten(1).sum(1)
+
+
+def elastic_net(difference: Tensor, weight: float) -> Tensor:
+    r"""The distance :math:`\|\delta\|_2^2 + \beta \|\delta\|_1` of VLK, over all entries of a row.
+
+    Args:
+        difference (Tensor): :math:`\delta`, N x ...
+        weight (float): :math:`\beta`.
+
+    Returns:
+        Tensor: N distances.
+    """
+    return squared_norm(difference) + weight * difference.abs().flatten(1).sum(1)
+
+
+def untargeted_hinge(probabilities: Tensor, original_class: Tensor, margin: float) -> Tensor:
+    r"""The prediction loss of VLK, which any class but the original's can bring to 0.
+
+    .. math:: \max(0,\; p_o - \max_{j \neq o} p_j + \kappa)
+
+    Where several classes share the maximum, each gets an equal part of the gradient; where the loss
+    is 0 there is none.
+
+    Args:
+        probabilities (Tensor): N x C.
+        original_class (Tensor): :math:`o`, N, int64.
+        margin (float): :math:`\kappa`.
+
+    Returns:
+        Tensor: N losses.
+    """
+    place = original_class.unsqueeze(1)
+    original = probabilities.gather(1, place).squeeze(1)
+    others = probabilities.scatter(1, place, -1.0).amax(1)
+    return (original - others + margin).relu()

@@ -122,7 +122,7 @@ def train_classifier(
     generator = torch.Generator().manual_seed(seed)
     history = TrainingHistory()
     progress = tqdm(total=epochs * steps, unit="batch", disable=not show_progress)
-    with progress, _training_mode(model):
+    with progress, training_mode(model):
         for epoch in range(epochs):
             progress.set_description(f"epoch {epoch + 1}/{epochs}")
             started = time.perf_counter()
@@ -209,7 +209,12 @@ def _rate_factor(schedule: str, progress: float) -> float:
 
 
 @contextmanager
-def _training_mode(model: nn.Module) -> Iterator[None]:
+def training_mode(model: nn.Module) -> Iterator[None]:
+    """Train a model in the ``with`` block; then restore each module's mode and clear gradients.
+
+    Args:
+        model (nn.Module): The model.
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.train()
     try:

@@ -1,9 +1,10 @@
-"""Classifiers with and without spectral normalisation."""
+"""Classifiers with and without spectral normalisation, and models that reconstruct images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from captum_deduce.models.autoencoder import Autoencoder
 from captum_deduce.models.resnet import (
     ResNet,
     resnet18,
@@ -20,4 +21,12 @@ ARCHITECTURES: dict[str, Callable[..., ResNet]] = {
 }
 """The classifiers by the names that checkpoints store."""
 
-__all__ = ["ARCHITECTURES", "ResNet", "resnet18", "resnet50", "sn_resnet18", "sn_resnet50"]
+__all__ = [
+    "ARCHITECTURES",
+    "Autoencoder",
+    "ResNet",
+    "resnet18",
+    "resnet50",
+    "sn_resnet18",
+    "sn_resnet50",
+]
