@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from captum_deduce import checks
 from captum_deduce.features import FrozenModel
@@ -415,6 +415,7 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Features and targets of a loader's images."""
     device, empty = _device(frozen.modules), True
+    # Not tqdm.auto's, which calls iter() twice: a DataLoader would start its workers twice.
     for batch in tqdm(loader, desc=f"features of {name}", disable=not show_progress):
         pair = isinstance(batch, tuple | list) and len(batch) == 2
         if not pair or not all(isinstance(part, Tensor) for part in batch):

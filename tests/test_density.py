@@ -1,0 +1,559 @@
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from sklearn.covariance import oas
+from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from captum_deduce.density import ClassGaussianMixture
+from captum_deduce.moments import COVARIANCE_TYPES
+from tests.reference import class_covariances, log_density
+
+C, D = 3, 6
+
+
+def data(n: int = 150, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(D, D, dtype=torch.float64, generator=generator) + 2 * torch.eye(D)
+    features = torch.randn(n, D, dtype=torch.float64, generator=generator) @ mixing + 30
+    weight = torch.rand(n, dtype=torch.float64, generator=generator) + 0.2
+    return features, torch.arange(n) % C, weight
+
+
+def equal_up_to_rounding(first: ClassGaussianMixture, second: ClassGaussianMixture) -> None:
+    torch.testing.assert_close(first.means, second.means, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(first.covariances, second.covariances, rtol=1e-10, atol=1e-10)
+    assert torch.equal(first.counts, second.counts)
+
+
+# --- fit, partial_fit, merge ---
+
+
+def test_a_fit_equals_numpy():
+    features, labels, weight = data()
+    for own in (None, weight):
+        density = ClassGaussianMixture().fit(features, labels, own)
+        for c in range(C):
+            rows = (labels == c).numpy()
+            aweights = None if own is None else own.numpy()[rows]
+            expected = np.cov(features.numpy()[rows].T, ddof=1, aweights=aweights)
+            difference = np.linalg.norm(density.covariances[c].numpy() - expected)
+            assert difference < 1e-10 * np.linalg.norm(expected)
+            mean = np.average(features.numpy()[rows], axis=0, weights=aweights)
+            np.testing.assert_allclose(density.means[c], mean, rtol=1e-12)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_batches_and_merges_equal_one_fit(covariance_type, weighted):
+    features, labels, weight = data()
+    weights = weight if weighted else torch.ones_like(weight)
+    whole = ClassGaussianMixture(covariance_type).fit(
+        features, labels, weights if weighted else None
+    )
+    batches, parts = ClassGaussianMixture(covariance_type), []
+    for rows in torch.randperm(len(features)).split(17):
+        own = weight[rows] if weighted else None
+        batches.partial_fit(features[rows], labels[rows], own)
+        parts.append(
+            ClassGaussianMixture(covariance_type).partial_fit(features[rows], labels[rows], own)
+        )
+    merged = ClassGaussianMixture(covariance_type)
+    for part in parts:
+        assert merged.merge(part) is merged
+    means, covariances = class_covariances(
+        features.numpy(), labels.numpy(), weights.numpy(), covariance_type
+    )
+    for density in (whole, batches, merged):
+        equal_up_to_rounding(density, whole)
+        expected = [log_density(z.numpy(), means[1], covariances[1]) for z in features[:20]]
+        np.testing.assert_allclose(density.log_prob(features[:20], 1), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_soft_labels_of_one_and_zero_are_labels(covariance_type):
+    features, labels, weight = data()
+    hard = ClassGaussianMixture(covariance_type).fit(features, labels, weight)
+    for soft in (torch.eye(C), torch.eye(C).long(), torch.eye(C, dtype=torch.bool)):
+        density = ClassGaussianMixture(covariance_type).fit(features, soft[labels], weight)
+        equal_up_to_rounding(density, hard)
+
+
+def test_soft_labels_and_weights_multiply():
+    features, _, weight = data()
+    soft = torch.softmax(torch.randn(len(features), C, dtype=torch.float64), 1)
+    density = ClassGaussianMixture().fit(features, soft, weight)
+    for c in range(C):
+        expected = np.cov(features.numpy().T, aweights=(soft[:, c] * weight).numpy())
+        np.testing.assert_allclose(density.covariances[c], expected, rtol=1e-10)
+
+
+def test_the_scale_of_weights_within_a_class_does_not_matter():
+    features, labels, weight = data()
+    first = ClassGaussianMixture().fit(features, labels, weight)
+    second = ClassGaussianMixture().fit(features, labels, weight * (labels + 0.01) * 1e6)
+    equal_up_to_rounding(first, second)
+
+
+def test_a_fit_starts_afresh_and_a_partial_fit_goes_on():
+    features, labels, _ = data()
+    density = ClassGaussianMixture().fit(features[:90, :4], labels[:90])
+    assert density.fit(features, labels) is density
+    equal_up_to_rounding(density, ClassGaussianMixture().fit(features, labels))
+    assert density.partial_fit(features, labels) is density
+    assert density.counts.tolist() == [100] * C
+
+
+def test_classes_are_added_as_they_come():
+    features, labels, _ = data()
+    density = ClassGaussianMixture()
+    for c in (1, 0, 2):
+        density.partial_fit(features[labels == c], labels[labels == c])
+        assert density.num_classes == max(c + 1, density.num_classes)
+    equal_up_to_rounding(density, ClassGaussianMixture().fit(features, labels))
+    small = ClassGaussianMixture().fit(features[labels == 0], labels[labels == 0])
+    both = small.merge(ClassGaussianMixture().fit(features[labels > 0], labels[labels > 0]))
+    equal_up_to_rounding(both, density)
+
+
+def test_the_state_does_not_grow_with_the_samples():
+    features, labels, _ = data()
+    density = ClassGaussianMixture().partial_fit(features, labels)
+    before = {name: buffer.shape for name, buffer in density.named_buffers()}
+    for seed in range(10):
+        density.partial_fit(*data(seed=seed)[:2])
+    assert {name: buffer.shape for name, buffer in density.named_buffers()} == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_features_of_any_precision_are_fitted_in_double(dtype):
+    features, labels, _ = data()
+    rounded = features.to(dtype)
+    density = ClassGaussianMixture().fit(rounded, labels)
+    equal_up_to_rounding(density, ClassGaussianMixture().fit(rounded.double(), labels))
+
+
+def test_what_cannot_be_fitted_leaves_the_fit_as_it_was():
+    features, labels, weight = data()
+    density = ClassGaussianMixture(num_classes=C).fit(features, labels)
+    expected, quantile = density.log_probs(features), density.quantile(0.1)
+    broken = features.clone()
+    broken[-1, -1] = torch.inf
+    for arguments in (
+        (broken, labels),
+        (features, labels + 1),
+        (features, labels[:-1]),
+        (features, labels, -weight),
+        (features, torch.eye(C + 1)[labels]),
+    ):
+        for method in (density.fit, density.partial_fit):
+            with pytest.raises(ValueError, match=r"features|target|sample_weight"):
+                method(*arguments)
+    with pytest.raises(ValueError, match=r"features must have the shape N x 6, .* got \(150, 5\)"):
+        density.partial_fit(features[:, :5], labels)
+    assert torch.equal(density.log_probs(features), expected)
+    assert torch.equal(density.quantile(0.1), quantile)
+
+
+def test_what_cannot_be_merged_is_refused():
+    features, labels, _ = data()
+    density = ClassGaussianMixture(num_classes=C).fit(features, labels)
+    for other, error, message in (
+        ("density", TypeError, "other must be a ClassGaussianMixture, got str"),
+        (
+            ClassGaussianMixture("diag").fit(features, labels),
+            ValueError,
+            "other must have covariance_type 'full', got 'diag'",
+        ),
+        (
+            ClassGaussianMixture().fit(features[:, :5], labels),
+            ValueError,
+            "other must have 6 features, got 5",
+        ),
+        (
+            ClassGaussianMixture(num_classes=C + 1).fit(features, labels),
+            ValueError,
+            "other has 4 classes, more than num_classes=3",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            density.merge(other)
+    equal_up_to_rounding(density.merge(ClassGaussianMixture()), density)
+    assert density.counts.sum() == len(labels)
+
+
+def test_few_samples_warn_with_the_name_of_the_class():
+    features, labels, _ = data()
+    keep = (labels != 2) | (torch.arange(len(labels)) < 12)
+    with pytest.warns(
+        UserWarning, match=r"class 2 \(4 samples\): regularised by a jitter of 1e-10"
+    ):
+        density = ClassGaussianMixture().fit(features[keep], labels[keep])
+    assert density.regularization_used.tolist() == [0, 0, 1e-10]
+
+
+def test_oas_is_scikit_learns():
+    features, labels, _ = data(30)
+    density = ClassGaussianMixture(regularization="oas").fit(features, labels)
+    for c in range(C):
+        expected, shrinkage = oas(features[labels == c].numpy())
+        np.testing.assert_allclose(density.covariances[c], expected, rtol=1e-10)
+        assert density.regularization_used[c].item() == pytest.approx(shrinkage)
+
+
+# --- quantiles ---
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_quantiles_are_of_leave_one_out_log_densities(covariance_type, weighted):
+    features, labels, weight = data(45)
+    weights = weight if weighted else torch.ones_like(weight)
+    expected: list[list[float]] = [[] for _ in range(C)]
+    for i in range(len(features)):
+        rest = [np.delete(array.numpy(), i, axis=0) for array in (features, labels, weights)]
+        means, covariances = class_covariances(*rest, covariance_type)
+        own = int(labels[i])
+        expected[own].append(log_density(features[i].numpy(), means[own], covariances[own]))
+    density = ClassGaussianMixture(covariance_type)
+    density.fit(features, labels, weight if weighted else None)
+    for q in (0.0, 0.05, 0.5, 0.93):
+        found = density.quantile(q)
+        np.testing.assert_allclose(found, np.quantile(expected, q, axis=1), rtol=1e-9)
+
+
+def test_leave_one_out_quantiles_are_calibrated_and_in_sample_ones_are_not():
+    generator = torch.Generator().manual_seed(0)
+    width, n = 64, 400
+    mixing = torch.randn(width, width, generator=generator)
+    train, test = (torch.randn(count, width, generator=generator) @ mixing for count in (n, 20_000))
+    labels = torch.zeros(n, dtype=torch.int64)
+    density = ClassGaussianMixture().fit(train, labels)
+    held_out = density.log_prob(test, 0)
+    in_sample = density.log_prob(train, labels).quantile(0.05)
+    assert 0.02 < (held_out < density.quantile(0.05)[0]).double().mean() < 0.09
+    assert (held_out < in_sample).double().mean() > 0.25
+    # held-out samples give the same quantile, of their own number
+    density.update_quantiles(test, torch.zeros(len(test)).long(), leave_one_out=False, reset=True)
+    assert len(density.log_densities) == len(test)
+    assert density.quantile(0.05)[0].item() == pytest.approx(np.quantile(held_out, 0.05))
+
+
+@pytest.mark.parametrize("regularization", ["jitter", "oas"])
+@pytest.mark.parametrize("covariance_type", ["full", "tied"])
+def test_quantiles_in_batches_equal_those_of_one_fit(covariance_type, regularization):
+    features, labels, weight = data()
+    features[:, 1] = 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole = ClassGaussianMixture(covariance_type, regularization=regularization)
+        whole.fit(features, labels, weight)
+        batches = ClassGaussianMixture(covariance_type, regularization=regularization)
+        batches.partial_fit(features, labels, weight)
+        for rows in torch.randperm(len(features)).split(13):
+            assert batches.update_quantiles(features[rows], labels[rows], weight[rows]) is batches
+    for q in (0.0, 0.2, 1.0):
+        torch.testing.assert_close(batches.quantile(q), whole.quantile(q), rtol=1e-6, atol=0)
+    batches.update_quantiles(features, labels, weight, reset=True)
+    assert len(batches.log_densities) == len(features)
+
+
+def test_quantiles_are_discarded_by_whatever_changes_the_fit():
+    features, labels, weight = data()
+    soft = torch.eye(C)[labels]
+    density = ClassGaussianMixture()
+    changes = [
+        lambda: density.partial_fit(features, labels),
+        lambda: density.merge(ClassGaussianMixture().fit(features, labels)),
+        lambda: density.fit(features, labels, quantiles=False),
+        lambda: density.fit(features, soft),
+    ]
+    for change in changes:
+        density.fit(features, labels, weight)
+        assert torch.isfinite(density.quantile(0.5)).all()
+        change()
+        with pytest.raises(RuntimeError, match=r"call update_quantiles\(features, labels\)"):
+            density.quantile(0.5)
+        density.update_quantiles(features, labels, leave_one_out=False)
+        assert torch.isfinite(density.quantile(0.5)).all()
+
+
+def test_what_gives_no_quantiles_is_refused():
+    features, labels, weight = data()
+    weighted = ClassGaussianMixture().fit(features, labels, weight, quantiles=False)
+    soft = ClassGaussianMixture().fit(features, torch.rand(len(features), C))
+    for density in (weighted, soft):
+        with pytest.raises(ValueError, match=r"sample_weight is missing: .*leave_one_out=False"):
+            density.update_quantiles(features, labels)
+    plain = ClassGaussianMixture(num_classes=C + 1).fit(features, labels)
+    for arguments, error, message in (
+        ((features, torch.eye(C + 1)[labels]), ValueError, "target must hold labels for quantiles"),
+        ((features, labels + 1), ValueError, r"target names class\(es\) \[3\] that"),
+        ((features, labels + 2), ValueError, r"target must lie in 0 \.\.\. 3"),
+        ((features[:, 1:], labels), ValueError, "features must have the shape N x 6"),
+    ):
+        for leave_one_out in (True, False):
+            with pytest.raises(error, match=message):
+                plain.update_quantiles(*arguments, leave_one_out=leave_one_out)
+    for q in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="q must be"):
+            plain.quantile(q)
+    with pytest.raises(TypeError, match="q must be a number"):
+        plain.quantile("half")
+    with pytest.raises(TypeError, match="leave_one_out must be True or False"):
+        plain.update_quantiles(features, labels, leave_one_out="no")
+    with pytest.raises(RuntimeError, match="not fitted"):
+        ClassGaussianMixture().update_quantiles(features, labels)
+
+
+def test_a_class_of_two_has_no_leave_one_out_quantile():
+    features, labels, _ = data()
+    keep = (labels != 1) | (torch.arange(len(labels)) < 2 * C)
+    with pytest.warns(UserWarning, match="class 1"):
+        density = ClassGaussianMixture().fit(features[keep], labels[keep])
+    assert density.quantile(0.5).isnan().tolist() == [False, True, False]
+
+
+# --- fit_loader ---
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64, D),
+        nn.Linear(D, C),
+    )
+
+
+def loader(target: Tensor | None = None, n: int = 120, seed: int = 0) -> DataLoader:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(n, 1, 6, 6, generator=generator)
+    target = torch.arange(n) % C if target is None else target
+    return DataLoader(TensorDataset(images, target), 32, shuffle=True)
+
+
+def features_of(model: nn.Sequential, batches: DataLoader) -> Tensor:
+    model.eval()
+    with torch.no_grad():
+        return model[:5](batches.dataset.tensors[0])
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_a_loader_is_fitted_as_its_features_would_be(covariance_type, by_name):
+    model, batches = network(), loader()
+    layer = "4" if by_name else model[4]
+    found = ClassGaussianMixture.fit_loader(model, layer, batches, covariance_type=covariance_type)
+    expected = ClassGaussianMixture(covariance_type)
+    expected.fit(features_of(model, batches), batches.dataset.tensors[1])
+    torch.testing.assert_close(found.covariances, expected.covariances, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.means, expected.means, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.quantile(0.2), expected.quantile(0.2), rtol=1e-3, atol=1e-3)
+    assert found.counts.tolist() == [40] * C
+
+
+def test_the_model_is_left_as_it_was_and_its_batch_norm_unmoved():
+    model, batches = network(), loader()
+    model[0].eval()
+    modes = [module.training for module in model.modules()]
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    ClassGaussianMixture.fit_loader(model, model[4], batches)
+
+    def failing() -> Iterator[tuple[Tensor, Tensor]]:
+        yield next(iter(batches))
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        ClassGaussianMixture.fit_loader(model, model[4], failing(), quantiles=False)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in state.items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not model[4]._forward_hooks
+
+
+def test_soft_labels_come_from_a_loader_too():
+    model = network()
+    soft = torch.softmax(torch.randn(120, C), 1)
+    batches = loader(soft)
+    density = ClassGaussianMixture.fit_loader(model, model[4], batches)
+    expected = ClassGaussianMixture().fit(features_of(model, batches), soft)
+    torch.testing.assert_close(density.covariances, expected.covariances, rtol=1e-4, atol=1e-6)
+    with pytest.raises(RuntimeError, match="soft labels"):
+        density.quantile(0.5)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_quantiles_of_a_held_out_loader(soft):
+    model, held_out = network(), loader(n=60, seed=5)
+    batches = loader(torch.rand(120, C) if soft else None)
+    density = ClassGaussianMixture.fit_loader(
+        model, model[4], iter(batches), held_out_loader=iter(held_out)
+    )
+    labels = held_out.dataset.tensors[1]
+    log_prob = density.log_prob(features_of(model, held_out), labels)
+    expected = [np.quantile(log_prob[labels == c], 0.25) for c in range(C)]
+    np.testing.assert_allclose(density.quantile(0.25), expected, rtol=1e-4)
+
+
+def test_a_second_pass_is_made_only_for_quantiles():
+    class Counting:
+        passes = 0
+
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            self.passes += 1
+            return iter(batches)
+
+    model, batches, counting = network(), loader(), Counting()
+    ClassGaussianMixture.fit_loader(model, model[4], counting, quantiles=False)
+    assert counting.passes == 1
+    ClassGaussianMixture.fit_loader(model, model[4], counting)
+    assert counting.passes == 3
+    with pytest.raises(TypeError, match=r"loader must allow a second pass .*quantiles=False"):
+        ClassGaussianMixture.fit_loader(model, model[4], iter(batches))
+
+
+@pytest.mark.parametrize(
+    ("batches", "error", "message"),
+    [
+        ([], ValueError, "loader must yield at least one batch, got none"),
+        ([torch.zeros(2, 1, 6, 6)], TypeError, r"loader must yield batches .* got Tensor$"),
+        ([{"image": 1}], TypeError, r"loader must yield batches .* got dict$"),
+        (
+            [(torch.zeros(2, 1, 6, 6), [0, 1])],
+            TypeError,
+            r"loader must yield batches .* got tuple \['Tensor', 'list'\]",
+        ),
+        (
+            [(torch.zeros(2, 1, 6, 6), torch.tensor([0, 1]), torch.ones(2))],
+            TypeError,
+            r"loader must yield batches .* got tuple \['Tensor', 'Tensor', 'Tensor'\]",
+        ),
+        ([(torch.zeros(2, 1, 6, 6), torch.zeros(2))], TypeError, "target must hold integers"),
+    ],
+)
+def test_what_a_loader_must_not_yield_is_named(batches, error, message):
+    model = network()
+    with pytest.raises(error, match=message):
+        ClassGaussianMixture.fit_loader(model, model[4], batches)
+    assert model.training
+
+
+def test_a_layer_outside_the_model_is_refused():
+    with pytest.raises(ValueError, match="layer"):
+        ClassGaussianMixture.fit_loader(network(), nn.Linear(2, 2), loader())
+
+
+def test_too_few_images_warn_when_a_loader_is_fitted():
+    model = network()
+    with pytest.warns(UserWarning, match="class 0 .* regularised"):
+        ClassGaussianMixture.fit_loader(model, model[4], loader(n=12), quantiles=False)
+
+
+def test_a_progress_bar_is_shown_if_asked_for(capsys):
+    model, batches = network(), loader()
+    ClassGaussianMixture.fit_loader(model, model[4], batches)
+    assert "features" not in capsys.readouterr().err
+    ClassGaussianMixture.fit_loader(model, model[4], batches, show_progress=True)
+    assert "features of loader: 100%" in capsys.readouterr().err
+
+
+# --- from_sklearn ---
+
+
+def mixture(kind: type, covariance_type: str):
+    features, labels, _ = data(400)
+    features = features + 10 * labels.unsqueeze(1)
+    gmm = kind(n_components=5, covariance_type=covariance_type, random_state=0).fit(
+        features.numpy()
+    )
+    return gmm, features
+
+
+@pytest.mark.parametrize("kind", [GaussianMixture, BayesianGaussianMixture])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_a_mixture_of_scikit_learns_keeps_its_densities(covariance_type, kind):
+    gmm, features = mixture(kind, covariance_type)
+    density = ClassGaussianMixture.from_sklearn(gmm, [0, 2, 1, 0, 2])
+    # p(z, component) of scikit-learn, summed within each class and divided by p(class)
+    joint = gmm._estimate_weighted_log_prob(features.numpy())
+    if kind is BayesianGaussianMixture:
+        # its log-densities are expectations over the posterior; the plain ones are wanted
+        plain = GaussianMixture(5, covariance_type=covariance_type)
+        for name in ("weights_", "means_", "covariances_", "precisions_cholesky_"):
+            setattr(plain, name, getattr(gmm, name))
+        joint = plain._estimate_weighted_log_prob(features.numpy())
+    for c, components in enumerate(([0, 3], [2], [1, 4])):
+        share = np.log(gmm.weights_[components].sum())
+        expected = np.logaddexp.reduce(joint[:, components], axis=1) - share
+        np.testing.assert_allclose(density.log_probs(features)[:, c], expected, rtol=1e-8)
+        np.testing.assert_allclose(density.log_prob(features, c), expected, rtol=1e-8)
+    np.testing.assert_allclose(density.means, gmm.means_)
+    np.testing.assert_allclose(density.covariances, gmm.covariances_, rtol=1e-10, atol=1e-12)
+    assert density.component_class == (0, 2, 1, 0, 2)
+    assert (density.num_classes, density.num_features) == (C, D)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_one_class_of_all_components_has_scikit_learns_score(covariance_type):
+    gmm, features = mixture(GaussianMixture, covariance_type)
+    density = ClassGaussianMixture.from_sklearn(gmm, torch.zeros(5).long())
+    expected = gmm.score_samples(features.numpy())
+    np.testing.assert_allclose(density.log_density(features), expected, rtol=1e-9)
+    inputs = features[:4].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: density.log_prob(z, 0), inputs)
+
+
+def test_a_mixture_of_scikit_learns_is_saved_and_copied_like_any(tmp_path):
+    gmm, features = mixture(GaussianMixture, "full")
+    density = ClassGaussianMixture.from_sklearn(gmm, np.array([0, 2, 1, 0, 2]), num_classes=5)
+    assert repr(density) == (
+        "ClassGaussianMixture(covariance_type='full', classes=5, features=6, components=5)"
+    )
+    density.save(tmp_path / "density.safetensors")
+    fresh = ClassGaussianMixture()
+    fresh.load_state_dict(density.state_dict())
+    for other in (ClassGaussianMixture.load(tmp_path / "density.safetensors"), fresh):
+        assert torch.equal(other.log_probs(features), density.log_probs(features))
+        assert other.component_class == density.component_class
+    assert (density.log_probs(features)[:, 3:] == -torch.inf).all()
+    density.update_quantiles(features, torch.arange(400) % C, leave_one_out=False)
+    assert density.quantile(0.5).isnan().tolist() == [False, False, False, True, True]
+    assert density.fit(features, torch.arange(400) % C).component_class == (0, 1, 2, 3, 4)
+
+
+def test_a_mixture_of_scikit_learns_has_no_moments_to_add_to():
+    gmm, features = mixture(GaussianMixture, "full")
+    density = ClassGaussianMixture.from_sklearn(gmm, [0, 2, 1, 0, 2])
+    labels = torch.arange(400) % C
+    own = ClassGaussianMixture().fit(features, labels)
+    for what, change in {
+        "partial_fit": lambda: density.partial_fit(features, labels),
+        "merge": lambda: density.merge(own),
+        "leave_one_out=True": lambda: density.update_quantiles(features, labels),
+    }.items():
+        with pytest.raises(ValueError, match=f"{what} needs the moments of samples"):
+            change()
+    with pytest.raises(ValueError, match="merge needs the moments"):
+        own.merge(density)
+
+
+def test_what_is_no_mixture_of_scikit_learns_is_refused():
+    gmm, _ = mixture(GaussianMixture, "full")
+    for argument, classes, error, message in (
+        ("gmm", [0], TypeError, "gmm must be a sklearn.mixture.GaussianMixture, got str"),
+        (GaussianMixture(2), [0, 1], ValueError, "gmm is not fitted"),
+        (gmm, [0, 1], ValueError, r"one class for each of the 5 components, got shape \(2,\)"),
+        (gmm, [0, 1, 2, 3, -1], ValueError, "component_class must lie in 0"),
+        (gmm, [0.5] * 5, TypeError, "component_class must hold integers"),
+    ):
+        with pytest.raises(error, match=message):
+            ClassGaussianMixture.from_sklearn(argument, classes)
