@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
@@ -34,6 +34,9 @@ class FrozenModel:
             For a function, modules are found in what it closes over, its globals and attributes.
         layer (nn.Module or str, optional): The layer whose output is read, or its dotted name
             as in ``model.named_modules()``. Default: None (no layer is read)
+        companions (Sequence[Callable or nn.Module], optional): Other models that are called beside
+            this one, such as an autoencoder: their modules are held in eval mode and left as they
+            were found in the same way. Default: ()
 
     Raises:
         TypeError: ``forward_func`` or ``layer`` of another kind.
@@ -49,10 +52,15 @@ class FrozenModel:
     """
 
     def __init__(
-        self, forward_func: Callable[..., Any], layer: nn.Module | str | None = None
+        self,
+        forward_func: Callable[..., Any],
+        layer: nn.Module | str | None = None,
+        companions: Sequence[Callable[..., Any]] = (),
     ) -> None:
         self.forward_func = checks.callable_model("forward_func", forward_func)
         self.modules = modules_of(forward_func)
+        beside = [module for companion in companions for module in modules_of(companion)]
+        self._held = list(dict.fromkeys([*self.modules, *beside]))
         self.layer = None if layer is None else find_layer(forward_func, layer)
         self._outputs: list[Any] = []
         self._owner = 0
@@ -60,7 +68,7 @@ class FrozenModel:
 
     def __enter__(self) -> FrozenModel:
         with ExitStack() as stack:
-            for module in self.modules:
+            for module in self._held:
                 stack.enter_context(_eval_mode(module))
                 stack.enter_context(frozen_spectral_weights(module))
             if self.layer is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import gc
@@ -18,7 +19,11 @@ from captum_deduce.features import FrozenModel, find_layer, modules_of
 
 def network() -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(144, 3)
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(inplace=True),
+        nn.Flatten(),
+        nn.Linear(144, 3),
     )
 
 
@@ -275,3 +280,24 @@ def test_nothing_keeps_a_model_alive():
     del model, frozen
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_companions_are_frozen_and_left_as_they_were(fails):
+    model, beside = nn.Linear(4, 3), nn.Sequential(nn.Dropout(), nn.Linear(4, 4)).train()
+    beside[1].eval()
+    spectral_normalize(beside, coeff=0.1, example_input=torch.zeros(1, 4))
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        FrozenModel(model, companions=[lambda x: beside(x), beside[1]]) as frozen,
+    ):
+        assert not beside.training
+        assert beside[1].weight is beside[1].weight
+        assert not beside[1].weight.requires_grad
+        assert frozen.modules == [model]
+        if fails:
+            raise KeyboardInterrupt
+    assert beside.training
+    assert beside[0].training
+    assert not beside[1].training
+    assert beside[1].weight.requires_grad

@@ -51,3 +51,35 @@ def test_denominators_are_floored_and_a_vanished_loss_adds_nothing():
     first, second = torch.autograd.grad(loss.sum(), (cross_entropy, log_density))
     np.testing.assert_allclose(first.numpy(), [0.0, 1e6, 0.5])
     np.testing.assert_allclose(second.numpy(), [-1e6, -1 / 3, -1e6])
+
+
+def test_distances_are_sums_over_all_entries():
+    difference = torch.randn(4, 2, 3, 3, dtype=torch.float64)
+    flat = difference.numpy().reshape(4, -1)
+    squares = (flat**2).sum(1)
+    np.testing.assert_allclose(losses.squared_norm(difference).numpy(), squares, rtol=1e-12)
+    expected = squares + 0.3 * np.abs(flat).sum(1)
+    np.testing.assert_allclose(losses.elastic_net(difference, 0.3).numpy(), expected, rtol=1e-12)
+
+
+def test_the_hinge_ends_at_its_margin():
+    probabilities = torch.tensor(
+        [[0.6, 0.3, 0.1], [0.3, 0.6, 0.1], [0.45, 0.1, 0.45], [0.1, 0.2, 0.7]]
+    ).double()
+    original = torch.tensor([0, 0, 2, 0])
+    plain = losses.untargeted_hinge(probabilities, original, 0.0)
+    torch.testing.assert_close(plain, torch.tensor([0.3, 0.0, 0.0, 0.0]).double())
+    wide = losses.untargeted_hinge(probabilities, original, 0.4)
+    torch.testing.assert_close(wide, torch.tensor([0.7, 0.1, 0.4, 0.0]).double())
+
+
+def test_the_hinge_pulls_at_the_original_and_the_likeliest_other_class():
+    probabilities = torch.tensor(
+        [[0.5, 0.2, 0.3], [0.2, 0.5, 0.3], [0.4, 0.3, 0.3], [0.4, 0.4, 0.2]]
+    ).double()
+    probabilities.requires_grad_()
+    loss = losses.untargeted_hinge(probabilities, torch.tensor([0, 0, 0, 0]), 0.0)
+    (gradient,) = torch.autograd.grad(loss.sum(), probabilities)
+    # Beyond the boundary and on it there is no pull; rivals that are level share it.
+    expected = [[1.0, 0.0, -1.0], [0.0, 0.0, 0.0], [1.0, -0.5, -0.5], [0.0, 0.0, 0.0]]
+    assert gradient.tolist() == expected

@@ -162,3 +162,19 @@ def test_the_bar_counts_pairs(capsys):
     assert f"{len(STRIDES)}/{len(STRIDES)}" in capsys.readouterr().err
     search.run(Countdown(STRIDES), len(STRIDES))
     assert capsys.readouterr().err == ""
+
+
+class Drifting(Countdown):
+    """Any of several targets will do: each evaluation names the one that it is near."""
+
+    def evaluate(self, state: search.State, pairs: list[int]) -> search.Evaluation:
+        evaluation = super().evaluate(state, pairs)
+        evaluation.target = (evaluation.images.squeeze(1) * 10).long()
+        return evaluation
+
+
+def test_the_target_is_that_of_the_best_attempt():
+    result = search.run(Drifting([0.3, 0.35, 0.7, 0.0]), 4, batch_size=3)
+    # The images that succeed are 1.2, 1.05 and 1.4; the last never moves.
+    assert result.target.tolist() == [12, 10, 14, 0]
+    assert search.run(Countdown([0.3]), 1).target is None

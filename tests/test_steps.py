@@ -1,11 +1,11 @@
-"""One step of a few pixels, against moves worked out by hand."""
+"""Steps against moves worked out by hand."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from captum_deduce.steps import PixelStep
+from captum_deduce.steps import PixelStep, ShrinkageStep, refine_weight
 
 
 def step_rule(shape=(1, 1, 4), **changed) -> PixelStep:
@@ -39,9 +39,7 @@ def test_the_largest_gradient_moves_against_its_sign():
 def test_a_saturated_pixel_is_skipped_or_wasted():
     images, gradient = row(0.0, 0.5, 1.0, 0.5), row(5, -1, -4, 0.5)
     skipping, literal = step_rule(), step_rule(skip_saturated=False)
-    moved, changes, _ = skipping(
-        images, gradient, skipping.initial_changes(images), images, None
-    )
+    moved, changes, _ = skipping(images, gradient, skipping.initial_changes(images), images, None)
     torch.testing.assert_close(moved, row(0.0, 0.7, 1.0, 0.5))
     assert changes.flatten().tolist() == [0, 1, 0, 0]
     moved, changes, _ = literal(images, gradient, literal.initial_changes(images), images, None)
@@ -80,9 +78,7 @@ def test_a_zero_gradient_moves_nothing_and_skips():
 def test_several_pixels_move_together_and_fewer_where_fewer_can():
     rule = step_rule(pixels_per_step=3)
     images = row(0.5, 0.0, 0.5, 0.5)
-    moved, changes, _ = rule(
-        images, row(1, 9, -3, 2), rule.initial_changes(images), images, None
-    )
+    moved, changes, _ = rule(images, row(1, 9, -3, 2), rule.initial_changes(images), images, None)
     torch.testing.assert_close(moved, row(0.3, 0.0, 0.7, 0.3))
     assert changes.flatten().tolist() == [1, 0, 1, 1]
     moved, changes, _ = step_rule(pixels_per_step=9)(
@@ -141,9 +137,7 @@ def test_values_snap_to_bounds_and_to_the_original():
     original = row(0.1, 0.2 + 4e-7, 0.9, 0.5)
     images = row(0.3, 0.4, 0.8 - 4e-7, 0.5)
     everything = step_rule(pixels_per_step=4)
-    moved, _, _ = everything(
-        images, row(1, 1, -1, 0), rule.initial_changes(images), original, None
-    )
+    moved, _, _ = everything(images, row(1, 1, -1, 0), rule.initial_changes(images), original, None)
     assert moved.flatten().tolist() == [0.1, 0.2 + 4e-7, 1.0, 0.5]
 
 
@@ -168,3 +162,104 @@ def test_entries_outside_the_bounds_stay_until_they_move():
     torch.testing.assert_close(moved, row(1.3, 0.7, -0.2, 0.5))
     moved, _, _ = rule(images, row(9, -5, 0.2, 0), rule.initial_changes(images), images, None)
     torch.testing.assert_close(moved, row(1.0, 0.5, -0.2, 0.5))
+
+
+def shrinkage(shape=(1, 1, 4), **changed) -> ShrinkageStep:
+    settings = {
+        "learning_rate": 0.1,
+        "threshold": 0.05,
+        "clip": 1000.0,
+        "max_iterations": 100,
+        "lower": torch.zeros(shape, dtype=torch.float64),
+        "upper": torch.ones(shape, dtype=torch.float64),
+    }
+    return ShrinkageStep(**(settings | changed))
+
+
+def first() -> torch.Tensor:
+    return torch.zeros(1, dtype=torch.int64)
+
+
+def test_shrinkage_takes_the_threshold_off_each_move():
+    original = row(0.5, 0.5, 0.5, 0.5)
+    moved, ahead = shrinkage()(original, original, row(-2, 2, 0.5, -0.4), first(), original, None)
+    # v is 0.7, 0.3, 0.45 and 0.54: the last two are within .05 of the original.
+    torch.testing.assert_close(moved, row(0.65, 0.35, 0.5, 0.5))
+    torch.testing.assert_close(ahead, row(0.65 + 0.15 / 4, 0.35 - 0.15 / 4, 0.5, 0.5))
+    assert torch.equal(original, row(0.5, 0.5, 0.5, 0.5))
+
+
+def test_the_step_starts_ahead_and_shrinks_towards_the_original():
+    original, images, ahead = (
+        row(0.2, 0.2, 0.8, 0.8),
+        row(0.3, 0.4, 0.7, 0.9),
+        row(0.4, 0.4, 0.6, 1),
+    )
+    moved, further = shrinkage()(images, ahead, row(0, 1, 0, 3), torch.tensor([75]), original, None)
+    # The step size is .1 sqrt(1 - 75/100) = .05, so v is 0.4, 0.35, 0.6 and 0.85.
+    expected = row(0.35, 0.3, 0.65, 0.8)
+    torch.testing.assert_close(moved, expected)
+    torch.testing.assert_close(further, expected + 76 / 79 * (expected - images))
+
+
+def test_shrinkage_stays_within_the_bounds():
+    original = row(0.05, 0.95, 0.5, 0.5)
+    moved, ahead = shrinkage()(original, original, row(9, -9, -4.6, 4.6), first(), original, None)
+    torch.testing.assert_close(moved, row(0, 1, 0.91, 0.09))
+    torch.testing.assert_close(ahead, row(0, 1, 1, 0))
+
+
+def test_gradients_are_clipped_by_entry():
+    original = row(0.5, 0.5, 0.5, 0.5)
+    moved, _ = shrinkage(clip=1.0)(
+        original, original, row(-1e9, 7, -0.8, 0.2), first(), original, None
+    )
+    torch.testing.assert_close(moved, row(0.55, 0.45, 0.53, 0.5))
+
+
+def test_each_image_has_its_own_iteration():
+    original = row(0.5, 0.5, 0.5, 0.5)
+    both = original.expand(2, -1, -1, -1)
+    moved, _ = shrinkage()(
+        both, both, row(-2, -2, -2, -2).expand_as(both), torch.tensor([0, 99]), both, None
+    )
+    torch.testing.assert_close(moved[0], row(0.65, 0.65, 0.65, 0.65)[0])
+    torch.testing.assert_close(moved[1], original[0])
+
+
+def test_masked_entries_stay_even_outside_of_the_bounds():
+    original = row(-0.2, -0.2, 0.5, 0.5)
+    allowed = row(0, 1, 0, 1).bool()
+    moved, ahead = shrinkage()(original, original, row(-5, -5, -5, -5), first(), original, allowed)
+    torch.testing.assert_close(moved, row(-0.2, 0.25, 0.5, 0.95))
+    torch.testing.assert_close(ahead, row(-0.2, 0.25 + 0.45 / 4, 0.5, 1))
+
+
+def test_shrinkage_counts_in_units_of_the_range():
+    """Inputs between -2 and 8 make ten times the moves of the same inputs between 0 and 1."""
+    original, gradient = row(0.1, 0.5, 0.7, 0.9), row(-2, 1.5, 0.4, -3)
+    images, ahead = row(0.2, 0.5, 0.6, 1), row(0.3, 0.4, 0.6, 1)
+    unit = shrinkage(clip=2.0)(images, ahead, gradient, first(), original, None)
+    scale = torch.full((1, 1, 4), 10.0, dtype=torch.float64)
+    wide = shrinkage(clip=2.0, lower=scale * -0.2, upper=scale * 0.8)(
+        images * 10 - 2, ahead * 10 - 2, gradient / 10, first(), original * 10 - 2, None
+    )
+    for found, expected in zip(wide, unit, strict=True):
+        torch.testing.assert_close(found, expected * 10 - 2)
+
+
+def test_weights_rise_tenfold_until_a_success_and_then_close_in():
+    infinite = torch.tensor([float("inf")]).double()
+    weight, failure, success = torch.ones(1).double(), torch.zeros(1).double(), infinite
+    weights = []
+    for found in (False, False, True, False, True, True, False):
+        weight, failure, success = refine_weight(weight, failure, success, torch.tensor([found]))
+        weights.append(weight.item())
+    assert weights == [10, 100, 55, 77.5, 66.25, 60.625, 63.4375]
+
+
+def test_weights_fall_towards_0_while_each_round_succeeds():
+    weight, failure, success = (torch.tensor([value]).double() for value in (1.0, 0.0, torch.inf))
+    for expected in (0.5, 0.25, 0.125):
+        weight, failure, success = refine_weight(weight, failure, success, torch.tensor([True]))
+        assert weight.item() == expected

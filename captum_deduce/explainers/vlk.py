@@ -14,7 +14,7 @@ from captum_deduce.features import FrozenModel
 from captum_deduce.guidance import Guidance
 from captum_deduce.losses import elastic_net, squared_norm, untargeted_hinge
 from captum_deduce.prototypes import K_TYPES, PrototypeIndex
-from captum_deduce.steps import ShrinkageStep
+from captum_deduce.steps import ShrinkageStep, refine_weight
 
 
 class VLK(CounterfactualExplainer):
@@ -331,15 +331,14 @@ class PrototypeDescent(search.Procedure):
         """Take the pairs whose round is over to the next; tell for which it was the last."""
         over = state["iteration"] == self.settings.max_iterations
         found = state["found"] | success
-        weight = state["weight"]
-        lower = torch.where(over & ~found, weight, state["highest_failure"])
-        upper = torch.where(over & found, weight, state["lowest_success"])
-        following = torch.where(torch.isfinite(upper), (lower + upper) / 2, 10 * weight)
+        refined = refine_weight(
+            state["weight"], state["highest_failure"], state["lowest_success"], found
+        )
+        names = ("weight", "highest_failure", "lowest_success")
+        for name, value in zip(names, refined, strict=True):
+            state[name] = torch.where(over, value, state[name])
         pixels = over.view(-1, *[1] * (state["images"].dim() - 1))
         state |= {
-            "weight": torch.where(over, following, weight),
-            "highest_failure": lower,
-            "lowest_success": upper,
             "found": found & ~over,
             "round": state["round"] + over,
             "iteration": state["iteration"].masked_fill(over, 0),
