@@ -1,6 +1,478 @@
-"""Naive forms of what the package computes: one image, float64, no batching, as the papers print it.
+"""Naive forms of what the package computes: one image, float64, no batching, as printed.
 
 Slow and plain on purpose: the tests hold the package's fast code against these.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Array = npt.NDArray[np.float64]
+
+# --- algorithm 1 of the DeDUCE paper ---
+
+
+@dataclass
+class Attempt:
+    """What one run of algorithm 1 returns."""
+
+    image: Array
+    confidence: float
+    success: bool
+    steps: int
+    path: list[Array]
+
+
+def cross_entropy(scores: Tensor, target: int) -> Tensor:
+    """-log softmax(scores)_t, written out."""
+    largest = scores.max()
+    loss: Tensor = torch.log(torch.exp(scores - largest).sum()) + largest - scores[target]
+    return loss
+
+
+def gaussian_log_density(z: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    """log N(z; mean, covariance), with the inverse and the determinant written out."""
+    offset = z - mean
+    return -0.5 * (
+        offset @ torch.linalg.inv(covariance) @ offset
+        + torch.linalg.slogdet(covariance).logabsdet
+        + len(z) * np.log(2 * np.pi)
+    )
+
+
+def deduce_gradient(
+    image: Array,
+    target: int,
+    model: Callable[[Tensor], tuple[Tensor, Tensor]],
+    mean: Tensor,
+    covariance: Tensor,
+    weight: float,
+    normalize_terms: bool,
+) -> Array:
+    """Equation 5, or equation 4: two backward passes, one for each term."""
+    x = torch.from_numpy(image).requires_grad_()
+    scores, features = model(x)
+    loss = cross_entropy(scores, target)
+    log_density = gaussian_log_density(features, mean, covariance)
+    (loss_gradient,) = torch.autograd.grad(loss, x, retain_graph=True)
+    (density_gradient,) = torch.autograd.grad(log_density, x)
+    if not normalize_terms:
+        return (weight * loss_gradient - density_gradient).numpy()
+    first = loss_gradient.numpy() / max(loss.item(), 1e-6) if loss.item() > 0 else 0.0
+    second = density_gradient.numpy() / max(abs(log_density.item()), 1e-6)
+    return weight * first - second
+
+
+def snapped(value: float, lower: float, upper: float, original: float) -> float:
+    """Clip, and snap what is within 1e-6 of the range of a bound or of the original."""
+    value = min(max(value, lower), upper)
+    for anchor in (lower, upper, original):
+        if abs(value - anchor) <= 1e-6 * (upper - lower):
+            value = anchor
+    return value
+
+
+def algorithm_1(
+    original: Array,
+    target: int,
+    scores_of: Callable[[Tensor], Tensor],
+    gradient_of: Callable[[Array], Array],
+    *,
+    confidence: float = 0.5,
+    step_size: float = 0.2,
+    max_changes: int = 5,
+    pixels_per_step: int = 1,
+    momentum: float = 0.6,
+    max_iterations: int = 700,
+    skip_saturated: bool = True,
+    by_site: bool = False,
+    lower: Array | float = 0.0,
+    upper: Array | float = 1.0,
+    mask: Array | None = None,
+) -> Attempt:
+    """Algorithm 1 with the sign of line 7 mended, for one image (channels x height x width).
+
+    With ``skip_saturated`` a pixel is taken only if it then differs by more than 1e-6 of the range.
+    """
+    low = np.broadcast_to(lower, original.shape)
+    high = np.broadcast_to(upper, original.shape)
+    image = original.copy()
+    previous = np.zeros_like(original)
+    changes: dict[tuple[int, ...], int] = {}
+    path = [image.copy()]
+    best, best_confidence = image.copy(), -1.0
+    steps = 0
+    while True:
+        scores = scores_of(torch.from_numpy(image))
+        probability = torch.exp(-cross_entropy(scores, target)).item()
+        if probability > best_confidence:
+            best, best_confidence = image.copy(), probability
+        reached = probability > confidence
+        if confidence < 0.5:
+            reached = reached and int(scores.argmax()) == target
+        if reached:
+            return Attempt(image, probability, True, steps, path)
+        if steps == max_iterations:
+            return Attempt(best, best_confidence, False, steps, path)
+        direction = gradient_of(image) + momentum * previous
+        previous = direction
+
+        candidates: dict[tuple[int, ...], float] = {}
+        moves: dict[tuple[int, ...], list[tuple[tuple[int, ...], float]]] = {}
+        for entry in np.ndindex(*original.shape):
+            if mask is not None and not mask[entry]:
+                continue
+            span = high[entry] - low[entry]
+            moved = snapped(
+                image[entry] - np.sign(direction[entry]) * step_size * span,
+                low[entry],
+                high[entry],
+                original[entry],
+            )
+            if skip_saturated and abs(moved - image[entry]) <= 1e-6 * span:
+                continue
+            pixel = entry[1:] if by_site else entry
+            candidates[pixel] = candidates.get(pixel, 0.0) + abs(direction[entry]) * span
+            moves.setdefault(pixel, []).append((entry, moved))
+        admissible = [p for p in candidates if changes.get(p, 0) < max_changes]
+        if not admissible:
+            return Attempt(best, best_confidence, False, steps, path)
+        order = sorted(admissible, key=lambda pixel: -candidates[pixel])
+        for pixel in order[:pixels_per_step]:
+            changes[pixel] = changes.get(pixel, 0) + 1
+            for entry, moved in moves[pixel]:
+                image[entry] = moved
+        steps += 1
+        path.append(image.copy())
+
+
+# --- models/resnet.py: the weightless shortcut ---
+
+
+def average_pool_shortcut(image: Array, out_channels: int, stride: int) -> Array:
+    """Average the stride x stride windows of a C x H x W image, cut off at its edges; add zeros."""
+    channels, height, width = image.shape
+    rows, columns = -(-height // stride), -(-width // stride)
+    output = np.zeros((out_channels, rows, columns))
+    for channel in range(channels):
+        for row in range(rows):
+            for column in range(columns):
+                window = image[
+                    channel,
+                    row * stride : (row + 1) * stride,
+                    column * stride : (column + 1) * stride,
+                ]
+                output[channel, row, column] = window.sum() / window.size
+    return output
+
+
+# --- training.py: stochastic gradient descent with momentum, on a linear classifier ---
+
+
+@dataclass
+class Descent:
+    """The weights after the last step, and loss and accuracy before each."""
+
+    weight: Array
+    bias: Array
+    losses: list[float]
+    accuracies: list[float]
+
+
+def softmax_regression(
+    images: Array,
+    target: npt.NDArray[np.int64],
+    weight: Array,
+    bias: Array,
+    rates: list[float],
+    momentum: float,
+    weight_decay: float,
+) -> Descent:
+    """Take one step per rate on the mean cross-entropy of all N x D images, by its own gradient."""
+    weight, bias = weight.copy(), bias.copy()
+    weight_velocity, bias_velocity = np.zeros_like(weight), np.zeros_like(bias)
+    wanted = np.eye(len(bias))[target]
+    losses, accuracies = [], []
+    for rate in rates:
+        scores = images @ weight.T + bias
+        probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+        losses.append(float(-np.log(probabilities[wanted == 1]).mean()))
+        accuracies.append(float((scores.argmax(axis=1) == target).mean()))
+        errors = (probabilities - wanted) / len(images)
+        weight_velocity = momentum * weight_velocity + errors.T @ images + weight_decay * weight
+        bias_velocity = momentum * bias_velocity + errors.sum(axis=0) + weight_decay * bias
+        weight -= rate * weight_velocity
+        bias -= rate * bias_velocity
+    return Descent(weight, bias, losses, accuracies)
+
+
+# --- operators.py, spectral.py: convolutions written out as matrices ---
+
+
+def convolution_matrix(
+    weight: Array,
+    size: tuple[int, ...],
+    *,
+    stride: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+    dilation: tuple[int, ...],
+    groups: int = 1,
+) -> Array:
+    """Outputs x inputs, flattened channels x size: y[o, q] = sum w[o, c, k] x[c, qs - p + kd].
+
+    `padding` holds the zeros before and after the signal, per dimension.
+    """
+    out_channels, per_group, *kernel = weight.shape
+    result = tuple(
+        (n + sum(p) - d * (k - 1) - 1) // s + 1
+        for n, p, d, k, s in zip(size, padding, dilation, kernel, stride, strict=True)
+    )
+    matrix = np.zeros((out_channels, *result, per_group * groups, *size))
+    for o, c in np.ndindex(out_channels, per_group):
+        channel = o // (out_channels // groups) * per_group + c
+        for q in np.ndindex(*result):
+            for k in np.ndindex(*kernel):
+                at = tuple(
+                    q[i] * stride[i] - padding[i][0] + k[i] * dilation[i] for i in range(len(size))
+                )
+                if all(0 <= at[i] < size[i] for i in range(len(size))):
+                    entry, tap = (o, *q, channel, *at), (o, c, *k)
+                    matrix[entry] += weight[tap]
+    return matrix.reshape(out_channels * int(np.prod(result)), -1)
+
+
+def transposed_convolution_matrix(
+    weight: Array,
+    size: tuple[int, ...],
+    *,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    output_padding: tuple[int, ...],
+    groups: int = 1,
+) -> Array:
+    """Outputs x inputs: each input x[c, q] adds w[c, o, k] x[c, q] to the output at qs - p + kd."""
+    in_channels, per_group, *kernel = weight.shape
+    result = tuple(
+        (n - 1) * s - 2 * p + d * (k - 1) + extra + 1
+        for n, s, p, d, k, extra in zip(
+            size, stride, padding, dilation, kernel, output_padding, strict=True
+        )
+    )
+    matrix = np.zeros((per_group * groups, *result, in_channels, *size))
+    for c, o in np.ndindex(in_channels, per_group):
+        channel = c // (in_channels // groups) * per_group + o
+        for q in np.ndindex(*size):
+            for k in np.ndindex(*kernel):
+                at = tuple(
+                    q[i] * stride[i] - padding[i] + k[i] * dilation[i] for i in range(len(size))
+                )
+                if all(0 <= at[i] < result[i] for i in range(len(size))):
+                    entry, tap = (channel, *at, c, *q), (c, o, *k)
+                    matrix[entry] += weight[tap]
+    return matrix.reshape(per_group * groups * int(np.prod(result)), -1)
+
+
+# --- densities of classes: moments, covariances, refits without a sample ---
+
+
+def class_scatter(features: Array, weights: Array) -> tuple[Array, Array]:
+    """Mean and scatter of one class, one sample after the other, in two passes."""
+    mean = np.zeros(features.shape[1])
+    for w, z in zip(weights, features, strict=True):
+        mean += w * z / weights.sum()
+    scatter = np.zeros((features.shape[1], features.shape[1]))
+    for w, z in zip(weights, features, strict=True):
+        scatter += w * np.outer(z - mean, z - mean)
+    return mean, scatter
+
+
+def class_covariances(
+    features: Array, labels: npt.NDArray[np.int64], weights: Array, covariance_type: str
+) -> tuple[Array, Array]:
+    """Means (C x D) and unbiased covariances as dense matrices (C x D x D)."""
+    means, scatters, divisors = [], [], []
+    for c in range(labels.max() + 1):
+        w = weights[labels == c]
+        mean, scatter = class_scatter(features[labels == c], w)
+        means.append(mean)
+        scatters.append(scatter)
+        divisors.append(w.sum() - (w**2).sum() / w.sum())
+    covariances = []
+    for scatter, divisor in zip(scatters, divisors, strict=True):
+        covariance = scatter / divisor
+        if covariance_type == "tied":
+            covariance = sum(scatters) / sum(divisors)
+        elif covariance_type == "diag":
+            covariance = np.diag(np.diag(covariance))
+        elif covariance_type == "spherical":
+            covariance = np.eye(len(covariance)) * np.trace(covariance) / len(covariance)
+        covariances.append(covariance)
+    return np.stack(means), np.stack(covariances)
+
+
+def log_density(z: Array, mean: Array, covariance: Array) -> float:
+    """log N(z; mean, covariance) by the eigenvalues of the covariance."""
+    values, vectors = np.linalg.eigh(covariance)
+    coordinates = vectors.T @ (z - mean)
+    return float(-0.5 * np.sum(coordinates**2 / values + np.log(2 * np.pi * values)))
+
+
+# --- explainers/vlk.py: the prototype-guided search of Van Looveren and Klaise ---
+
+
+def nearest_prototype(
+    features: Array, rows: dict[int, Array], k: int | None, k_type: str
+) -> tuple[int, Array]:
+    """The class with the nearest prototype, and it; ``rows`` holds the admissible classes."""
+    scored = []
+    for c in sorted(rows):
+        if len(rows[c]) == 0:
+            continue
+        distances = [float(np.sqrt(np.sum((row - features) ** 2))) for row in rows[c]]
+        if k is None:
+            prototype = rows[c].mean(0)
+            score = float(np.sqrt(np.sum((prototype - features) ** 2)))
+        else:
+            nearest = sorted(range(len(distances)), key=lambda i: (distances[i], i))[:k]
+            if k_type == "point":
+                prototype, score = rows[c][nearest[-1]], distances[nearest[-1]]
+            else:
+                prototype = rows[c][nearest].mean(0)
+                score = sum(distances[i] for i in nearest) / k
+        scored.append((score, c, prototype))
+    score, c, prototype = min(scored, key=lambda entry: entry[:2])
+    return c, prototype
+
+
+@dataclass
+class GuidedAttempt:
+    """What one run of the prototype-guided search returns, with the weights c of its rounds."""
+
+    image: Array
+    success: bool
+    confidence: float
+    target: int
+    weights: list[float]
+    path: list[Array]
+
+
+def softmax(scores: Array) -> Array:
+    """exp(s_j) / sum exp(s_i)."""
+    powers = np.exp(scores - scores.max())
+    probabilities: Array = powers / powers.sum()
+    return probabilities
+
+
+def vlk(
+    original: Array,
+    target: int | None,
+    scores_of: Callable[[Tensor], Tensor],
+    decode: Callable[[Tensor], Tensor],
+    encode: Callable[[Tensor], Tensor],
+    rows: dict[int, Array],
+    *,
+    kappa: float = 0.0,
+    beta: float = 0.1,
+    gamma: float = 100.0,
+    theta: float = 100.0,
+    c_init: float = 1.0,
+    c_steps: int = 2,
+    max_iterations: int = 1000,
+    learning_rate_init: float = 1e-2,
+    k: int | None = 5,
+    k_type: str = "mean",
+    clip: float = 1000.0,
+    lower: Array | float = 0.0,
+    upper: Array | float = 1.0,
+    mask: Array | None = None,
+) -> GuidedAttempt:
+    """The search for one image of another predicted class than the target.
+
+    ``scores_of``, ``decode`` (the reconstruction) and ``encode`` take one image. The search moves u
+    with x = low + (high - low) u, so that it works in units of the range.
+    """
+    low = np.broadcast_to(lower, original.shape)
+    span = np.broadcast_to(upper, original.shape) - low
+    start = (original - low) / span
+
+    def probabilities_at(u: Array) -> Array:
+        return softmax(scores_of(torch.from_numpy(low + span * u)).detach().numpy())
+
+    own = int(probabilities_at(start).argmax())
+    admissible = {c: rows[c] for c in rows if (c != own if target is None else c == target)}
+    code = encode(torch.from_numpy(original)).detach().numpy()
+    prototype = torch.from_numpy(nearest_prototype(code, admissible, k, k_type)[1])
+
+    def gradient_at(u: Array, c: float) -> Array:
+        point = torch.from_numpy(u).requires_grad_()
+        x = torch.from_numpy(low) + torch.from_numpy(span) * point
+        p = torch.softmax(scores_of(x), 0)
+        rest = torch.cat([p[:own], p[own + 1 :]]).max()
+        loss = c * torch.clamp(p[own] - rest + kappa, min=0)
+        loss = loss + ((point - torch.from_numpy(start)) ** 2).sum()
+        loss = loss + gamma * (((decode(x) - x) / torch.from_numpy(span)) ** 2).sum()
+        loss = loss + theta * ((encode(x) - prototype) ** 2).sum()
+        (gradient,) = torch.autograd.grad(loss, point)
+        return gradient.numpy()
+
+    failed, succeeded, c = 0.0, np.inf, c_init
+    weights: list[float] = []
+    path = [original.copy()]
+    best, best_distance = None, np.inf
+
+    def wanted_of(p: Array) -> int:
+        if target is not None:
+            return target
+        return int(np.where(np.arange(len(p)) == own, -1.0, p).argmax())
+
+    p = probabilities_at(start)
+    likeliest, likeliest_target = original, wanted_of(p)
+    likeliest_confidence = p[likeliest_target]
+    for _ in range(c_steps):
+        weights.append(c)
+        found = False
+        x, y = start.copy(), start.copy()
+        for t in range(max_iterations):
+            g = np.clip(gradient_at(y, c), -clip, clip)
+            following = start.copy()
+            for pixel in np.ndindex(*start.shape):
+                v = y[pixel] - learning_rate_init * np.sqrt(1 - t / max_iterations) * g[pixel]
+                if v - start[pixel] > beta:
+                    following[pixel] = min(v - beta, 1.0)
+                elif v - start[pixel] < -beta:
+                    following[pixel] = max(v + beta, 0.0)
+                if mask is not None and not mask[pixel]:
+                    following[pixel] = start[pixel]
+            y = np.clip(following + (t + 1) / (t + 4) * (following - x), 0, 1)
+            x = following
+            path.append(low + span * x)
+
+            p = probabilities_at(x)
+            with_margin = p.copy()
+            with_margin[own] += kappa
+            wanted = wanted_of(p)
+            if p[wanted] > likeliest_confidence:
+                likeliest, likeliest_confidence, likeliest_target = path[-1], p[wanted], wanted
+            if with_margin.argmax() != own and p.argmax() == wanted:
+                found = True
+                distance = ((x - start) ** 2).sum() + beta * np.abs(x - start).sum()
+                if distance < best_distance:
+                    best, best_distance = (path[-1], float(p[wanted]), wanted), distance
+        if found:
+            succeeded = min(succeeded, c)
+        else:
+            failed = max(failed, c)
+        c = (failed + succeeded) / 2 if np.isfinite(succeeded) else 10 * c
+    if best is not None:
+        image, confidence, wanted = best
+        return GuidedAttempt(image, True, confidence, wanted, weights, path)
+    return GuidedAttempt(
+        likeliest, False, float(likeliest_confidence), likeliest_target, weights, path
+    )
