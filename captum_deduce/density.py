@@ -97,9 +97,13 @@ class ClassGaussianMixture(ClassMixture):
                 more classes than ``num_classes``; nothing is changed then.
         """
         samples = check_samples(features, target, sample_weight, 0, self._num_classes)
+        moments = self._no_moments(samples.features.shape[1])
+        moments.add(samples)
+        if not moments.weight.any():
+            raise ValueError("sample_weight or responsibilities must not all be 0")
         self._component_class = None
-        self._begin(samples.features.shape[1])
-        self._add(samples)
+        self.moments = moments
+        self._forget()
         self._derived()
         if quantiles and not samples.soft:
             self._add_log_densities(samples, leave_one_out=True)
@@ -130,8 +134,9 @@ class ClassGaussianMixture(ClassMixture):
             features, target, sample_weight, self.num_features, self._num_classes
         )
         if self.num_features == 0:
-            self._begin(samples.features.shape[1])
-        self._add(samples)
+            self.moments = self._no_moments(samples.features.shape[1])
+        self._forget()
+        self.moments.add(samples)
         return self
 
     @plain_tensors()
@@ -170,7 +175,7 @@ class ClassGaussianMixture(ClassMixture):
                 f"other has {other.num_classes} classes, more than num_classes={self._num_classes}"
             )
         if self.num_features == 0:
-            self._begin(other.num_features)
+            self.moments = self._no_moments(other.num_features)
         self._forget()
         self.moments.merge(other.moments)
         return self
@@ -350,18 +355,12 @@ class ClassGaussianMixture(ClassMixture):
         density._derived()
         return density
 
-    def _begin(self, num_features: int) -> None:
-        self.moments = Moments(
-            self.covariance_type, self._num_classes or 0, num_features, self.device
-        )
+    def _no_moments(self, num_features: int) -> Moments:
+        return Moments(self.covariance_type, self._num_classes or 0, num_features, self.device)
 
     def _forget(self) -> None:
         self._gaussians = self._leave_one_out = None
         self.log_densities = ClassQuantiles(self.device)
-
-    def _add(self, samples: Samples) -> None:
-        self._forget()
-        self.moments.add(samples)
 
     def _check_quantile_samples(self, samples: Samples, leave_one_out: bool) -> None:
         if samples.soft:

@@ -236,7 +236,7 @@ def _sizes(moments: Moments, regularization: str) -> list[_Size]:
     scale = torch.where(divisor > 0, trace / (moments.num_features * divisor), 0.0)
     substitute = scale[scale > 0].mean() if (scale > 0).any() else torch.ones(())
     # A population (a mixture fitted elsewhere) has weight but no samples, and any rank.
-    rank_bound = torch.where(count > 0, count - num_means.long(), math.inf)
+    rank_bound = torch.where(count > 0, (count - num_means.long()).double(), math.inf)
     rows = [divisor, effective, scale, substitute.expand_as(scale), rank_bound]
     return [_Size(*row) for row in torch.stack([row.double().cpu() for row in rows], 1).tolist()]
 
@@ -248,7 +248,7 @@ def _regularize(
         return _isotropic(scatter, size.substitute, num_features)
     covariance = scatter / size.divisor
     if regularization == "oas":
-        num_samples = torch.tensor(size.effective_count)
+        num_samples = covariance.new_tensor(size.effective_count)
         norm = covariance.square().sum()
         shrinkage = oas_shrinkage(norm, covariance.trace(), num_samples, num_features).item()
         candidates = [(1 - shrinkage, shrinkage)]

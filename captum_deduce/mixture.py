@@ -222,8 +222,11 @@ class ClassMixture(FittedModule):
         Args:
             path (path): The file, by convention ``*.safetensors``.
         """
-        # Clones, as safetensors refuses tensors that share memory.
-        tensors = {name: value.cpu().clone() for name, value in self.state_dict().items()}
+        # Contiguous clones, as safetensors takes no others.
+        tensors = {
+            name: value.cpu().clone(memory_format=torch.contiguous_format)
+            for name, value in self.state_dict().items()
+        }
         metadata = {
             "format": _FORMAT,
             "format_version": _FORMAT_VERSION,

@@ -161,9 +161,8 @@ class Moments(FittedModule):
             return
         grown = Moments(self.covariance_type, num_classes, self.num_features, self.mean.device)
         for name, buffer in self.named_buffers():
-            getattr(grown, name)[
-                slice(None) if name == "scatter" and self._pooled else slice(len(buffer))
-            ] = buffer
+            room = getattr(grown, name)
+            (room if room.shape == buffer.shape else room[: len(buffer)]).copy_(buffer)
         for name, buffer in grown.named_buffers():
             setattr(self, name, buffer)
 

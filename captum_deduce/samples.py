@@ -48,7 +48,7 @@ class Samples(NamedTuple):
             Samples: In float64, labels in int64.
         """
         target_dtype = torch.float64 if self.soft else torch.int64
-        rows = max(_BLOCK // self.features.shape[1], 1)
+        rows = _block_rows(self.features)
         for start in range(0, len(self.features), rows):
             part = slice(start, start + rows)
             weight = self.sample_weight
@@ -110,8 +110,10 @@ def check_samples(
     features = check_features(features, num_features)
     if len(features) == 0:
         raise ValueError(f"features must hold at least one sample, got shape {_shape(features)}")
-    values = features.detach()
-    usable = (torch.isfinite(values) & (values.abs() <= _LARGEST_FEATURE)).all(1)
+    blocks = torch.split(features.detach(), _block_rows(features))
+    usable = torch.cat(
+        [(torch.isfinite(part) & (part.abs() <= _LARGEST_FEATURE)).all(1) for part in blocks]
+    )
     if not usable.all():
         broken = (~usable).nonzero().flatten().tolist()
         raise ValueError(
@@ -188,6 +190,10 @@ def check_component_class(
     if not ((classes >= 0) & (classes <= highest)).all():
         raise ValueError(f"component_class must lie in 0 ... {highest}, got {_range(classes)}")
     return tuple(classes.tolist())
+
+
+def _block_rows(features: Tensor) -> int:
+    return max(_BLOCK // features.shape[1], 1)
 
 
 def _check_target(target: object, count: int, num_classes: int | None) -> Tensor:

@@ -155,6 +155,9 @@ def test_what_cannot_be_fitted_leaves_the_fit_as_it_was():
         for method in (density.fit, density.partial_fit):
             with pytest.raises(ValueError, match=r"features|target|sample_weight"):
                 method(*arguments)
+    for nothing in ((features, labels, 0 * weight), (features, torch.zeros(len(labels), C))):
+        with pytest.raises(ValueError, match="sample_weight or responsibilities must not all be 0"):
+            density.fit(*nothing)
     with pytest.raises(ValueError, match=r"features must have the shape N x 6, .* got \(150, 5\)"):
         density.partial_fit(features[:, :5], labels)
     assert torch.equal(density.log_probs(features), expected)
@@ -472,7 +475,7 @@ def test_a_progress_bar_is_shown_if_asked_for(capsys):
 def mixture(kind: type, covariance_type: str):
     features, labels, _ = data(400)
     features = features + 10 * labels.unsqueeze(1)
-    gmm = kind(n_components=5, covariance_type=covariance_type, random_state=0).fit(
+    gmm = kind(n_components=5, covariance_type=covariance_type, max_iter=500, random_state=0).fit(
         features.numpy()
     )
     return gmm, features
@@ -514,6 +517,7 @@ def test_one_class_of_all_components_has_scikit_learns_score(covariance_type):
 
 def test_a_mixture_of_scikit_learns_is_saved_and_copied_like_any(tmp_path):
     gmm, features = mixture(GaussianMixture, "full")
+    gmm.means_ = np.asfortranarray(gmm.means_)
     density = ClassGaussianMixture.from_sklearn(gmm, np.array([0, 2, 1, 0, 2]), num_classes=5)
     assert repr(density) == (
         "ClassGaussianMixture(covariance_type='full', classes=5, features=6, components=5)"
