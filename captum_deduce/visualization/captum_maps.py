@@ -46,6 +46,7 @@ def captum_image(
 
     Examples::
 
+        >>> import torch
         >>> captum_image(torch.zeros(1, 8, 8)).shape
         (8, 8, 3)
     """
@@ -77,10 +78,11 @@ def captum_attribution(attribution: Tensor, *, channels: str = "largest") -> NDA
 
     Examples::
 
+        >>> import torch
         >>> change = torch.zeros(3, 2, 2)
-        >>> change[:, 0, 0] = torch.tensor([0.5, -0.6, 0.0])  # nearly cancels
+        >>> change[:, 0, 0] = torch.tensor([0.5, -0.75, 0.25])  # the sum is 0
         >>> captum_attribution(change)[0, 0]
-        array([-0.6])
+        array([-0.75])
     """
     map_ = _one_map(attribution, channels)
     unchanged = np.argwhere(map_ == 0)
@@ -190,7 +192,7 @@ def _one_map(attribution: Tensor, channels: str) -> NDArray[np.float64]:
     """Reduce an attribution to one number per site, height x width."""
     checks.choice("channels", channels, ("largest", "magnitude"))
     batch = _as_batch("attribution", attribution)
-    check_images(batch[:, :1], "attribution")
+    check_images(batch.flatten(1, 2).unsqueeze(1), "attribution")  # any number of channels
     values: NDArray[np.float64] = batch.detach().cpu().double().numpy()
     if channels == "largest":
         largest: NDArray[np.float64] = strongest(values)[0]

@@ -178,20 +178,27 @@ def plot_grid(
         for name, result in results.items()
     }
     originals = scale.colors(first[:count].inputs, "inputs")
-    labels_width = min(max(map(sheets.text_width, ["original", *results])), 1.6)
-    titles = _pair_titles(first, predictions, truth, names, count)
+    names_width = min(max(map(sheets.text_width, ["original", *rows])), 1.6)
+    image_width = sheets.drawn_size(originals.shape[1:3], image_size)[1]
+    titles = [
+        _pair_title(source, goal, image_width)
+        for source, goal in _sources_and_goals(first, predictions, truth, names)[:count]
+    ]
+    title_lines = 1 + max(title.count("\n") for title in titles)
     sheet = sheets.make_sheet(
         1 + len(rows),
         count,
         originals.shape[1:3],
         image_size=image_size,
         margins=sheets.Margins(
-            left=0.3 + labels_width, top=0.2 + 2 * sheets.LINE, bottom=0.4 if cut else 0.15
+            left=0.3 + names_width,
+            top=0.2 + title_lines * sheets.LINE,
+            bottom=0.4 if cut else 0.15,
         ),
     )
     for column, axes in enumerate(sheet.axes[0]):
         sheets.draw_colors(axes, originals[column])
-        sheets.write(axes, _pair_title(*titles[column], sheet.column_width))
+        sheets.write(axes, titles[column])
     for row, (name, images) in enumerate(rows.items(), 1):
         for column, axes in enumerate(sheet.axes[row]):
             sheets.draw_colors(axes, images[column])
@@ -199,14 +206,7 @@ def plot_grid(
                 sheets.mark_failed(axes)
                 _cross_out(axes)
     for axes, name in zip(sheet.axes[:, 0], ["original", *rows], strict=True):
-        axes.set_ylabel(
-            sheets.fitted(name, labels_width),
-            rotation=0,
-            ha="right",
-            va="center",
-            fontsize=sheets.FONT_SIZE,
-            parse_math=False,
-        )
+        _write_row_name(axes, sheets.fitted(name, names_width))
     if cut:
         _write_note(sheet, f"the first {count} of {len(first):,} pairs")
     return sheet.figure
@@ -281,25 +281,19 @@ def _write_outcome(
         sheets.mark_failed(axes)
 
 
-def _pair_titles(
-    first: Counterfactuals,
-    predictions: list[Tensor],
-    truth: Tensor | None,
-    names: list[str],
-    count: int,
+def _sources_and_goals(
+    first: Counterfactuals, predictions: list[Tensor], truth: Tensor | None, names: list[str]
 ) -> list[tuple[str | None, str]]:
-    """Each pair's class of the original, where there is one, and its target."""
+    """Name each pair's class of the original, where there is one, and its target."""
     seen = torch.stack([prediction.cpu() for prediction in predictions])
     agreed = (seen == seen[0]).all(0)
-    titles = []
-    for pair in range(count):
-        source = None
-        if truth is not None:
-            source = names[int(truth[pair])]
-        elif agreed[pair]:
-            source = names[int(seen[0, pair])]
-        titles.append((source, names[int(first.target[pair])]))
-    return titles
+    goals = [names[c] for c in first.target.tolist()]
+    if truth is not None:
+        return [(names[c], goal) for c, goal in zip(truth.tolist(), goals, strict=True)]
+    return [
+        (names[int(seen[0, pair])] if agreed[pair] else None, goal)
+        for pair, goal in enumerate(goals)
+    ]
 
 
 def _pair_title(source: str | None, target: str, width: float) -> str:
@@ -332,6 +326,12 @@ def _cross_out(axes: Axes) -> None:
         va="bottom",
         transform=axes.transAxes,
         bbox={"facecolor": sheets.FAILED_COLOR, "edgecolor": "none", "pad": 1.5},
+    )
+
+
+def _write_row_name(axes: Axes, name: str) -> None:
+    axes.set_ylabel(
+        name, rotation=0, ha="right", va="center", fontsize=sheets.FONT_SIZE, parse_math=False
     )
 
 

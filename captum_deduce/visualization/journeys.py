@@ -25,7 +25,7 @@ _ORIGINAL_COLOR = "#E69F00"
 _CURVE_POINTS = 500
 _GAP = 0.12
 """Inches between the panels of curves."""
-LABELS = 0.95
+LABELS = 1.1
 """Inches left of them, for their labels."""
 _NAME = 1.1
 """Inches that a class's name may take in headings and legends."""
@@ -228,6 +228,8 @@ def draw_curves(axes: list[Axes], trace: Trace, journey: Journey) -> None:
         last.set_ylabel("log-density\n(nats)", fontsize=sheets.FONT_SIZE)
         if np.ptp(trace.log_density) > _WIDE:
             last.set_yscale("symlog", linthresh=_LINEAR)
+        else:
+            last.ticklabel_format(axis="y", style="plain", useOffset=False)
     for panel in axes:
         if journey.returned is not None:
             panel.axvline(

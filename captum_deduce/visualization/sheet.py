@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 DPI = 100
 FONT_SIZE = 9.0
-LINE = FONT_SIZE * 1.35 / 72
+LINE = 0.17
 """Height of a line of text, in inches."""
 
 CHANGE_COLORS = "RdBu_r"
@@ -61,7 +61,8 @@ def own_style() -> Iterator[None]:
     Yields:
         None: While the style is in force.
     """
-    fonts = rcParams.find_all(r"^font\.(family|serif|sans-serif|cursive|fantasy|monospace)$")
+    families = r"^font\.(family|serif|sans-serif|cursive|fantasy|monospace)$"
+    fonts = {str(name): value for name, value in rcParams.find_all(families).items()}
     with style.context(["default", fonts]):
         yield
 
@@ -145,8 +146,7 @@ def make_sheet(
         rows (int): Number of rows.
         columns (int): Number of columns.
         image_shape (Sequence[int]): Height and width of an image.
-        image_size (float): Inches that the longer side should take; changed so that each pixel
-            takes a whole number of screen pixels, where the image is not larger than the screen's.
+        image_size (float): Inches that the longer side should take, see :func:`drawn_size`.
         title_lines (int, optional): Lines of text above each image. Default: 0
         least_width (float, optional): Inches that a column takes at least. Default: 0.0
         margins (Margins, optional): Around the images. Default: ``Margins()``
@@ -155,24 +155,41 @@ def make_sheet(
         Sheet: The figure with its axes.
     """
     edge = Margins() if margins is None else margins
-    height, width = (side * _pixel_size(image_shape, image_size) for side in image_shape)
+    height, width = drawn_size(image_shape, image_size)
     gap = 0.12
     column_width = max(width, least_width)
     row_height = height + title_lines * LINE + (0.08 if title_lines else 0)
-    figure_width = edge.left + columns * (column_width + gap) - gap + edge.right
-    figure_height = edge.top + rows * (row_height + gap) - gap + edge.bottom
+    figure_width = _snap(edge.left + columns * (column_width + gap) - gap + edge.right)
+    figure_height = _snap(edge.top + rows * (row_height + gap) - gap + edge.bottom)
     figure = Picture(figsize=(figure_width, figure_height), dpi=DPI, facecolor="white")
     axes = np.empty((rows, columns), dtype=object)
     for row in range(rows):
         for column in range(columns):
             axes[row, column] = add_axes(
                 figure,
-                edge.left + column * (column_width + gap) + (column_width - width) / 2,
-                figure_height - edge.top - row * (row_height + gap) - row_height,
+                _snap(edge.left + column * (column_width + gap) + (column_width - width) / 2),
+                _snap(figure_height - edge.top - row * (row_height + gap) - row_height),
                 width,
                 height,
             )
     return Sheet(figure, axes, column_width)
+
+
+def drawn_size(image_shape: Sequence[int], image_size: float) -> tuple[float, float]:
+    """Find how large an image is drawn.
+
+    Args:
+        image_shape (Sequence[int]): Height and width in pixels.
+        image_size (float): Inches that the longer side should take.
+
+    Returns:
+        tuple[float, float]: Height and width in inches: a whole number of screen pixels for each of
+        the image's, unless it would become much larger than asked for.
+    """
+    longer, wanted = max(image_shape), image_size * DPI
+    zoom = 1.5 * wanted / longer if longer > 1.5 * wanted else max(1, round(wanted / longer))
+    height, width = (side * zoom / DPI for side in image_shape)
+    return height, width
 
 
 def draw_colors(axes: Axes, colors: NDArray[np.float64]) -> AxesImage:
@@ -318,12 +335,9 @@ def text_width(text: str) -> float:
     return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]) / 72
 
 
-def _pixel_size(image_shape: Sequence[int], image_size: float) -> float:
-    """Inches of one of an image's pixels."""
-    longer, wanted = max(image_shape), image_size * DPI
-    if longer > 1.5 * wanted:
-        return 1.5 * image_size / longer
-    return max(1, round(wanted / longer)) / DPI
+def _snap(inches: float) -> float:
+    """Move to the next edge between screen pixels."""
+    return round(inches * DPI) / DPI
 
 
 def _bare(axes: Axes) -> None:

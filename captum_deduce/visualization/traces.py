@@ -120,16 +120,15 @@ def trace_at(
         for batch in torch.split(images, _BATCH):
             scores, rows = model(batch.to(device, copy=True))
             probabilities.append(scores.double().softmax(1)[:, [target, seen]].cpu())
-            if rows is not None:
-                features.append(rows.cpu())
-            if rows is not None and density is not None:
+            features.append(rows.cpu())
+            if density is not None:
                 log_densities.append(density.log_prob(rows, target).double().cpu())
     confidence, original_confidence = torch.cat(probabilities).T.numpy()
     return Trace(
         steps=steps,
         confidence=confidence,
         original_confidence=original_confidence,
-        features=torch.cat(features) if features else None,
+        features=None if layer is None else torch.cat(features),
         log_density=torch.cat(log_densities).numpy() if log_densities else None,
     )
 

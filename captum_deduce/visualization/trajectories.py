@@ -68,6 +68,9 @@ def plot_trajectory(
 
     panels = 0 if trace is None else trace.num_curves
     columns = len(journey.steps)
+    titles = [f"step {step}" for step in journey.steps]
+    counts = [f"{count:,} changed" for count in journey.changed]
+    widest = max(map(sheets.text_width, titles + counts))
     left, right, height = LABELS, 1.05, 1.2
     sheet = sheets.make_sheet(
         2,
@@ -75,7 +78,7 @@ def plot_trajectory(
         journey.colors.shape[1:3],
         image_size=image_size,
         title_lines=1,
-        least_width=4.5 / columns - 0.12,
+        least_width=max(widest, 4.5 / columns - 0.12),
         margins=sheets.Margins(
             left=left,
             right=right,
@@ -84,12 +87,12 @@ def plot_trajectory(
         ),
     )
     limit = sheets.change_limit(journey.changes)
-    for column, step in enumerate(journey.steps):
+    for column in range(columns):
         above, below = sheet.axes[:, column]
         sheets.draw_colors(above, journey.colors[column])
-        sheets.write(above, f"step {step}")
+        sheets.write(above, titles[column])
         image = sheets.draw_change(below, journey.changes[column], limit)
-        sheets.write(below, f"{journey.changed[column]:,} changed")
+        sheets.write(below, counts[column])
     sheets.write_heading(sheet, f"{journey.title}, {journey.outcome}")
     sheets.draw_change_scale(sheet, image, right=0.95)
     if trace is not None:

@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import same_color
+
+from captum_deduce.visualization import plot_counterfactuals, plot_grid
+from captum_deduce.visualization.sheet import FAILED_COLOR
+from tests.visualization import stored
+from tests.visualization.samples import (
+    ONE,
+    SEVEN,
+    assert_readable,
+    changed,
+    grey_result,
+    make_result,
+    raster,
+    texts,
+)
+
+NORMALISED = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.5)}
+
+
+def _rows(figure, rows, columns):
+    """The axes of a sheet's images, row by row."""
+    return np.array(figure.axes[: rows * columns]).reshape(rows, columns)
+
+
+def _array(axes):
+    return np.asarray(axes.images[0].get_array())
+
+
+def _words(figure):
+    return [text.get_text() for text in texts(figure)]
+
+
+def _is_framed(axes):
+    return all(same_color(s.get_edgecolor(), FAILED_COLOR) for s in axes.spines.values())
+
+
+# --- plot_counterfactuals ---
+
+
+def test_each_row_shows_original_counterfactual_and_change():
+    result = grey_result()
+    figure = plot_counterfactuals(result)
+    for pair, (left, middle, right) in enumerate(_rows(figure, 4, 3)):
+        for channel in range(3):
+            np.testing.assert_array_equal(_array(left)[..., channel], result.inputs[pair, 0])
+            np.testing.assert_array_equal(
+                _array(middle)[..., channel], result.counterfactuals[pair, 0]
+            )
+        difference = (result.counterfactuals - result.inputs)[pair, 0]
+        np.testing.assert_allclose(_array(right), difference, atol=1e-7)
+
+
+def test_a_known_change_has_its_colour_at_its_place():
+    rows = _rows(plot_counterfactuals(grey_result()), 4, 3)
+    drawn = rows[0, 2].images[0]
+    shown = drawn.to_rgba(drawn.get_array())
+    darker, brighter, same = shown[1, 1], shown[5, 4], shown[0, 0]
+    assert darker[2] > darker[0]  # blue: the pixel went out
+    assert brighter[0] > brighter[2]  # red: it was lit
+    assert same[:3].min() > 0.95
+    assert drawn.origin == "upper"
+
+
+def test_all_rows_share_one_symmetric_scale_with_a_legend():
+    result = grey_result()
+    figure = plot_counterfactuals(result)
+    rows = _rows(figure, 4, 3)
+    largest = float((result.counterfactuals - result.inputs).abs().max())
+    for axes in rows[:, 2]:
+        assert axes.images[0].get_clim() == pytest.approx((-largest, largest))
+    (bar,) = figure.axes[12:]
+    assert bar.get_ylim() == pytest.approx((-largest, largest))
+    assert bar.get_ylabel() == "change of the pixel's value"
+
+
+def test_titles_say_classes_probabilities_and_what_changed():
+    result = grey_result()
+    figure = plot_counterfactuals(
+        result,
+        class_names=stored.NAMES,
+        labels=torch.tensor([7, 1, 2, 1]),
+        original_confidence=torch.tensor([0.99, 0.5, 0.75, 1.0]),
+    )
+    titles = [[axes.get_title() for axes in row] for row in _rows(figure, 4, 3)]
+    assert titles == [
+        ["label: seven\nseen as seven (99.0%)", "seen as 1 (62.5%)", "3 entries changed"],
+        ["label: 1\nseen as 1 (50.0%)", "seen as seven (51.2%)", "2 entries changed"],
+        ["label: 2\nseen as seven (75.0%)", "failed: 4 at 12.5%", "1 entry changed"],
+        ["label: 1\nseen as 1 (100.0%)", "seen as 1 (100.0%)", "0 entries changed"],
+    ]
+    assert {"original", "counterfactual", "change"} <= set(_words(figure))
+
+
+def test_a_failed_pair_is_marked_and_no_other():
+    rows = _rows(plot_counterfactuals(grey_result()), 4, 3)
+    assert [_is_framed(axes) for axes in rows[:, 1]] == [False, False, True, False]
+    assert [same_color(a.title.get_color(), FAILED_COLOR) for a in rows[:, 1]] == [
+        *(False, False, True, False)
+    ]
+
+
+def test_the_first_rows_are_drawn_and_a_note_says_so():
+    result = grey_result()[[0, 1, 2, 3, 0, 1]]
+    figure = plot_counterfactuals(result, max_rows=2)
+    assert len(figure.axes) == 2 * 3 + 1
+    assert "the first 2 of 6 pairs" in _words(figure)
+    assert not any("of 6 pairs" in words for words in _words(plot_counterfactuals(result)))
+
+
+def test_the_scale_is_of_the_rows_that_are_drawn():
+    inputs = torch.stack([ONE, ONE])
+    ones = make_result(inputs, torch.stack([changed(ONE, (0, 0, 0.25)), changed(ONE, (0, 0, 1.0))]))
+    figure = plot_counterfactuals(ones, max_rows=1)
+    assert figure.axes[2].images[0].get_clim() == (-0.25, 0.25)
+
+
+def _normalised_rgb():
+    pixels = torch.rand(2, 3, 5, 7, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.2
+    after = pixels.clone()
+    after[0, :, 1, 2] += torch.tensor([0.2, -0.2, 0.0])  # cancels in a sum over channels
+    after[0, :, 3, 3] += torch.tensor([0.1, -0.15, 0.05])
+    mean, std = (torch.tensor(NORMALISED[name]).view(3, 1, 1) for name in ("mean", "std"))
+    return pixels, after, make_result((pixels - mean) / std, (after - mean) / std)
+
+
+def test_normalised_colour_images_are_shown_in_their_colours():
+    pixels, after, result = _normalised_rgb()
+    rows = _rows(plot_counterfactuals(result, **NORMALISED), 2, 3)
+    for pair, (left, middle, right) in enumerate(rows):
+        np.testing.assert_allclose(_array(left), pixels[pair].permute(1, 2, 0), atol=1e-6)
+        np.testing.assert_allclose(_array(middle), after[pair].permute(1, 2, 0), atol=1e-6)
+        assert _array(right).shape == (5, 7)
+    change = _array(rows[0, 2])
+    assert change[1, 2] == pytest.approx(0.2, abs=1e-6)
+    assert change[3, 3] == pytest.approx(-0.15, abs=1e-6)
+    change[1, 2] = change[3, 3] = 0
+    np.testing.assert_allclose(change, 0, atol=1e-6)
+
+
+def test_without_mean_and_std_normalised_images_are_refused():
+    _, _, result = _normalised_rgb()
+    with pytest.raises(ValueError, match=r"result\.inputs .*mean and std"):
+        plot_counterfactuals(result)
+
+
+def test_every_dtype_and_gradient_state_is_drawn():
+    result = grey_result()
+    double = replace(
+        result,
+        inputs=result.inputs.double().requires_grad_(),
+        counterfactuals=result.counterfactuals.double().requires_grad_(),
+    )
+    np.testing.assert_allclose(
+        raster(plot_counterfactuals(double)), raster(plot_counterfactuals(result)), atol=1e-9
+    )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_results_on_a_gpu_are_drawn():
+    result = grey_result()
+    tensors = {name: value.cuda() for name, value in vars(result).items() if value is not None}
+    there = type(result)(**tensors)
+    expected = raster(plot_counterfactuals(result))
+    np.testing.assert_array_equal(raster(plot_counterfactuals(there)), expected)
+    np.testing.assert_array_equal(raster(plot_grid({"x": there})), raster(plot_grid({"x": result})))
+
+
+def test_a_result_without_any_change_is_drawn():
+    inputs = torch.stack([ONE, SEVEN])
+    figure = plot_counterfactuals(make_result(inputs, inputs.clone()))
+    assert figure.axes[2].images[0].get_clim() == (-1, 1)
+    assert np.isfinite(raster(figure)).all()
+
+
+def test_long_names_stay_apart():
+    names = ["a very long $class$ name that nobody can read"] * 8
+    figure = plot_counterfactuals(
+        grey_result(),
+        class_names=names,
+        labels=[0, 1, 2, 3],
+        original_confidence=[1.0] * 4,
+        max_rows=3,
+    )
+    assert_readable(figure)
+
+
+@pytest.mark.parametrize("size", [0.3, 0.8, 1.5, 3.0])
+def test_every_size_can_be_read(size):
+    figure = plot_counterfactuals(grey_result(), image_size=size, labels=[1, 2, 3, 4])
+    assert_readable(figure)
+
+
+def test_nothing_is_left_in_pyplot():
+    before = plt.get_fignums()
+    plot_counterfactuals(grey_result())
+    plot_grid({"one": grey_result()})
+    assert plt.get_fignums() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"class_names": ["a", "b"]}, ValueError, "class_names .*at least 8"),
+        ({"labels": [1, 2]}, ValueError, r"labels .*per pair \(4\).*\(2,\)"),
+        ({"labels": [0.5, 1, 2, 3]}, ValueError, "labels .*class indices"),
+        ({"labels": [-1, 1, 2, 3]}, ValueError, "labels .*class indices"),
+        ({"labels": "1234"}, TypeError, "labels .*one number per pair"),
+        ({"labels": [1, 2, 3, 9], "class_names": ["x"] * 8}, ValueError, "class_names .*least 10"),
+        ({"original_confidence": torch.ones(3)}, ValueError, "original_confidence .*per pair"),
+        ({"max_rows": 0}, ValueError, "max_rows"),
+        ({"max_rows": 2.5}, TypeError, "max_rows"),
+        ({"image_size": 0}, ValueError, "image_size"),
+        ({"mean": (0.1, 0.2)}, ValueError, "mean .*per channel"),
+        ({"std": 0}, ValueError, "std"),
+        ({"std": 2.0}, ValueError, r"result\.inputs .*from 0 to 1"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(arguments, error, words):
+    with pytest.raises(error, match=words):
+        plot_counterfactuals(grey_result(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [((2, 64), r"grey.*RGB.*\(1, 64\)"), ((2, 2, 8, 8), r"1 \(grey\) or 3 \(RGB\)")],
+)
+def test_what_is_no_image_is_refused(shape, words):
+    vectors = make_result(torch.zeros(shape), torch.ones(shape))
+    with pytest.raises(ValueError, match=rf"result\.inputs .*{words}"):
+        plot_counterfactuals(vectors)
+    with pytest.raises(ValueError, match=rf"result\.inputs .*{words}"):
+        plot_grid({"x": vectors})
+
+
+def test_no_pairs_and_no_results_are_refused():
+    with pytest.raises(ValueError, match="no pairs"):
+        plot_counterfactuals(grey_result()[:0])
+    with pytest.raises(TypeError, match="result must be Counterfactuals, got dict"):
+        plot_counterfactuals({})
+    with pytest.raises(ValueError, match="no pairs"):
+        plot_grid({"x": grey_result()[:0]})
+    with pytest.raises(ValueError, match="at least one"):
+        plot_grid({})
+    with pytest.raises(TypeError, match=r"mapping .*list"):
+        plot_grid([grey_result()])
+    with pytest.raises(TypeError, match="'x': list"):
+        plot_grid({"x": [grey_result()]})
+
+
+# --- plot_grid ---
+
+
+def _two():
+    first = grey_result()
+    second = replace(first, counterfactuals=first.inputs.flip(-1), success=~first.success)
+    return {"DeDUCE": first, "mirror": second}
+
+
+def test_the_grid_has_the_originals_then_a_row_per_explainer():
+    results = _two()
+    rows = _rows(plot_grid(results), 3, 4)
+    expected = [results["DeDUCE"].inputs, *(result.counterfactuals for result in results.values())]
+    for axes_row, images in zip(rows, expected, strict=True):
+        for axes, image in zip(axes_row, images, strict=True):
+            np.testing.assert_array_equal(_array(axes)[..., 0], image[0])
+    assert [axes.get_ylabel() for axes in rows[:, 0]] == ["original", "DeDUCE", "mirror"]
+    assert [axes.get_title() for axes in rows[0]] == ["7 → 1", "1 → 7", "7 → 4", "1 → 1"]
+
+
+def test_failed_pairs_of_the_grid_are_crossed_out():
+    results = _two()
+    rows = _rows(plot_grid(results), 3, 4)
+    for axes_row, success in zip(
+        rows, [torch.ones(4), *(result.success for result in results.values())], strict=True
+    ):
+        for axes, found in zip(axes_row, success, strict=True):
+            assert _is_framed(axes) == (not found)
+            assert len(axes.lines) == (0 if found else 2)
+            assert [text.get_text() for text in axes.texts] == ([] if found else ["failed"])
+
+
+def test_the_crosses_do_not_move_the_images():
+    rows = _rows(plot_grid(_two()), 3, 4)
+    limits = {(axes.get_xlim(), axes.get_ylim()) for axes in rows.flat}
+    assert limits == {((-0.5, 7.5), (7.5, -0.5))}
+
+
+def test_labels_come_first_and_models_that_disagree_are_not_quoted():
+    results = _two()
+    labelled = plot_grid(results, labels=torch.tensor([0, 1, 2, 3]))
+    assert [a.get_title() for a in labelled.axes[:4]] == ["0 → 1", "1 → 7", "2 → 4", "3 → 1"]
+    results["mirror"] = replace(results["mirror"], prediction=torch.tensor([7, 1, 3, 1]))
+    titles = [axes.get_title() for axes in plot_grid(results).axes[:4]]
+    assert titles == ["7 → 1", "1 → 7", "→ 4", "1 → 1"]
+
+
+def test_the_first_columns_are_drawn_and_a_note_says_so():
+    figure = plot_grid(_two(), max_columns=3)
+    assert len(figure.axes) == 9
+    assert "the first 3 of 4 pairs" in _words(figure)
+
+
+def test_twelve_columns_with_long_names_stay_apart():
+    twelve = grey_result()[[0, 1, 2, 3] * 3]
+    names = ["automobile", "a cat in a hat", *["emperor penguin"] * 6]
+    results = {"DeDUCE": twelve, "an explainer with a very long name": twelve}
+    figure = plot_grid(results, class_names=names)
+    assert_readable(figure)
+    width = figure.get_size_inches()[0]
+    assert width < 16
+    assert_readable(plot_grid(results, image_size=0.6))
+    assert_readable(plot_grid({"x": twelve[:1]}))
+
+
+def test_results_of_other_pairs_are_refused():
+    first = grey_result()
+    with pytest.raises(ValueError, match=r"inputs of 'b' .*differ from those of 'a'"):
+        plot_grid({"a": first, "b": first[[1, 0, 2, 3]]})
+    with pytest.raises(ValueError, match=r"inputs of 'b' \(shape \(3, 1, 8, 8\)\)"):
+        plot_grid({"a": first, "b": first[:3]})
+    with pytest.raises(ValueError, match=r"target of 'b'"):
+        plot_grid({"a": first, "b": replace(first, target=first.target + 1)})
+    with pytest.raises(ValueError, match="max_columns"):
+        plot_grid({"a": first}, max_columns=0)
+    with pytest.raises(ValueError, match="labels"):
+        plot_grid({"a": first}, labels=[1])
+
+
+# --- against the stored pictures ---
+
+
+@pytest.mark.parametrize("name", ["plot_counterfactuals", "plot_grid"])
+def test_the_picture_is_the_stored_one(name):
+    figure = stored.FIGURES[name]()
+    assert_readable(figure)
+    assert stored.distance(figure, name) < stored.TOLERANCE
+
+
+def test_the_comparison_with_stored_pictures_notices_what_matters():
+    result = grey_result()
+    arguments = {"class_names": stored.NAMES, "labels": [7, 1, 7, 1]}
+    unmarked = replace(result, success=torch.ones(4, dtype=torch.bool))
+    swapped = replace(result, inputs=result.counterfactuals, counterfactuals=result.inputs)
+    for other in (unmarked, swapped, result[[1, 0, 2, 3]]):
+        figure = plot_counterfactuals(other, **arguments)
+        assert stored.distance(figure, "plot_counterfactuals") > stored.TOLERANCE
