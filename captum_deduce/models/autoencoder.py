@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from captum_deduce import checks
-from captum_deduce._version import __version__
+from captum_deduce.models.stored import StoredModel
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-_FORMAT = "captum-deduce autoencoder"
-_FORMAT_VERSION = "1"
 _SMALLEST_SIDE = 8
-_ARGUMENTS = ("in_channels", "height", "width", "hidden_channels", "code_channels")
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(StoredModel):
     r"""Images to a code of half their sides and few channels, and back.
 
     The encoder is two 3x3 convolutions with ReLU, a max pooling by 2 and a 3x3 convolution; the
@@ -50,6 +37,7 @@ class Autoencoder(nn.Module):
 
     Examples::
 
+        >>> import torch
         >>> autoencoder = Autoencoder(in_channels=3, image_size=(9, 12))
         >>> images = torch.rand(2, 3, 9, 12)
         >>> autoencoder.encoder(images).shape, autoencoder(images).shape
@@ -65,18 +53,22 @@ class Autoencoder(nn.Module):
         code_channels: int | None = None,
     ) -> None:
         super().__init__()
+        height, width = _sides(image_size)
         code = in_channels if code_channels is None else code_channels
         for name, value, minimum in (
             ("in_channels", in_channels, 1),
             ("hidden_channels", hidden_channels, 1),
             ("code_channels", code, 1),
-            *(("image_size", side, _SMALLEST_SIDE) for side in _sides(image_size)),
+            ("image_size", height, _SMALLEST_SIDE),
+            ("image_size", width, _SMALLEST_SIDE),
         ):
             checks.number(name, value, minimum=minimum, integer=True)
-        height, width = _sides(image_size)
-        self.settings = dict(
-            zip(_ARGUMENTS, (in_channels, height, width, hidden_channels, code), strict=True)
-        )
+        self.settings = {
+            "in_channels": in_channels,
+            "image_size": (height, width),
+            "hidden_channels": hidden_channels,
+            "code_channels": code,
+        }
         self.encoder = nn.Sequential(
             nn.Conv2d(in_channels, hidden_channels, 3, padding=1),
             nn.ReLU(),
@@ -105,60 +97,6 @@ class Autoencoder(nn.Module):
         """
         reconstruction: Tensor = self.decoder(self.encoder(images))
         return reconstruction
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write weights and sizes to one safetensors file.
-
-        Args:
-            path (path): The file, by convention ``*.safetensors``.
-        """
-        # Clones, as safetensors refuses tensors that share memory.
-        tensors = {name: value.cpu().clone() for name, value in self.state_dict().items()}
-        metadata = {"format": _FORMAT, "format_version": _FORMAT_VERSION}
-        metadata |= {"captum_deduce": __version__}
-        metadata |= {name: str(value) for name, value in self.settings.items()}
-        save_file(tensors, Path(path), metadata)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Self:
-        """Read a file that :meth:`save` wrote; torch's global generator is left alone.
-
-        Args:
-            path (path): The file.
-            device (torch.device or str, optional): Where the autoencoder goes. Default: "cpu"
-
-        Returns:
-            Autoencoder: As it was saved, in eval mode.
-
-        Raises:
-            FileNotFoundError: No such file.
-            ValueError: Truncated, or not an autoencoder that this version reads.
-        """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no autoencoder at {path}")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, ValueError) as error:
-            raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
-        if metadata.get("format") != _FORMAT or metadata.get("format_version") != _FORMAT_VERSION:
-            raise ValueError(
-                f"{path} is not an autoencoder that captum-deduce {__version__} reads (its "
-                f"metadata: {metadata})"
-            )
-        try:
-            channels, height, width, hidden, code = (int(metadata[name]) for name in _ARGUMENTS)
-            with torch.random.fork_rng(devices=[]):
-                autoencoder = cls(
-                    channels, (height, width), hidden_channels=hidden, code_channels=code
-                )
-            # Assigned, as copying would round float64 weights to the float32 of the new model.
-            autoencoder.load_state_dict(tensors, assign=True)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{path} holds no complete autoencoder: {error}") from error
-        return autoencoder.eval().to(device)
 
 
 def _sides(image_size: int | tuple[int, int]) -> tuple[int, int]:

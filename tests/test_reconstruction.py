@@ -1,0 +1,122 @@
+"""Training of an autoencoder: against Adam written out, and against principal components."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_deduce.models import Autoencoder
+from captum_deduce.reconstruction import train_autoencoder
+from tests import reference
+
+
+class Linear(nn.Module):
+    """x -> x W' + b on flattened images."""
+
+    def __init__(self, weight: np.ndarray, bias: np.ndarray) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.from_numpy(weight.copy()))
+        self.bias = nn.Parameter(torch.from_numpy(bias.copy()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images.flatten(1) @ self.weight.T + self.bias).view_as(images)
+
+
+def test_every_step_is_adams_on_the_mean_squared_error():
+    """One batch an epoch, so that the order of the images plays no part."""
+    generator = np.random.default_rng(0)
+    images = generator.random((6, 1, 2, 2))
+    weight, bias = generator.normal(size=(4, 4)), generator.normal(size=4)
+    model = Linear(weight, bias)
+    errors = train_autoencoder(
+        model, torch.from_numpy(images), epochs=5, batch_size=6, learning_rate=0.03
+    )
+    expected = reference.adam_on_linear_reconstruction(
+        images.reshape(6, 4), weight, bias, steps=5, rate=0.03
+    )
+    np.testing.assert_allclose(errors, expected.errors, rtol=1e-9)
+    np.testing.assert_allclose(model.weight.detach().numpy(), expected.weight, rtol=1e-6)
+    np.testing.assert_allclose(model.bias.detach().numpy(), expected.bias, rtol=1e-6)
+
+
+def test_it_learns_to_reconstruct_digits(digits):
+    """Better than the 4 leading principal components, on images that it has not seen."""
+    train, test = digits.train_images.float(), digits.images.float()
+    torch.manual_seed(0)
+    autoencoder = Autoencoder(image_size=8)
+    errors = train_autoencoder(autoencoder, train, epochs=25, batch_size=50, learning_rate=4e-3)
+    assert len(errors) == 25
+    assert errors[-1] < errors[0] / 5
+    rows, held_out = train.flatten(1), test.flatten(1)
+    directions = torch.linalg.svd(rows - rows.mean(0), full_matrices=False).Vh[:4]
+    rest = held_out - rows.mean(0)
+    rest = rest - rest @ directions.T @ directions
+    with torch.no_grad():
+        found = (autoencoder(test) - test).square().mean()
+    assert found < rest.square().mean()
+
+
+def test_the_seed_decides_and_the_global_generator_is_left_alone():
+    images = torch.rand(30, 1, 8, 8)
+    histories = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(3)
+        model = Autoencoder(image_size=8, hidden_channels=2)
+        state = torch.random.get_rng_state()
+        histories.append(train_autoencoder(model, images, epochs=2, batch_size=8, seed=seed))
+        assert torch.equal(torch.random.get_rng_state(), state)
+    assert histories[0] == histories[1] != histories[2]
+
+
+def test_all_images_are_seen_in_each_epoch():
+    seen: list[float] = []
+    model = Autoencoder(image_size=8, hidden_channels=2)
+    model.register_forward_pre_hook(lambda _, args: seen.extend(args[0][:, 0, 0, 0].tolist()))
+    images = torch.arange(10.0).view(-1, 1, 1, 1).expand(-1, 1, 8, 8) / 10
+    train_autoencoder(model, images, epochs=2, batch_size=4)
+    expected = (torch.arange(10.0) / 10).tolist()
+    assert sorted(seen[:10]) == expected
+    assert sorted(seen[10:]) == expected
+    assert seen[:10] != seen[10:]
+
+
+def test_modes_are_restored_and_gradients_cleared():
+    model = nn.Sequential(nn.Dropout(0.1), Autoencoder(image_size=8, hidden_channels=2)).eval()
+    model[0].train()
+    train_autoencoder(model, torch.rand(4, 1, 8, 8), epochs=1)
+    assert [module.training for module in model] == [True, False]
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_progress_is_shown_when_asked_for(capsys):
+    model, images = Autoencoder(image_size=8, hidden_channels=2), torch.rand(4, 1, 8, 8)
+    train_autoencoder(model, images, epochs=1)
+    assert capsys.readouterr().err == ""
+    train_autoencoder(model, images, epochs=3, batch_size=2, show_progress=True)
+    assert "6/6" in capsys.readouterr().err
+
+
+def test_an_error_that_is_no_number_ends_the_training():
+    model = Linear(np.full((64, 64), 1e300), np.zeros(64))
+    with pytest.raises(RuntimeError, match=r"loss became inf; .*learning_rate"):
+        train_autoencoder(model, torch.rand(4, 1, 8, 8).double())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"epochs": 0}, ValueError, "epochs"),
+        ({"batch_size": 0}, ValueError, "batch_size"),
+        ({"learning_rate": 0.0}, ValueError, "learning_rate"),
+        ({"model": nn.Identity()}, ValueError, "parameters that require a gradient"),
+        ({"model": nn.Conv2d(1, 2, 1)}, ValueError, r"\(4, 1, 8, 8\), got \(4, 2, 8, 8\)"),
+        ({"images": torch.zeros(4, 1, 8, 8).long()}, TypeError, "float32 or float64"),
+    ],
+    ids=str,
+)
+def test_what_is_refused(arguments, error, message):
+    given = {"model": Autoencoder(image_size=8), "images": torch.rand(4, 1, 8, 8)} | arguments
+    with pytest.raises(error, match=message):
+        train_autoencoder(given.pop("model"), given.pop("images"), **given)
