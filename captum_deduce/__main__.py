@@ -1,0 +1,8 @@
+"""``python -m captum_deduce`` is ``captum-deduce``."""
+
+import sys
+
+from captum_deduce.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

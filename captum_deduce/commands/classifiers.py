@@ -1,0 +1,146 @@
+"""Classifiers with the density of their features: planned, trained and described."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from captum_deduce import datasets, training
+from captum_deduce.checkpoint import Checkpoint, Settings
+from captum_deduce.commands.recipes import Recipe
+from captum_deduce.density import ClassGaussianMixture
+
+
+def plan(
+    dataset: str,
+    train: datasets.ImageData,
+    architecture: str,
+    recipe: Recipe,
+    seed: int,
+) -> Settings:
+    """Describe a classifier that fits the data.
+
+    Args:
+        dataset (str): Its name.
+        train (ImageData): The training images.
+        architecture (str): One of :data:`captum_deduce.models.ARCHITECTURES`.
+        recipe (Recipe): Its width and epochs.
+        seed (int): Of weights and training.
+
+    Returns:
+        Settings: Of the classifier to train.
+    """
+    channels, height, columns = train.images.shape[1:]
+    return Settings(
+        architecture=architecture,
+        arguments={
+            "in_channels": channels,
+            "num_classes": len(train.class_names),
+            "width": recipe.width,
+            "image_size": [height, columns],
+        },
+        class_names=train.class_names,
+        dataset=dataset,
+        epochs=recipe.epochs,
+        seed=seed,
+    )
+
+
+def fit(
+    settings: Settings,
+    splits: datasets.Splits,
+    batch_size: int,
+    device: torch.device,
+    show_progress: bool,
+) -> Checkpoint:
+    """Train the classifier, fit the density, measure the accuracy, and say how it went.
+
+    Args:
+        settings (Settings): Of the classifier.
+        splits (Splits): Its data.
+        batch_size (int): Of the training.
+        device (torch.device): Where to train.
+        show_progress (bool): Draw progress bars.
+
+    Returns:
+        Checkpoint: With the measured accuracy in its settings.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = settings.build()
+    started = time.perf_counter()
+    training.train_classifier(
+        model,
+        splits.train,
+        epochs=settings.epochs,
+        batch_size=batch_size,
+        seed=settings.seed,
+        device=device,
+        show_progress=show_progress,
+    )
+    trained = time.perf_counter()
+    density = ClassGaussianMixture.fit_loader(
+        model, settings.layer, splits.train.batches(), show_progress=show_progress
+    )
+    fitted = time.perf_counter()
+    measured = replace(settings, accuracy=training.accuracy(model, splits.test))
+    print(
+        f"Trained in {trained - started:.1f} s on {len(splits.train):,} images, density fitted in "
+        f"{fitted - trained:.1f} s"
+    )
+    print(summary(measured, len(splits.test)))
+    return Checkpoint(model.eval(), density, measured)
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Let torch use so many CPU threads, and afterwards as many as before.
+
+    Args:
+        count (int or None): How many; None changes nothing.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def summary(settings: Settings, num_test_images: int) -> str:
+    """Describe a trained classifier in a line.
+
+    Args:
+        settings (Settings): With the accuracy.
+        num_test_images (int): On how many images it was measured.
+
+    Returns:
+        str: The line.
+    """
+    return (
+        f"Classifier: {settings.architecture} of width {settings.arguments['width']}, "
+        f"{settings.epochs} epoch{'' if settings.epochs == 1 else 's'} on {settings.dataset}: "
+        f"{settings.accuracy:.2%} of {num_test_images:,} test images right"
+    )
+
+
+def explain_hint(path: Path) -> str:
+    """Say how a checkpoint is used.
+
+    Args:
+        path (Path): The checkpoint.
+
+    Returns:
+        str: Two lines.
+    """
+    return (
+        "Explain images of your own with it:\n"
+        f"  captum-deduce explain --checkpoint {shlex.quote(str(path))} --images IMAGE.png "
+        "--target CLASS"
+    )

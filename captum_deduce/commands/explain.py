@@ -1,0 +1,199 @@
+"""``captum-deduce explain``: counterfactuals of a user's own images."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from captum_deduce.checkpoint import Settings, load_checkpoint
+from captum_deduce.commands import tables
+from captum_deduce.commands.explained import Explained, explain, make_explainer
+from captum_deduce.commands.given import file_stem, make_folder, read_device, read_targets
+from captum_deduce.commands.image_files import read_images, read_mask, to_8_bits, write_png
+from captum_deduce.models import ARCHITECTURES
+from captum_deduce.training import predict
+
+_RESULT_FILE = "counterfactuals.safetensors"
+
+
+def run(
+    checkpoint: Path,
+    images: Sequence[Path],
+    target: Sequence[str] | None = None,
+    *,
+    output: Path = Path("captum-deduce-explain"),
+    mask: Path | None = None,
+    resize: bool = False,
+    invert: bool = False,
+    device: str | None = None,
+    show_progress: bool = False,
+    **settings: Any,
+) -> None:
+    """Explain image files with the classifier and density of a checkpoint.
+
+    Prints a table, which says whether each image still has its class when it is rounded to 8 bits.
+    Writes for each image the counterfactual in its own size, rounded to 8 bits, and a picture of
+    original, counterfactual and change; and ``counterfactuals.safetensors``.
+
+    Args:
+        checkpoint (Path): The checkpoint.
+        images (Sequence[Path]): N image files.
+        target (Sequence[str], optional): Names or numbers of classes, one or N. Default: None (each
+            image's runner-up class)
+        output (Path, optional): The folder to write to. Default: ``captum-deduce-explain`` in the
+            current folder
+        mask (Path, optional): An image that is white where pixels may change. Default: None
+        resize (bool, optional): Scale images and mask of another size. Default: False
+        invert (bool, optional): Exchange black and white on reading, and back on writing.
+            Default: False
+        device (str, optional): Where to compute. Default: CUDA where there is one, else the CPU
+        show_progress (bool, optional): Draw a progress bar. Default: False
+        **settings (Any): Arguments of :class:`captum_deduce.DeDUCE`.
+
+    Raises:
+        ValueError: A file would replace one of the images.
+    """
+    loaded = load_checkpoint(checkpoint, read_device(device))
+    shape = input_shape(loaded.settings)
+    names = loaded.settings.class_names
+    targets = read_targets(target, names, len(images))
+    weights = next(loaded.model.parameters())  # for their device and precision
+    inputs = read_images(images, shape, resize=resize, invert=invert).to(weights)
+    allowed = None if mask is None else read_mask(mask, shape, resize=resize).to(weights.device)
+    explainer = make_explainer(loaded, **settings)
+    make_folder(output)
+    explained = explain(
+        explainer, inputs, targets, names, mask=allowed, show_progress=show_progress
+    )
+    files = _counterfactual_files(explained, images, output)
+    levels = to_8_bits(explained.result.counterfactuals)
+    for path, image in zip(files, 255 - levels if invert else levels, strict=True):
+        write_png(path, image)
+    # Read back, so that what is reported is what the files hold.
+    written = read_images(files, shape, invert=invert).to(weights)
+    rounded = predict(loaded.model, written).softmax(1)
+
+    columns = [
+        ("image", [path.name for path in images]),
+        *tables.search_columns(explained),
+        *_rounded_columns(explained, rounded),
+    ]
+    print(f"{tables.table(columns)}\n\n{tables.totals(explained)}\n")
+    print("\n".join(remarks(explained, rounded, images)))
+    for row, path in enumerate(files):
+        explained.save_picture(_comparison_file(path), slice(row, row + 1))
+    explained.result.save(output / _RESULT_FILE)
+    written_names = [name for path in files for name in (path.name, _comparison_file(path).name)]
+    print(f"\nWritten to {output}:", *written_names, _RESULT_FILE, sep="\n  ")
+
+
+def input_shape(settings: Settings) -> tuple[int, int, int]:
+    """Find the shape of the images that a checkpoint's classifier takes.
+
+    Args:
+        settings (Settings): Of the checkpoint.
+
+    Returns:
+        tuple[int, int, int]: Channels, height and width.
+
+    Raises:
+        ValueError: Images that are neither grey nor RGB.
+    """
+    bound = inspect.signature(ARCHITECTURES[settings.architecture]).bind(**settings.arguments)
+    bound.apply_defaults()
+    channels, size = bound.arguments["in_channels"], bound.arguments["image_size"]
+    if channels not in (1, 3):
+        raise ValueError(
+            f"--checkpoint must hold a classifier of grey or RGB images (1 or 3 channels), got one "
+            f"of {channels} channels"
+        )
+    height, width = (size, size) if isinstance(size, int) else size
+    return channels, height, width
+
+
+def remarks(explained: Explained, rounded: Tensor, images: Sequence[Path]) -> list[str]:
+    """Say in words what a reader of the table must not miss.
+
+    Args:
+        explained (Explained): N pairs.
+        rounded (Tensor): The classifier's probabilities of all classes for the counterfactuals
+            rounded to 8 bits, N x C.
+        images (Sequence[Path]): N image files.
+
+    Returns:
+        list[str]: Sentences: which images were not found, which needed no change, and which lose
+        their class by rounding.
+    """
+    result = explained.result
+    kept = rounded.argmax(1) == result.target
+    lines = []
+    if not result.success.all():
+        lines.append(
+            f"Not found: {_files(images, ~result.success)}. Their files hold the best attempt, no "
+            "counterfactual; more --max-iterations or --max-changes may help."
+        )
+    unchanged = result.success & (result.iterations == 0)
+    if unchanged.any():
+        lines.append(
+            f"Unchanged, as the classifier already sees the target: {_files(images, unchanged)}."
+        )
+    lost = result.success & ~kept
+    found = int(result.success.sum())
+    if lost.any():
+        lines.append(
+            f"Rounded to 8 bits, {int(lost.sum())} of {found} lost their class: "
+            f"{_files(images, lost)}. A higher --confidence leaves more room."
+        )
+    elif found:
+        subject = (
+            "the counterfactual still has its" if found == 1 else f"all {found} still have their"
+        )
+        lines.append(f"Rounded to 8 bits, {subject} class.")
+    return lines
+
+
+def _rounded_columns(explained: Explained, rounded: Tensor) -> list[tables.Column]:
+    confidence, seen = rounded.max(1)
+    names, result = explained.class_names, explained.result
+    outcomes = zip((seen == result.target).tolist(), result.success.tolist(), strict=True)
+    return [
+        (
+            "8-bit file seen as",
+            [
+                f"{names[c]} ({p:.3f})"
+                for c, p in zip(seen.tolist(), confidence.tolist(), strict=True)
+            ],
+        ),
+        ("class kept", [("yes" if kept else "NO") if found else "-" for kept, found in outcomes]),
+    ]
+
+
+def _counterfactual_files(explained: Explained, images: Sequence[Path], folder: Path) -> list[Path]:
+    """Name the files to write, each in its own way, and none as one of the images."""
+    targets = explained.result.target.tolist()
+    stems = [
+        f"{path.stem}-to-{file_stem(explained.class_names[target])}"
+        for path, target in zip(images, targets, strict=True)
+    ]
+    # Where file systems ignore case, names that differ in nothing else are one.
+    if len({stem.casefold() for stem in stems}) < len(stems):
+        stems = [f"{number}-{stem}" for number, stem in enumerate(stems, 1)]
+    files = [folder / f"{stem}.png" for stem in stems]
+    originals = {path.resolve() for path in images}
+    for path in (*files, *map(_comparison_file, files)):
+        if path.resolve() in originals:
+            raise ValueError(f"--output {folder} would replace {path}; choose another folder")
+    return files
+
+
+def _comparison_file(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-comparison.png")
+
+
+def _files(images: Sequence[Path], chosen: Tensor, most: int = 5) -> str:
+    names = [path.name for path, take in zip(images, chosen.tolist(), strict=True) if take]
+    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")

@@ -1,0 +1,110 @@
+"""Counterfactuals made with a checkpoint, and what the commands report of them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from captum_deduce.checkpoint import Checkpoint
+from captum_deduce.counterfactuals import Counterfactuals
+from captum_deduce.explainers import DeDUCE
+from captum_deduce.training import predict
+from captum_deduce.visualization import plot_counterfactuals
+
+_BATCH_SIZE = 128
+
+DPI = 150
+"""Pixels per inch of the pictures."""
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Counterfactuals of N pairs, with what their search does not tell.
+
+    Args:
+        result (Counterfactuals): The pairs.
+        before (Tensor): The classifier's probabilities of all classes for the originals, N x C.
+        seconds (float): What the search took.
+        class_names (tuple[str, ...]): The classes' names.
+    """
+
+    result: Counterfactuals
+    before: Tensor
+    seconds: float
+    class_names: tuple[str, ...]
+
+    def save_picture(self, path: Path, rows: slice, labels: Tensor | None = None) -> None:
+        """Draw some of the pairs: original, counterfactual and change.
+
+        Args:
+            path (Path): The picture, a PNG file.
+            rows (slice): Which pairs.
+            labels (Tensor, optional): The true classes of all pairs, N. Default: None
+        """
+        figure = plot_counterfactuals(
+            self.result[rows],
+            class_names=self.class_names,
+            labels=None if labels is None else labels[rows],
+            original_confidence=self.before[rows].amax(1),
+        )
+        figure.savefig(path, dpi=DPI)
+
+
+def make_explainer(checkpoint: Checkpoint, **settings: Any) -> DeDUCE:
+    """Bring a checkpoint's classifier, layer and density together.
+
+    Args:
+        checkpoint (Checkpoint): With a density.
+        **settings (Any): Keyword arguments of :class:`captum_deduce.DeDUCE`.
+
+    Returns:
+        DeDUCE: The explainer.
+
+    Raises:
+        ValueError: A checkpoint without a density, or settings out of their ranges.
+    """
+    if checkpoint.density is None:
+        raise ValueError(
+            "checkpoint holds no density; write one that does with captum-deduce train, or pass a "
+            "density to captum_deduce.checkpoint.Checkpoint"
+        )
+    return DeDUCE(checkpoint.model, checkpoint.settings.layer, checkpoint.density, **settings)
+
+
+def explain(
+    explainer: DeDUCE,
+    images: Tensor,
+    target: Tensor | list[int] | None,
+    class_names: tuple[str, ...],
+    *,
+    mask: Tensor | None = None,
+    show_progress: bool = False,
+) -> Explained:
+    """Search for the counterfactuals of all pairs in one call.
+
+    Args:
+        explainer (DeDUCE): Of a module.
+        images (Tensor): N x channels x height x width, on the classifier's device.
+        target (Tensor, list or None): N classes; None: each image's runner-up class.
+        class_names (tuple[str, ...]): The classes' names.
+        mask (Tensor, optional): 1 where pixels may change. Default: None (all may)
+        show_progress (bool, optional): Draw a progress bar. Default: False
+
+    Returns:
+        Explained: In the order of the images.
+    """
+    started = time.perf_counter()
+    result = explainer.generate(
+        images,
+        target,
+        mask=mask,
+        internal_batch_size=_BATCH_SIZE,
+        show_progress=show_progress,
+    )
+    seconds = time.perf_counter() - started
+    before = predict(explainer.forward_func, images).softmax(1)
+    return Explained(result, before, seconds, class_names)

@@ -1,0 +1,107 @@
+"""Check and complete what was given on the command line, before any work is done."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+
+def read_device(name: str | None) -> torch.device:
+    """Find a device that works.
+
+    Args:
+        name (str, optional): As torch names it, "cpu" or "cuda:1". Default: None (CUDA where there
+            is one, else the CPU)
+
+    Returns:
+        torch.device: The device.
+
+    Raises:
+        ValueError: An unknown name, or a device that this machine, or this torch, does not have.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        # The density needs float64, which not every kind of device has.
+        torch.zeros(1, device=device, dtype=torch.float64)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"--device must be one that this machine has and torch can use, got {name!r}: {reason}"
+        ) from error
+    return device
+
+
+def make_folder(path: Path) -> Path:
+    """Make an output folder, unless it is there.
+
+    Args:
+        path (Path): The folder.
+
+    Returns:
+        Path: The same.
+
+    Raises:
+        ValueError: There is a file of this name, or the folder can't be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--output must be a folder, or the name of a new one: {error}") from error
+    return path
+
+
+def read_targets(
+    given: Sequence[str] | None, class_names: Sequence[str], num_images: int
+) -> list[int] | None:
+    """Read target classes, by name or by number.
+
+    Args:
+        given (Sequence[str], optional): One for all images or one per image; a name goes before a
+            number. Default: None
+        class_names (Sequence[str]): The classes' names.
+        num_images (int): N.
+
+    Returns:
+        list[int] or None: N classes; None where none was given.
+
+    Raises:
+        ValueError: Another number of targets, or one that is no class.
+    """
+    if given is None:
+        return None
+    if len(given) not in (1, num_images):
+        raise ValueError(
+            f"--target must be one class for all images or one per image ({num_images}), got "
+            f"{len(given)}"
+        )
+    classes = [_class(word, class_names) for word in given]
+    return classes * num_images if len(classes) == 1 else classes
+
+
+def file_stem(name: str) -> str:
+    """Turn a class name into a part of a file name.
+
+    Args:
+        name (str): Any text.
+
+    Returns:
+        str: Letters, digits, ``.``, ``_`` and ``-``; others become ``-``.
+    """
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "class"
+
+
+def _class(word: str, class_names: Sequence[str]) -> int:
+    if word in class_names:
+        return list(class_names).index(word)
+    if re.fullmatch(r"\d+", word) and int(word) < len(class_names):
+        return int(word)
+    named = ", ".join(class_names[:20]) + (", ..." if len(class_names) > 20 else "")
+    raise ValueError(
+        f"--target must be one of the checkpoint's {len(class_names)} classes, by name ({named}) "
+        f"or by number from 0 to {len(class_names) - 1}, got {word!r}"
+    )

@@ -1,0 +1,55 @@
+"""How the commands train classifiers, by data set. Imports nothing heavy: ``--help`` reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings that suit a data set on two CPU cores.
+
+    Args:
+        width (int): Channels of the ResNet's first stage.
+        epochs (int): Of the training.
+        batch_size (int): Of the training.
+        images (int or None): How many misclassified test images the demo explains at most; None:
+            all.
+        right_images (int): How many test images that the model gets right it explains.
+        threads (int or None): How many CPU threads torch may use; None: as many as it likes.
+            Threads that share the work of tiny models wait for one another more than they gain,
+            and on a busy machine far more.
+    """
+
+    width: int
+    epochs: int
+    batch_size: int
+    images: int | None
+    right_images: int = 2
+    threads: int | None = None
+
+    def overridden(self, **given: Any) -> Recipe:
+        """Return the recipe with some settings replaced.
+
+        Args:
+            **given (Any): Settings; those that are None stay as they are.
+
+        Returns:
+            Recipe: The new one.
+        """
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+
+RECIPES = {
+    "digits": Recipe(width=8, epochs=12, batch_size=64, images=None, threads=1),
+    "mnist": Recipe(width=16, epochs=3, batch_size=128, images=10),
+    "cifar10": Recipe(width=16, epochs=10, batch_size=128, images=10),
+}
+"""By the names of :data:`captum_deduce.datasets.DATASETS`."""
+
+SMOKE = Recipe(width=4, epochs=5, batch_size=64, images=3, right_images=1, threads=1)
+"""The smallest settings with which a classifier still learns something."""
+
+SMOKE_TRAINING_IMAGES = 1000
+"""How many training images :data:`SMOKE` is for."""

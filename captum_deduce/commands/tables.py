@@ -1,0 +1,80 @@
+"""Counterfactuals as a table of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from captum_deduce.commands.explained import Explained
+
+Column = tuple[str, Sequence[str]]
+"""A heading and the cells below it."""
+
+
+def table(columns: Iterable[Column]) -> str:
+    """Align columns; numbers stand at the right, all else at the left.
+
+    Args:
+        columns (Iterable[tuple[str, Sequence[str]]]): Headings and cells, as many in each.
+
+    Returns:
+        str: The headings and a line per row.
+    """
+    aligned = []
+    for heading, cells in columns:
+        width = max(map(len, (heading, *cells)))
+        to_the_right = all(cell.replace(".", "", 1).isdecimal() for cell in cells)
+        place = str.rjust if to_the_right else str.ljust
+        aligned.append([place(cell, width) for cell in (heading, *cells)])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*aligned, strict=True))
+
+
+def search_columns(explained: Explained) -> list[Column]:
+    """Say for each pair what was looked for and what was found.
+
+    Args:
+        explained (Explained): N pairs.
+
+    Returns:
+        list[tuple[str, list[str]]]: Classes (of the original, and the target), success, L0, L1, the
+        target's probability before and after, and steps.
+    """
+    result, names = explained.result, explained.class_names
+    pairs = zip(result.prediction.tolist(), result.target.tolist(), strict=True)
+    asked = explained.before.gather(1, result.target.unsqueeze(1)).squeeze(1).tolist()
+    confidences = zip(asked, result.confidence.tolist(), strict=True)
+    return [
+        ("seen as -> target", [f"{names[a]} -> {names[b]}" for a, b in pairs]),
+        ("found", ["yes" if found else "FAILED" for found in result.success.tolist()]),
+        ("L0", [str(int(count)) for count in result.l0().tolist()]),
+        ("L1", [f"{distance:.2f}" for distance in result.l1().tolist()]),
+        ("p(target)", [f"{before:.3f} -> {after:.3f}" for before, after in confidences]),
+        ("steps", [str(count) for count in result.iterations.tolist()]),
+    ]
+
+
+def totals(explained: Explained) -> str:
+    """Sum a search up.
+
+    Args:
+        explained (Explained): N pairs.
+
+    Returns:
+        str: A line or two: pairs, those found, means over them, and the time per counterfactual.
+    """
+    result, seconds = explained.result, explained.seconds
+    found = result[result.success]
+    time = f"{seconds:.2f} s in all, {seconds / len(result):.3f} s per counterfactual"
+    if not len(found):
+        return f"0 of {len(result)} found; {time}"
+    return (
+        f"{len(found)} of {len(result)} found; means over those found: "
+        f"L0 {_mean(found.l0()):.1f}, L1 {_mean(found.l1()):.2f}, "
+        f"p(target) {_mean(found.confidence):.3f}, {_mean(found.iterations):.1f} steps\n{time}"
+    )
+
+
+def _mean(values: Tensor) -> float:
+    return values.to(torch.float64).mean().item()

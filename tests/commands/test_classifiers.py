@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from captum_deduce import datasets
+from captum_deduce.commands.classifiers import explain_hint, fit, plan, summary, threads
+from captum_deduce.commands.recipes import SMOKE
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return datasets.load_digits()
+
+
+@pytest.fixture(scope="module")
+def fitted(splits):
+    settings = plan("digits", splits.train, "sn_resnet18", SMOKE.overridden(epochs=2), 3)
+    with threads(1):
+        before = torch.get_rng_state()
+        checkpoint = fit(settings, splits, 100, torch.device("cpu"), show_progress=False)
+        assert torch.equal(torch.get_rng_state(), before)
+    return checkpoint
+
+
+def test_a_plan_fits_the_data():
+    data = datasets.ImageData(
+        torch.zeros(4, 3, 12, 10), torch.tensor([0, 1, 2, 1]), ("a", "b", "c")
+    )
+    settings = plan("made up", data, "resnet50", SMOKE.overridden(width=2), 5)
+    assert (settings.dataset, settings.epochs, settings.seed) == ("made up", SMOKE.epochs, 5)
+    assert settings.class_names == data.class_names
+    model = settings.build().eval()
+    assert model(data.images).shape == (4, 3)
+    assert model.avgpool(torch.zeros(1, 64, 2, 2)).shape == (1, 64, 1, 1)
+    assert model.fc.in_features == 32 * 2
+
+
+def test_the_measured_accuracy_is_that_of_the_test_images(fitted, splits):
+    with torch.no_grad():
+        seen = fitted.model(splits.test.images).argmax(1)
+    assert fitted.settings.accuracy == pytest.approx((seen == splits.test.target).numpy().mean())
+    assert fitted.settings.accuracy > 0.2
+
+
+def test_the_density_is_that_of_the_training_features(fitted, splits):
+    model = fitted.model
+    with torch.no_grad():
+        features = model.avgpool(model.stages(model.stem(splits.train.images))).flatten(1)
+    own = features[splits.train.target == 4].double().numpy()
+    mean, covariance = own.mean(0), np.cov(own.T)
+    query = features[:1].double().numpy()[0]
+    _, log_determinant = np.linalg.slogdet(2 * np.pi * covariance)
+    squared = (query - mean) @ np.linalg.solve(covariance, query - mean)
+    expected = -0.5 * (log_determinant + squared)
+    found = fitted.density.log_prob(features[:1], torch.tensor([4]))
+    assert found.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_same_seed_trains_the_same_classifier(fitted, splits):
+    torch.manual_seed(99)  # must not matter
+    with threads(1):
+        again = fit(fitted.settings, splits, 100, torch.device("cpu"), show_progress=False)
+    assert again.settings == fitted.settings
+    for name, value in again.model.state_dict().items():
+        assert torch.equal(value, fitted.model.state_dict()[name]), name
+
+
+def test_the_number_of_threads_is_restored_after_an_error_too():
+    before = torch.get_num_threads()
+    with threads(None):
+        assert torch.get_num_threads() == before
+    with threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+    with pytest.raises(ZeroDivisionError), threads(before + 1):
+        1 / torch.zeros(1, dtype=torch.int64).item()
+    assert torch.get_num_threads() == before
+
+
+def test_the_summary_says_what_was_trained_and_how_well(fitted):
+    accuracy = fitted.settings.accuracy
+    assert summary(fitted.settings, 10000) == (
+        f"Classifier: sn_resnet18 of width 4, 2 epochs on digits: {accuracy:.2%} of 10,000 test "
+        "images right"
+    )
+
+
+def test_the_hint_survives_a_shell():
+    command = explain_hint(Path("my models/it's.safetensors")).splitlines()[1]
+    assert shlex.split(command)[:4] == [
+        "captum-deduce",
+        "explain",
+        "--checkpoint",
+        "my models/it's.safetensors",
+    ]

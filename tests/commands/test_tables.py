@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import torch
+
+from captum_deduce import Counterfactuals
+from captum_deduce.commands.explained import Explained
+from captum_deduce.commands.tables import search_columns, table, totals
+
+
+def explained(success=(True, False, True)):
+    inputs = torch.zeros(3, 1, 2, 2)
+    counterfactuals = inputs.clone()
+    counterfactuals[0, 0, 0, 0] = 0.25
+    counterfactuals[1, 0, :, :] = 0.5
+    counterfactuals[2, 0, 1, :] = 0.125
+    counts = torch.tensor([3, 700, 12])
+    result = Counterfactuals(
+        inputs=inputs,
+        counterfactuals=counterfactuals,
+        target=torch.tensor([1, 0, 2]),
+        success=torch.tensor(success),
+        confidence=torch.tensor([0.51, 0.25, 0.75]),
+        iterations=counts,
+        evaluations=counts + 1,
+        forward_evaluations=0 * counts,
+        prediction=torch.tensor([0, 1, 1]),
+    )
+    before = torch.tensor([[0.9, 0.1, 0.0], [0.05, 0.9, 0.05], [0.25, 0.5, 0.25]])
+    return Explained(result, before, 6.0, ("a", "red fox", "cat"))
+
+
+def test_numbers_stand_at_the_right_and_words_at_the_left():
+    columns = [
+        ("count", ["1", "20", "300"]),
+        ("word", ["a", "bcdef", "g"]),
+        ("share", ["0.5", "10.25", "3"]),
+        ("mixed", ["1", "2", "-"]),
+    ]
+    assert table(columns).splitlines() == [
+        "count  word   share  mixed",
+        "    1  a        0.5  1",
+        "   20  bcdef  10.25  2",
+        "  300  g          3  -",
+    ]
+
+
+def test_each_pair_has_a_line_with_what_was_found():
+    assert table(search_columns(explained())).splitlines() == [
+        "seen as -> target  found   L0    L1  p(target)       steps",
+        "a -> red fox       yes      1  0.25  0.100 -> 0.510      3",
+        "red fox -> a       FAILED   4  2.00  0.050 -> 0.250    700",
+        "red fox -> cat     yes      2  0.25  0.250 -> 0.750     12",
+    ]
+
+
+def test_totals_are_means_over_the_found_pairs():
+    assert totals(explained()) == (
+        "2 of 3 found; means over those found: L0 1.5, L1 0.25, p(target) 0.630, 7.5 steps\n"
+        "6.00 s in all, 2.000 s per counterfactual"
+    )
+
+
+def test_totals_without_a_found_pair_give_no_means():
+    none = explained(success=(False, False, False))
+    assert totals(none) == "0 of 3 found; 6.00 s in all, 2.000 s per counterfactual"

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from captum_deduce.checkpoint import load_checkpoint
+from captum_deduce.cli import main
+from captum_deduce.commands import classifiers
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch, capsys):
+    """Run the command for one epoch in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, status=0):
+        words = ["train", "--dataset", "digits", "--width", "2", "--epochs", "1", "--device", "cpu"]
+        assert main([*words, *arguments]) == status
+        return capsys.readouterr()
+
+    return run
+
+
+def test_a_checkpoint_holds_classifier_density_and_settings(train, tmp_path):
+    printed = train("--seed", "4", "--output", "new/folder/c.safetensors").out
+    path = tmp_path / "new" / "folder" / "c.safetensors"
+    assert "Checkpoint: new/folder/c.safetensors" in printed
+    with safe_open(path, framework="np") as file:
+        settings = json.loads(file.metadata()["settings"])
+    assert settings["architecture"] == "sn_resnet18"
+    assert settings["arguments"]["width"] == 2
+    assert (settings["dataset"], settings["epochs"], settings["seed"]) == ("digits", 1, 4)
+    loaded = load_checkpoint(path)
+    assert f"{loaded.settings.accuracy:.2%} of 500 test images" in printed
+    assert loaded.density.num_features == 16
+    assert loaded.model(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+
+
+def test_the_default_name_says_what_was_trained(train, tmp_path):
+    train("--architecture", "sn_resnet50")
+    assert load_checkpoint(tmp_path / "digits-sn_resnet50.safetensors").settings.epochs == 1
+
+
+def test_a_checkpoint_is_replaced_only_on_request(train, tmp_path, monkeypatch):
+    path = tmp_path / "digits-sn_resnet18.safetensors"
+    path.write_text("somebody's")
+    error = train(status=2).err
+    assert f"--output {path.name} exists; choose another name, or pass --overwrite" in error
+    assert path.read_text() == "somebody's"
+    train("--overwrite")
+    assert load_checkpoint(path).settings.dataset == "digits"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--architecture", "vgg"], "architecture must be one of"),
+        (["--device", "nonsense"], "--device must be one that"),
+        (["--seed", "-1"], "argument --seed: must be at least 0, got -1"),
+        (["--width", "0"], "argument --width: must be at least 1, got 0"),
+        (["--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
+        (["--output", "folder", "--overwrite"], "--output folder exists"),
+        (["--output", "file/c.safetensors"], "--output must be a folder"),
+    ],
+)
+def test_mistakes_are_said_before_the_training(train, tmp_path, monkeypatch, arguments, words):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("a file")
+
+    def refuse(*positional, **keywords):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(classifiers.training, "train_classifier", refuse)
+    (line,) = train(*arguments, status=2).err.splitlines()
+    assert line.startswith("captum-deduce: error: ")
+    assert words in line
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_missing_data_is_said_with_the_place(dataset, tmp_path, capsys):
+    arguments = ["train", "--dataset", dataset, "--data-root", str(tmp_path / "nowhere")]
+    assert main([*arguments, "--output", str(tmp_path / "c.safetensors")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("captum-deduce: error: ")
+    assert str(tmp_path / "nowhere") in line
