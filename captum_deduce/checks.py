@@ -195,8 +195,8 @@ def bounds(lower_bound: object, upper_bound: object, inputs: Tensor) -> tuple[Te
         TypeError: Neither numbers nor tensors.
         ValueError: Not finite, another shape, or a lower bound that is not below the upper one.
     """
-    lower = _bound("lower_bound", lower_bound, inputs)
-    upper = _bound("upper_bound", upper_bound, inputs)
+    lower = per_input("lower_bound", lower_bound, inputs)
+    upper = per_input("upper_bound", upper_bound, inputs)
     if not (lower < upper).all():
         raise ValueError(
             "lower_bound must be below upper_bound everywhere, got "
@@ -205,7 +205,21 @@ def bounds(lower_bound: object, upper_bound: object, inputs: Tensor) -> tuple[Te
     return lower, upper
 
 
-def _bound(name: str, value: object, inputs: Tensor) -> Tensor:
+def per_input(name: str, value: object, inputs: Tensor) -> Tensor:
+    """Spread a number or a tensor over one input.
+
+    Args:
+        name (str): The argument's name, for the message.
+        value (object): A float, or a tensor that broadcasts to one input.
+        inputs (Tensor): N x ..., for the shape, dtype and device.
+
+    Returns:
+        Tensor: A copy, of the shape of one input.
+
+    Raises:
+        TypeError: Neither a number nor a tensor.
+        ValueError: Not finite, or another shape.
+    """
     shape = inputs.shape[1:]
     if isinstance(value, bool) or not isinstance(value, Real | Tensor | np.ndarray):
         raise TypeError(f"{name} must be a float or a tensor, got {type(value).__name__}")
@@ -216,7 +230,7 @@ def _bound(name: str, value: object, inputs: Tensor) -> Tensor:
     if spread is None:
         raise ValueError(
             f"{name} must broadcast to one input of shape {tuple(shape)}, got shape "
-            f"{tuple(bound.shape)}; for bounds per channel use the shape channels x 1 x 1"
+            f"{tuple(bound.shape)}; for one value per channel use the shape channels x 1 x 1"
         )
     if not torch.isfinite(bound).all():
         raise ValueError(f"{name} must be finite, got {_short(value)}")

@@ -21,6 +21,9 @@ from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.features import FrozenModel
 from captum_deduce.losses import target_log_probability
 
+ANY_CLASS = -1
+"""Stands in a target's place where any class but the predicted one will do."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -29,7 +32,8 @@ class Problem:
     Args:
         model (FrozenModel): The model, ready to be called.
         inputs (Tensor): N x ..., detached copies.
-        target (Tensor): N, int64, on the inputs' device.
+        target (Tensor): N, int64, on the inputs' device; :data:`ANY_CLASS` where any class but the
+            predicted one will do.
         classes (list[int]): The same targets, on the host.
         additional_forward_args (tuple): What the model takes besides; tensors with N rows are
             per pair.
@@ -109,6 +113,9 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
     lower_bound: float | Tensor
     upper_bound: float | Tensor
 
+    _any_class_without_target = False
+    """Whether ``target=None`` asks for any class but the predicted one, not for the runner-up."""
+
     def __init__(self, forward_func: Callable[..., Any]) -> None:
         checks.callable_model("forward_func", forward_func)
         super().__init__(forward_func)
@@ -139,8 +146,8 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             inputs (Tensor or tuple[Tensor]): N x channels x height x width, float32 or float64, in
                 the units that the model takes, within the bounds. A 1-tuple is accepted.
             target (int, list, Tensor or None, optional): The class to reach: one for all images, or
-                N. None takes for each image the class that the model thinks second most likely.
-                Default: None
+                N. None takes for each image the class that the model thinks second most likely,
+                unless the method knows any class but the predicted one. Default: None
             additional_forward_args (Any, optional): What ``forward_func`` takes after the inputs,
                 as in Captum: a tensor or any other value, or a tuple of them. Tensors with N
                 rows belong to the images row by row. Default: None
@@ -339,10 +346,12 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             arguments = _argument_tuple(additional_forward_args)
             with self._frozen_model() as model:
                 classes = self._probe(model, images, arguments)
-                forward_only = 0
-                if target is None:
+                runner_up_passes = 0
+                if target is None and self._any_class_without_target:
+                    targets = torch.full((len(images),), ANY_CLASS)
+                elif target is None:
                     targets = _runner_up(model, images, arguments, internal_batch_size)
-                    forward_only = 1
+                    runner_up_passes = 1
                 else:
                     targets = checks.targets(target, len(images), classes)
                 problem = Problem(
@@ -362,15 +371,18 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
                     show_progress=show_progress,
                     return_trajectory=return_trajectory,
                 )
+        forward_only = torch.full_like(found.iterations, runner_up_passes)
+        if found.forward_evaluations is not None:
+            forward_only += found.forward_evaluations
         return Counterfactuals(
             inputs=images,
             counterfactuals=found.images,
-            target=problem.target,
+            target=problem.target if found.target is None else found.target,
             success=found.success,
             confidence=found.confidence,
             iterations=found.iterations,
             evaluations=found.iterations + 1,
-            forward_evaluations=torch.full_like(found.iterations, forward_only),
+            forward_evaluations=forward_only,
             prediction=found.prediction,
             log_density=found.log_density,
             trajectory=found.trajectory,
@@ -410,6 +422,23 @@ def confidence_of(scores: Tensor, target: Tensor) -> Tensor:
         Tensor: N probabilities, detached.
     """
     return target_log_probability(scores.detach(), target).exp()
+
+
+def is_success(confidence: Tensor, prediction: Tensor, target: Tensor, threshold: float) -> Tensor:
+    """Tell which images are what was asked for.
+
+    Args:
+        confidence (Tensor): Softmax probability of the target, N.
+        prediction (Tensor): The most likely class, N.
+        target (Tensor): N classes.
+        threshold (float): What the confidence has to exceed; where it is below .5 the target must
+            also be the prediction.
+
+    Returns:
+        Tensor: N, bool.
+    """
+    success = confidence > threshold
+    return success & (prediction == target) if threshold < 0.5 else success
 
 
 def _normal(value: Any) -> Any:

@@ -16,7 +16,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 State = dict[str, Tensor]
-"""Tensors with a leading dimension of the pairs in the active set."""
+"""Tensors with a leading dimension of the pairs in the active set.
+
+A procedure that makes forward passes besides its evaluations counts them for each pair under
+``forward_evaluations`` (int64); all other names are its own.
+"""
 
 
 @dataclass
@@ -35,6 +39,8 @@ class Evaluation:
             success is the best)
         log_density (Tensor, optional): Of the image's features under the target class, A.
             Default: None
+        target (Tensor, optional): The class that the pair counts as asking for where any will do,
+            A, int64. Default: None (a procedure whose targets do not change)
     """
 
     images: Tensor
@@ -45,6 +51,7 @@ class Evaluation:
     gradient: Tensor
     distance: Tensor | None = None
     log_density: Tensor | None = None
+    target: Tensor | None = None
 
 
 class Procedure(ABC):
@@ -104,6 +111,8 @@ class SearchResult:
         prediction (Tensor): Of the first image evaluated, N, int64.
         iterations (Tensor): Steps made, N, int64.
         log_density (Tensor, optional): N. Default: None
+        target (Tensor, optional): Of the best attempt, N, int64. Default: None
+        forward_evaluations (Tensor, optional): N, int64. Default: None (the procedure counts none)
         trajectory (list[Tensor], optional): All images evaluated, on the CPU. Default: None
     """
 
@@ -113,6 +122,8 @@ class SearchResult:
     prediction: Tensor
     iterations: Tensor
     log_density: Tensor | None = None
+    target: Tensor | None = None
+    forward_evaluations: Tensor | None = None
     trajectory: list[Tensor] | None = None
 
 
@@ -170,7 +181,8 @@ def run(
             if not any(ended):
                 continue
             out = [slot for slot, over in enumerate(ended) if over]
-            ended_rows.append(_rows(best, out))
+            counted = {name: state[name] for name in ("forward_evaluations",) if name in state}
+            ended_rows.append(_rows(best | counted, out))
             ended_pairs += [active[slot] for slot in out]
             ended_steps += [steps[slot] - 1 for slot in out]
             bar.update(len(out))
@@ -199,10 +211,10 @@ def _keep_best(best: State, evaluation: Evaluation, steps: list[int]) -> State:
         "confidence": evaluation.confidence.nan_to_num(0.0),
         "success": evaluation.success,
     }
-    if evaluation.distance is not None:
-        seen["distance"] = evaluation.distance
-    if evaluation.log_density is not None:
-        seen["log_density"] = evaluation.log_density
+    for name in ("distance", "log_density", "target"):
+        value = getattr(evaluation, name)
+        if value is not None:
+            seen[name] = value
     if not best:
         first = {**seen, "prediction": evaluation.prediction}
         return {name: value.clone() for name, value in first.items()}

@@ -26,7 +26,7 @@ class PixelStep:
 
     Args:
         step_size (float): Fraction of the range, :math:`\delta`.
-        max_changes (int): Most changes of one pixel, :math:`p`.
+        max_changes (int or None): Most changes of one pixel, :math:`p`; None for any number.
         pixels_per_step (int): Pixels that move together, :math:`m`.
         by_site (bool): Whether a pixel is a spatial site with all its channels (dimension 1): its
             score is the sum over channels, each channel moves by its own sign, and the changes of
@@ -39,7 +39,7 @@ class PixelStep:
     """
 
     step_size: float
-    max_changes: int
+    max_changes: int | None
     pixels_per_step: int
     by_site: bool
     skip_saturated: bool
@@ -78,27 +78,53 @@ class PixelStep:
             tuple[Tensor, Tensor, Tensor]: The moved images, their new changes, and for each image
             whether it had no admissible pixel (A, bool).
         """
-        span = self.upper - self.lower
-        proposal = self._move(images, direction, original, span)
-        movable = torch.ones_like(images, dtype=torch.bool) if allowed is None else allowed
-        if self.skip_saturated:
-            movable = movable & ((proposal - images).abs() > TOLERANCE * span)
-        score = direction.abs() * span
+        proposal = self.proposal(images, direction, original)
+        movable = self.movable(images, proposal, allowed)
+        score = direction.abs() * (self.upper - self.lower)
         admissible = movable
         if self.by_site:
             score = (score * movable).sum(1, keepdim=True)
             admissible = movable.any(1, keepdim=True)
-        admissible = admissible & (changes < self.max_changes)
+        if self.max_changes is not None:
+            admissible = admissible & (changes < self.max_changes)
         chosen = self._most_salient(score.masked_fill(~admissible, -1.0))
         moved = torch.where(chosen & movable, proposal, images)
         return moved, changes + chosen, ~admissible.flatten(1).any(1)
 
-    def _move(self, images: Tensor, direction: Tensor, original: Tensor, span: Tensor) -> Tensor:
+    def proposal(self, images: Tensor, direction: Tensor, original: Tensor) -> Tensor:
+        """Compute where every entry would move, clipped and snapped.
+
+        Args:
+            images (Tensor): A x channels x ...
+            direction (Tensor): Of the same shape.
+            original (Tensor): The images that the search began with.
+
+        Returns:
+            Tensor: Of the same shape.
+        """
+        span = self.upper - self.lower
         moved = images - direction.sign() * (self.step_size * span)
         moved = torch.minimum(torch.maximum(moved, self.lower), self.upper)
         for value in (self.lower, self.upper, original):
             moved = torch.where((moved - value).abs() <= TOLERANCE * span, value, moved)
         return moved
+
+    def movable(self, images: Tensor, proposal: Tensor, allowed: Tensor | None) -> Tensor:
+        """Find the entries that the mask lets move, and that would (with ``skip_saturated``).
+
+        Args:
+            images (Tensor): A x channels x ...
+            proposal (Tensor): As from :meth:`proposal`.
+            allowed (Tensor or None): Bool, the entries that the mask lets change.
+
+        Returns:
+            Tensor: Bool, of the images' shape.
+        """
+        movable = torch.ones_like(images, dtype=torch.bool) if allowed is None else allowed
+        if self.skip_saturated:
+            span = self.upper - self.lower
+            movable = movable & ((proposal - images).abs() > TOLERANCE * span)
+        return movable
 
     def _most_salient(self, score: Tensor) -> Tensor:
         flat = score.flatten(1)
@@ -111,3 +137,154 @@ class PixelStep:
             1, best, flat.gather(1, best) >= 0
         )
         return chosen.view_as(score)
+
+
+@dataclass(frozen=True)
+class ShrinkageStep:
+    r"""The step of VLK: gradient descent with shrinkage towards the original, and momentum.
+
+    From the point :math:`\mathbf y` ahead of the image :math:`\mathbf x`, with the gradient
+    :math:`\mathbf g` there, step t of T (counted from 0) makes
+
+    .. math::
+        \mathbf v &= \mathbf y - \eta \sqrt{1 - t/T}\; \mathrm{clip}(\mathbf g, \pm G) \\
+        \mathbf x' &= \mathbf x_0 + S_\beta(\mathbf v - \mathbf x_0) \\
+        \mathbf y' &= \mathbf x' + \tfrac{t + 1}{t + 4} (\mathbf x' - \mathbf x)
+
+    where :math:`S_\beta` takes :math:`\beta` off the size of each entry and makes those that are no
+    larger 0, and where :math:`\mathbf x'` and :math:`\mathbf y'` are clipped to the bounds. It is
+    like FISTA (Beck and Teboulle, 2009), but for a threshold that does not shrink with the step
+    size and another momentum.
+
+    Images, gradient and threshold count in units of the range ``upper - lower``, so that the same
+    settings suit inputs that were normalised outside of the model.
+
+    Args:
+        learning_rate (float): :math:`\eta`.
+        threshold (float): :math:`\beta`.
+        clip (float): G.
+        max_iterations (int): T.
+        lower (Tensor): Lower bound, of the shape of one input.
+        upper (Tensor): Upper bound, likewise.
+    """
+
+    learning_rate: float
+    threshold: float
+    clip: float
+    max_iterations: int
+    lower: Tensor
+    upper: Tensor
+
+    def __call__(
+        self,
+        images: Tensor,
+        ahead: Tensor,
+        gradient: Tensor,
+        iteration: Tensor,
+        original: Tensor,
+        allowed: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Make one step with each image.
+
+        Args:
+            images (Tensor): A x channels x ...
+            ahead (Tensor): Of the same shape; the images themselves before the first step.
+            gradient (Tensor): Of the loss at ``ahead``, in the images' own units.
+            iteration (Tensor): Steps made before, A, int64.
+            original (Tensor): The images that the search began with.
+            allowed (Tensor or None): Bool, the entries that the mask lets change; all others stay
+                those of ``original``.
+
+        Returns:
+            tuple[Tensor, Tensor]: The next images, and the next points ahead of them.
+        """
+        span = self.upper - self.lower
+        column = (-1, *[1] * (images.dim() - 1))
+        done = iteration.to(images.dtype).view(column)
+        rate = self.learning_rate * (1 - done / self.max_iterations).sqrt()
+        moved = ahead - rate * span * (span * gradient).clamp(-self.clip, self.clip)
+        difference = moved - original
+        threshold = self.threshold * span
+        risen = torch.clamp(moved - threshold, self.lower, self.upper)
+        fallen = torch.clamp(moved + threshold, self.lower, self.upper)
+        following = torch.where(difference < -threshold, fallen, original)
+        following = torch.where(difference > threshold, risen, following)
+        if allowed is not None:
+            following = torch.where(allowed, following, original)
+        further = following + (done + 1) / (done + 4) * (following - images)
+        further = torch.clamp(further, self.lower, self.upper)
+        if allowed is not None:
+            further = torch.where(allowed, further, original)
+        return following, further
+
+
+def refine_weight(
+    weight: Tensor, highest_failure: Tensor, lowest_success: Tensor, found: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Move towards the smallest weight of a loss with which a search succeeds, after one round.
+
+    The next weight lies half-way between the highest one that failed (0 at first) and the lowest
+    that succeeded; as long as none did, it is ten times the last.
+
+    Args:
+        weight (Tensor): Of the round that is over, A.
+        highest_failure (Tensor): Of the rounds before; 0 where none failed, A.
+        lowest_success (Tensor): Likewise; infinite where none succeeded, A.
+        found (Tensor): Whether the round succeeded, A, bool.
+
+    Returns:
+        tuple[Tensor, Tensor, Tensor]: The next ``weight``, ``highest_failure`` and
+        ``lowest_success``.
+    """
+    highest_failure = torch.where(found, highest_failure, weight)
+    lowest_success = torch.where(found, weight, lowest_success)
+    halfway = (highest_failure + lowest_success) / 2
+    return (
+        torch.where(torch.isfinite(lowest_success), halfway, 10 * weight),
+        highest_failure,
+        lowest_success,
+    )
+
+
+@dataclass(frozen=True)
+class AdamStep:
+    r"""The step of Adam (Kingma and Ba, 2015), with the count of steps of each pair's own.
+
+    .. math::
+        \mathbf m' = .9\, \mathbf m + .1\, \mathbf g,\quad
+        \mathbf v' = .999\, \mathbf v + .001\, \mathbf g^2,\quad
+        \mathbf r = \frac{\eta}{\sqrt{\mathbf v' / (1 - .999^t)} + 10^{-8}},\quad
+        \mathbf x' = \mathbf x - \mathbf r \frac{\mathbf m'}{1 - .9^t}
+
+    Args:
+        learning_rate (float): :math:`\eta`.
+    """
+
+    learning_rate: float
+    _decay = 0.9
+    _square_decay = 0.999
+    _floor = 1e-8
+
+    def __call__(
+        self, gradient: Tensor, mean: Tensor, square: Tensor, count: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Compute one step of each pair.
+
+        Args:
+            gradient (Tensor): A x ...
+            mean (Tensor): Moving average of the gradients, of the same shape, 0 before the first
+                step; changed in place.
+            square (Tensor): Moving average of their squares, likewise.
+            count (Tensor): Steps with the present one, at least 1, A, int64.
+
+        Returns:
+            tuple[Tensor, Tensor]: What to subtract, and each entry's step size r: the metric in
+            which a proximal step shrinks.
+        """
+        mean.lerp_(gradient, 1 - self._decay)
+        square.mul_(self._square_decay).addcmul_(gradient, gradient, value=1 - self._square_decay)
+        done = count.double().view(-1, *[1] * (gradient.dim() - 1))
+        correction = (1 - self._decay**done).to(gradient.dtype)
+        square_correction = (1 - self._square_decay**done).to(gradient.dtype)
+        rate = self.learning_rate / (square / square_correction).sqrt_().add_(self._floor)
+        return rate * mean / correction, rate

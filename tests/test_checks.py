@@ -31,7 +31,7 @@ def test_numbers_that_are_refused(value, limits, error, message):
 
 @pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), np.int64(1)])
 def test_numbers_that_pass(value):
-    checks.number("width", value, minimum=0, maximum=1)
+    assert checks.number("width", value, minimum=0, maximum=1) is None
 
 
 def test_flags_and_choices():

@@ -1,1 +1,8 @@
 """One module per counterfactual method; none imports another."""
+
+from captum_deduce.explainers.deduce import DeDUCE
+from captum_deduce.explainers.revise import REVISE
+from captum_deduce.explainers.vlk import VLK
+from captum_deduce.explainers.wachter import Wachter
+
+__all__ = ["REVISE", "VLK", "DeDUCE", "Wachter"]

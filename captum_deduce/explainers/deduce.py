@@ -47,8 +47,10 @@ class DeDUCE(PixelwiseExplainer):
         >>> density = ClassGaussianMixture().fit(features, labels)
         >>> explainer = DeDUCE(model, model[2], density)
         >>> result = explainer.generate(images[:4], target=2)
-        >>> result.counterfactuals.shape, result.success.tolist()
-        (torch.Size([4, 1, 8, 8]), [True, True, True, True])
+        >>> result.counterfactuals.shape, result.success.shape
+        (torch.Size([4, 1, 8, 8]), torch.Size([4]))
+        >>> bool((model(result.counterfactuals).softmax(1)[result.success, 2] > 0.5).all())
+        True
     """
 
     def __init__(
@@ -109,6 +111,11 @@ class DeDUCE(PixelwiseExplainer):
         find_layer(forward_func, layer)
         if not isinstance(density, ClassGaussianMixture):
             raise TypeError(f"density must be a ClassGaussianMixture, got {type(density).__name__}")
+        if not density.num_classes:
+            raise ValueError(
+                "density is not fitted; fit it with ClassGaussianMixture.fit_loader(model, layer, "
+                "loader), or with fit(features, target)"
+            )
         self.layer = layer
         self.density = density
         self.confidence = confidence

@@ -31,6 +31,7 @@ def l0(inputs: Tensor, counterfactuals: Tensor, *, tolerance: float = 0.0) -> Te
 
     Examples::
 
+        >>> import torch
         >>> l0(torch.zeros(1, 1, 2, 2), torch.tensor([[[[0.0, 1.0], [0.5, 0.0]]]]))
         tensor([2])
     """

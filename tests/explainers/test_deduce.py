@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
 
 import numpy as np
@@ -9,16 +11,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_deduce import ClassGaussianMixture, DeDUCE
+from captum_deduce import ClassGaussianMixture, DeDUCE, remove_spectral_normalization
 from tests import reference
 from tests.conftest import Digits, digits_network, train_briefly
+
+
+@functools.cache
+def plain_copy(model: nn.Sequential) -> nn.Sequential:
+    """The same model with the bounded weights written out, so that naive runs are not too slow."""
+    return remove_spectral_normalization(copy.deepcopy(model))
 
 
 def naive(digits: Digits, image: Tensor, target: int, **settings) -> reference.Attempt:
     """Algorithm 1 with the density's own mean and covariance, one image at a time."""
     weight = settings.pop("classification_weight", 1.0)
     normalize_terms = settings.pop("normalize_terms", True)
-    model, place = digits.model, list(digits.model).index(digits.layer) + 1
+    model, place = plain_copy(digits.model), list(digits.model).index(digits.layer) + 1
     rows = digits.train_labels == target
     with torch.no_grad():
         features = model[:place](digits.train_images[rows]).numpy()

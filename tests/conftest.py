@@ -1,0 +1,78 @@
+"""A small classifier of the embedded digits, trained once a session, that many tests share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from captum_deduce import ClassGaussianMixture, spectral_normalize
+
+
+@dataclass
+class Digits:
+    """A trained model in float64, its density, and images that it was not trained on."""
+
+    model: nn.Sequential
+    layer: nn.Module
+    density: ClassGaussianMixture
+    images: Tensor
+    labels: Tensor
+    train_images: Tensor
+    train_labels: Tensor
+
+
+def digits_network(channels: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, 12, 3, padding=1),
+        nn.BatchNorm2d(12),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(12, 16, 3, stride=2, padding=1),
+        nn.LeakyReLU(0.1),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+    )
+
+
+def train_briefly(model: nn.Module, images: Tensor, labels: Tensor, epochs: int = 12) -> None:
+    generator = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    model.train()
+    for _ in range(epochs):
+        for rows in torch.randperm(len(images), generator=generator).split(100):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images[rows]), labels[rows]).backward()
+            optimizer.step()
+    optimizer.zero_grad()
+    model.eval()
+
+
+@pytest.fixture(scope="session")
+def _digits() -> Digits:
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        data = load_digits()
+        images = torch.from_numpy(data.images).unsqueeze(1) / 16
+        labels = torch.from_numpy(data.target)
+        model = digits_network().double()
+        spectral_normalize(model, coeff=3.0, example_input=images[:1])
+        train_briefly(model, images[:1200], labels[:1200])
+        layer = model[6]
+        with torch.no_grad():
+            features = model[:7](images[:1200])
+        density = ClassGaussianMixture().fit(features, labels[:1200])
+    return Digits(
+        model, layer, density, images[1200:], labels[1200:], images[:1200], labels[:1200]
+    )
+
+
+@pytest.fixture
+def digits(_digits: Digits) -> Digits:
+    """The shared classifier, in eval mode and without gradients."""
+    _digits.model.eval()
+    _digits.model.zero_grad()
+    return _digits
