@@ -64,6 +64,32 @@ def relative_sum(cross_entropy: Tensor, log_density: Tensor, weight: float) -> T
     return weight * classification - density
 
 
+def probability_error(scores: Tensor, target: Tensor, probability: float) -> Tensor:
+    r"""The prediction loss of Wachter et al.: :math:`(f_t(\mathbf x) - y')^2`, f the softmax.
+
+    Args:
+        scores (Tensor): Logits or log-probabilities, N x C.
+        target (Tensor): :math:`t`, N, on the scores' device.
+        probability (float): :math:`y'`, the probability of the target that is aimed at.
+
+    Returns:
+        Tensor: N losses.
+    """
+    return (target_log_probability(scores, target).exp() - probability).square()
+
+
+def l1_norm(difference: Tensor) -> Tensor:
+    r"""Sum of absolute values :math:`\|\delta\|_1`, over all entries of a row.
+
+    Args:
+        difference (Tensor): :math:`\delta`, N x ...
+
+    Returns:
+        Tensor: N norms.
+    """
+    return difference.abs().flatten(1).sum(1)
+
+
 def squared_norm(difference: Tensor) -> Tensor:
     r"""Squared Euclidean norm :math:`\|\delta\|_2^2`, over all entries of a row.
 
@@ -86,7 +112,7 @@ def elastic_net(difference: Tensor, weight: float) -> Tensor:
     Returns:
         Tensor: N distances.
     """
-    return squared_norm(difference) + weight * difference.abs().flatten(1).sum(1)
+    return squared_norm(difference) + weight * l1_norm(difference)
 
 
 def untargeted_hinge(probabilities: Tensor, original_class: Tensor, margin: float) -> Tensor:

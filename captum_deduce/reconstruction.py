@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import fmean
 
 import torch
@@ -11,7 +12,12 @@ from torch.optim import Adam
 from tqdm import tqdm
 
 from captum_deduce import checks
+from captum_deduce.models import VAE
 from captum_deduce.training import training_mode
+
+_Losses = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+"""Images and the share of the training that is done, to the loss to descend on and the one to
+report."""
 
 
 def train_autoencoder(
@@ -59,6 +65,126 @@ def train_autoencoder(
         >>> errors[0] > errors[1] > errors[2]
         True
     """
+
+    def error(batch: Tensor, done: float) -> tuple[Tensor, Tensor]:
+        reconstructions = model(batch)
+        if reconstructions.shape != batch.shape:
+            raise ValueError(
+                "model must return images of the shape that it was given, "
+                f"{tuple(batch.shape)}, got {tuple(reconstructions.shape)}"
+            )
+        mean = mse_loss(reconstructions, batch)
+        return mean, mean
+
+    return _train(
+        model,
+        images,
+        error,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        generator=torch.Generator().manual_seed(seed),
+        device=device,
+        description="autoencoder" if show_progress else None,
+    )
+
+
+def train_vae(
+    model: VAE,
+    images: Tensor,
+    *,
+    epochs: int = 20,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    kl_weight: float = 1.0,
+    annealing: float = 0.5,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    show_progress: bool = False,
+) -> list[float]:
+    r"""Train a variational autoencoder with Adam on its negative evidence lower bound.
+
+    The divergence's weight rises linearly from 0 to ``kl_weight`` over the first part of the
+    training (Bowman et al., *Generating Sentences from a Continuous Space*, 2016), so that the
+    latents learn to say something before they are drawn towards their prior.
+
+    Args:
+        model (VAE): Trained in place, and moved to ``device``; each module's mode is restored, and
+            gradients are cleared.
+        images (Tensor): N x channels x height x width, in [0, 1].
+        epochs (int, optional): How often the images are gone through. Default: 20
+        batch_size (int, optional): Images per step; the last batch may be smaller. Default: 128
+        learning_rate (float, optional): Of Adam. Default: 1e-3
+        kl_weight (float, optional): What the divergence weighs in the end; above 1, images are
+            drawn less sharply from smoother latents. Default: 1.0
+        annealing (float, optional): The share of the training in which the weight rises; 0: it is
+            ``kl_weight`` from the start. Default: 0.5
+        seed (int, optional): Of the shuffles and of the latents' samples. Torch's global generator
+            is left alone. Default: 0
+        device (torch.device or str, optional): Where to train. Default: where the model is
+        show_progress (bool, optional): Whether to show a progress bar. Default: False
+
+    Returns:
+        list[float]: Negative evidence lower bound of the training batches in each epoch, in nats
+        per image, with the divergence's final weight throughout.
+
+    Raises:
+        TypeError: An argument of the wrong kind.
+        ValueError: A number out of its range, no parameters to train, or images outside [0, 1].
+        RuntimeError: The loss became infinite or NaN.
+
+    Examples::
+
+        >>> from captum_deduce.datasets import load_digits
+        >>> train, _, _ = load_digits()
+        >>> vae = VAE(image_size=8, latent_size=8, hidden_channels=8)
+        >>> losses = train_vae(vae, train.images, epochs=3)
+        >>> losses[0] > losses[1] > losses[2]
+        True
+    """
+    if not isinstance(model, VAE):
+        raise TypeError(f"model must be a VAE, got {type(model).__name__}")
+    checks.images(images)
+    checks.number("kl_weight", kl_weight, minimum=0)
+    checks.number("annealing", annealing, minimum=0, maximum=1)
+    if not (images.min() >= 0 and images.max() <= 1):
+        raise ValueError(
+            f"images must lie in [0, 1], got values from {images.min().item():g} to "
+            f"{images.max().item():g}"
+        )
+    generator = torch.Generator().manual_seed(seed)
+
+    def negative_elbo(batch: Tensor, done: float) -> tuple[Tensor, Tensor]:
+        reconstruction, divergence = (term.mean() for term in model.negative_elbo(batch, generator))
+        weight = kl_weight * (1.0 if done >= annealing else done / annealing)
+        return reconstruction + weight * divergence, reconstruction + kl_weight * divergence
+
+    return _train(
+        model,
+        images,
+        negative_elbo,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        generator=generator,
+        device=device,
+        description="VAE" if show_progress else None,
+    )
+
+
+def _train(
+    model: nn.Module,
+    images: Tensor,
+    losses_of: _Losses,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    generator: torch.Generator,
+    device: torch.device | str | None,
+    description: str | None,
+) -> list[float]:
+    """Go through shuffled images with Adam; return the mean reported loss of each epoch."""
     checks.images(images)
     checks.number("epochs", epochs, minimum=1, integer=True)
     checks.number("batch_size", batch_size, minimum=1, integer=True)
@@ -69,39 +195,32 @@ def train_autoencoder(
     model.to(device)
     place = parameters[0].device
     optimizer = Adam(parameters, lr=learning_rate)
-    generator = torch.Generator().manual_seed(seed)
-    history = []
+    history: list[float] = []
     steps = epochs * -(-len(images) // batch_size)
-    with (
-        tqdm(total=steps, desc="autoencoder", unit="batch", disable=not show_progress) as progress,
-        training_mode(model),
-    ):
+    done = 0
+    progress = tqdm(total=steps, desc=description, unit="batch", disable=description is None)
+    with progress, training_mode(model):
         for _ in range(epochs):
-            errors = []
+            reported = []
             order = torch.randperm(len(images), generator=generator)
             for rows in torch.split(order, batch_size):
-                errors.append(_descend(model, optimizer, images[rows].to(place)))
-                progress.set_postfix_str(f"error {errors[-1]:.2e}", refresh=False)
+                loss, shown = losses_of(images[rows].to(place), done / steps)
+                reported.append(_descend(optimizer, loss, shown))
+                progress.set_postfix_str(f"loss {reported[-1]:.3g}", refresh=False)
                 progress.update()
-            history.append(fmean(errors))
+                done += 1
+            history.append(fmean(reported))
     return history
 
 
-def _descend(model: nn.Module, optimizer: Adam, images: Tensor) -> float:
-    """Take one step; return the error before it."""
-    reconstructions = model(images)
-    if reconstructions.shape != images.shape:
-        raise ValueError(
-            f"model must return images of the shape that it was given, {tuple(images.shape)}, got "
-            f"{tuple(reconstructions.shape)}"
-        )
-    error = mse_loss(reconstructions, images)
-    if not torch.isfinite(error):
+def _descend(optimizer: Adam, loss: Tensor, shown: Tensor) -> float:
+    """Take one step; return the loss to report."""
+    if not torch.isfinite(loss):
         raise RuntimeError(
-            f"the reconstruction error became {error.item()}; try a smaller learning_rate than "
+            f"the loss became {loss.item()}; try a smaller learning_rate than "
             f"{optimizer.param_groups[0]['lr']:g}"
         )
     optimizer.zero_grad()
-    torch.autograd.backward(error)
+    torch.autograd.backward(loss)
     optimizer.step()
-    return error.item()
+    return shown.item()

@@ -20,11 +20,13 @@ from captum.robust import AttackComparator, MinParamPerturbation
 from torch import Tensor, nn
 
 from captum_deduce import (
+    REVISE,
     VLK,
     CounterfactualExplainer,
     Counterfactuals,
     DeDUCE,
     PrototypeIndex,
+    Wachter,
     explainers,
 )
 from tests.autoencoders import PrincipalComponents
@@ -51,17 +53,36 @@ def short_vlk(digits: Digits) -> VLK:
     )
 
 
+def short_revise(digits: Digits) -> REVISE:
+    """Adam in the space of principal components, which finds every target in few steps."""
+    autoencoder = PrincipalComponents(digits.train_images.to(digits.model[7].weight.dtype))
+    return REVISE(
+        digits.model,
+        autoencoder.decoder,
+        encoder=autoencoder.encoder,
+        optimizer="adam",
+        distance_weight=0.1,
+        max_iterations=300,
+    )
+
+
 BUILDERS: dict[str, Builder] = {
     "DeDUCE": lambda digits: DeDUCE(digits.model, digits.layer, digits.density),
+    "REVISE": short_revise,
     "VLK": short_vlk,
+    "Wachter": lambda digits: Wachter(digits.model, lambda_rounds=4, max_iterations=60),
 }
 """How each public explainer is built around a classifier; a new explainer needs a line here."""
 
 # What an explainer promises or takes otherwise than most do.
 ARGMAX_IS_SUCCESS = {"VLK"}
 """No threshold: success means that the target is the most likely class."""
-RETURNS_THE_CLOSEST = {"VLK"}
+RETURNS_THE_CLOSEST = {"VLK", "Wachter"}
 """The closest of all successes is returned, not the first."""
+MOVES_EVERY_PIXEL = {"REVISE"}
+"""Its images are drawn by a decoder, which reproduces none of the original's pixels exactly."""
+FIRST_GRADIENT_AFTER_A_STEP = {"REVISE"}
+"""The first step needs no gradient: it replaces the original by its reconstruction."""
 UNTARGETED = {"VLK"}
 """Without a target any class but the predicted one will do."""
 HOPELESS = {"VLK": {"kappa": 1.0}}
@@ -298,7 +319,7 @@ def unsettled(digits: Digits) -> Digits:
     changed.model = copy.deepcopy(digits.model).train()
     changed.layer = changed.model[6]
     changed.model[3].eval()
-    changed.model[7].weight.requires_grad_(False)
+    changed.model[7].bias.requires_grad_(False)
     return changed
 
 
@@ -445,7 +466,7 @@ def test_noise_outside_the_bounds_warns_once_and_stays_until_moved(name, digits,
         attributions = build(name, digits).attribute(noisy, target)
     assert len(w) == 1
     unmoved = attributions == 0
-    assert unmoved.any()
+    assert unmoved.any() or name in MOVES_EVERY_PIXEL
     assert ((noisy + attributions)[~unmoved] >= 0).all()
 
 
@@ -467,7 +488,9 @@ def test_infidelity_sees_the_right_sign(name, digits, images, target):
 
     @infidelity_perturb_func_decorator(False)
     def towards_gray(inputs: Tensor) -> Tensor:
-        return inputs + attributions * torch.rand(len(inputs), 1, 1, 1, dtype=inputs.dtype)
+        # Captum repeats each input for its samples.
+        direction = attributions.repeat_interleave(len(inputs) // len(attributions), 0)
+        return inputs + direction * torch.rand(len(inputs), 1, 1, 1, dtype=inputs.dtype)
 
     def score(sign: float) -> Tensor:
         torch.manual_seed(0)
@@ -488,7 +511,7 @@ def test_attack_comparator(name, digits, images, target):
     comparator = AttackComparator(digits.model, reached)
     comparator.add_attack(build(name, digits), name, attack_kwargs={"target": target})
     results = comparator.evaluate(images, target=target)
-    assert results["Original"]["mean"] == 0
+    assert results["Original"] == 0
     assert results[name]["mean"] == 1
 
 
@@ -508,9 +531,8 @@ def test_min_param_perturbation(name, digits, images):
         arg_min=lowest,
         arg_max=highest,
         arg_step=step,
-        attack_kwargs={"target": goal},
     )
-    perturbed, value = search.evaluate(image, target=predicted)
+    perturbed, value = search.evaluate(image, target=predicted, attack_kwargs={"target": goal})
     assert perturbed is not None
     assert int(digits.model(perturbed).argmax()) != predicted
     assert lowest <= value <= highest
@@ -608,12 +630,15 @@ def test_a_non_finite_gradient_ends_a_pair_and_no_other(name, digits, images, ta
 
     def undefined_slope(x: Tensor, broken: Tensor) -> Tensor:
         zero = (x.flatten(1).sum(1, keepdim=True) * 0).abs()
-        return model(x) + torch.where(broken.unsqueeze(1), zero.sqrt(), zero)
+        return model(x) + torch.where(broken.unsqueeze(1), zero, zero + 1).sqrt()
 
     explainer.forward_func = undefined_slope
     result = explainer.generate(images, target, additional_forward_args=broken)
     assert result.success.tolist() == (~broken).tolist()
-    assert torch.equal(result.counterfactuals[2], images[2])
+    if name not in FIRST_GRADIENT_AFTER_A_STEP:
+        assert torch.equal(result.counterfactuals[2], images[2])
+    assert result.iterations[2] == (name in FIRST_GRADIENT_AFTER_A_STEP)
+    assert torch.isfinite(result.counterfactuals).all()
     assert torch.isfinite(result.confidence).all()
     kept = ~broken
     torch.testing.assert_close(

@@ -12,6 +12,7 @@ from captum_deduce.models.resnet import (
     sn_resnet18,
     sn_resnet50,
 )
+from captum_deduce.models.vae import VAE
 
 ARCHITECTURES: dict[str, Callable[..., ResNet]] = {
     "resnet18": resnet18,
@@ -23,6 +24,7 @@ ARCHITECTURES: dict[str, Callable[..., ResNet]] = {
 
 __all__ = [
     "ARCHITECTURES",
+    "VAE",
     "Autoencoder",
     "ResNet",
     "resnet18",

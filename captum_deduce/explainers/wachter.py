@@ -1,0 +1,366 @@
+"""Wachter's method: the closest image of the target class, by descent in the input alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_deduce import checks, losses, search
+from captum_deduce.explainer import (
+    CounterfactualExplainer,
+    Problem,
+    confidence_of,
+    is_success,
+)
+from captum_deduce.steps import AdamStep
+
+DISTANCES = ("l1", "mad", "l2")
+"""What :class:`Wachter` may call close."""
+
+PATIENCE = 20
+"""Steps in a row without a closer success that end a round of :class:`Wachter`."""
+
+_FACTOR = 10.0
+_STEEPEST = 1e6
+
+
+def median_absolute_deviation(images: Tensor) -> Tensor:
+    r"""How much each entry varies over a data set, for ``Wachter(distance="mad")``.
+
+    .. math:: \mathrm{MAD}_i = \mathrm{median}_n |x_{n,i} - \mathrm{median}_m\, x_{m,i}|
+
+    Args:
+        images (Tensor): N x ..., for example all training images.
+
+    Returns:
+        Tensor: Of the shape of one image, in its units; 0 where more than half of the images agree.
+        Of an even number of values, the median is the mean of the middle two.
+
+    Raises:
+        TypeError: A dtype other than float32 or float64.
+        ValueError: No images, or values that are not finite.
+
+    Examples::
+
+        >>> median_absolute_deviation(torch.tensor([[0.0, 1.0], [0.0, 2.0], [3.0, 6.0]]))
+        tensor([0., 1.])
+    """
+    checks.images(images)
+    return _median((images - _median(images)).abs())
+
+
+class Wachter(CounterfactualExplainer):
+    r"""The method of Wachter, Mittelstadt and Russell: close to the original, nothing else.
+
+    The counterfactual solves (equation 1 of the DeDUCE paper)
+
+    .. math::
+        \min_{\mathbf x'} \max_\lambda\; \lambda\, (f_t(\mathbf x') - y')^2
+        + d(\mathbf x, \mathbf x')
+
+    with f the softmax of the classifier's scores and :math:`y'` the probability that is aimed at
+    (``target_probability``). Nothing keeps it near real images. The distance d is one of
+
+    * ``"l1"``: :math:`\sum_i |x'_i - x_i| / (u_i - l_i)`, with u and l the bounds;
+    * ``"mad"``: :math:`\sum_i |x'_i - x_i| / \mathrm{MAD}_i`, as the authors advise;
+    * ``"l2"``: :math:`\sum_i (x'_i - x_i)^2 / (u_i - l_i)^2`.
+
+    The search goes in rounds, each with a weight :math:`\lambda` of the pair's own. As long as no
+    image has reached the target, a round goes on where the last one ended, with ten times its
+    :math:`\lambda`; the first success ends the round. From then on every round starts at the
+    closest success. After a round whose last image is no success, :math:`\lambda` is raised
+    tenfold, after one whose last image is, it falls to a tenth, and between the highest
+    :math:`\lambda` known to be too low and the lowest known to be high enough it becomes their
+    geometric mean. The closest success of all rounds is returned, and always lies within the
+    bounds.
+
+    Source: Wachter, Mittelstadt, Russell, "Counterfactual Explanations without Opening the Black
+    Box", Harvard Journal of Law & Technology, 2018. They increase :math:`\lambda` until the
+    prediction is near enough to :math:`y'` and leave the optimiser open. Choices and deviations:
+
+    * Adam moves the image, in units of ``upper_bound - lower_bound``, and the distance acts by its
+      proximal operator in Adam's metric: an entry whose pull doesn't outweigh its distance is
+      exactly that of the original, where a subgradient would leave all entries a little changed.
+    * :math:`\lambda` is counted from the image's own scale
+      :math:`\lambda_0 = 1 / \max_i |w_i^{-1} \partial_i (f_t - y')^2|`, at which the entry that
+      pulls hardest just outweighs its distance, whose weight is :math:`w_i` (below it, an L1
+      distance lets nothing move). It starts at ``lambda_init`` times this, at the original and
+      anew at the first success, as the probability of a class that is far away is nearly flat.
+    * A round also ends when :data:`PATIENCE` steps in a row brought no closer success.
+    * The weighted gradient is clipped at 1e6 ranges, beyond which the distance has no say.
+    * Changes below 1e-6 of the range are undone.
+
+    A pair that fails returns its best attempt with ``success=False``; one whose gradient is not
+    finite, or 0 at the start, stops as failed.
+
+    Examples::
+
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 3))
+        >>> images = torch.rand(4, 1, 8, 8)
+        >>> result = Wachter(model).generate(images, target=2)
+        >>> result.success.tolist()
+        [True, True, True, True]
+        >>> bool((result.l0() < 32).all())
+        True
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        *,
+        confidence: float = 0.5,
+        distance: str = "l1",
+        mad: Tensor | None = None,
+        target_probability: float = 1.0,
+        lambda_init: float = 5.0,
+        lambda_rounds: int = 10,
+        learning_rate: float = 0.01,
+        max_iterations: int = 100,
+        lower_bound: float | Tensor = 0.0,
+        upper_bound: float | Tensor = 1.0,
+    ) -> None:
+        r"""Say what counts as close and how long to search.
+
+        Args:
+            forward_func (Callable or nn.Module): The classifier: N inputs to N x C logits or
+                log-probabilities.
+            confidence (float, optional): An image is a success when the target's softmax
+                probability exceeds it; where it is below .5 the target must also be the argmax.
+                Default: 0.5
+            distance (str, optional): ``"l1"``, ``"mad"`` or ``"l2"``, see above. Default: "l1"
+            mad (Tensor, optional): The median absolute deviation of each entry, in the inputs'
+                units, which ``distance="mad"`` needs: a tensor that broadcasts to one input, as
+                from :func:`median_absolute_deviation`. Where it is 0, as on pixels that are mostly
+                blank, the smallest one that isn't is taken. Default: None
+            target_probability (float, optional): :math:`y'`, above ``confidence``. Default: 1.0
+            lambda_init (float, optional): :math:`\lambda` at first, in units of the image's own
+                scale. Default: 5.0
+            lambda_rounds (int, optional): How many values of :math:`\lambda` are tried. Default: 10
+            learning_rate (float, optional): Of Adam: about how far a pixel moves in a step, as a
+                fraction of ``upper_bound - lower_bound``. Default: 0.01
+            max_iterations (int, optional): Most steps of an image in each round. Default: 100
+            lower_bound (float or Tensor, optional): Smallest input value; a tensor broadcasts to
+                one input (channels x 1 x 1 for inputs normalised per channel). Default: 0.0
+            upper_bound (float or Tensor, optional): Largest input value, likewise. Default: 1.0
+
+        Raises:
+            TypeError: An argument of the wrong kind.
+            ValueError: A number out of its range, or ``distance="mad"`` without a usable ``mad``.
+        """
+        super().__init__(forward_func)
+        self.confidence = confidence
+        self.distance = distance
+        self.mad = mad
+        self.target_probability = target_probability
+        self.lambda_init = lambda_init
+        self.lambda_rounds = lambda_rounds
+        self.learning_rate = learning_rate
+        self.max_iterations = max_iterations
+        self.lower_bound = lower_bound
+        self.upper_bound = upper_bound
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        checks.number("confidence", self.confidence, minimum=0, maximum=1, exclusive=True)
+        checks.choice("distance", self.distance, DISTANCES)
+        checks.number("target_probability", self.target_probability, minimum=0, maximum=1)
+        if self.target_probability <= self.confidence:
+            raise ValueError(
+                f"target_probability must be above confidence ({self.confidence:g}), got "
+                f"{self.target_probability!r}"
+            )
+        checks.number("lambda_init", self.lambda_init, minimum=0, exclusive=True)
+        checks.number("lambda_rounds", self.lambda_rounds, minimum=1, integer=True)
+        checks.number("learning_rate", self.learning_rate, minimum=0, maximum=1, exclusive=True)
+        checks.number("max_iterations", self.max_iterations, minimum=0, integer=True)
+        if self.mad is not None:
+            _check_mad(self.mad)
+        elif self.distance == "mad":
+            raise ValueError(
+                "mad must be given where distance='mad': for example "
+                "median_absolute_deviation(training_images)"
+            )
+
+    def _procedure(self, problem: Problem) -> search.Procedure:
+        span = problem.upper - problem.lower
+        weight = None
+        if self.distance == "mad" and self.mad is not None:
+            mad = checks.per_input("mad", self.mad, problem.inputs)
+            weight = span / mad.masked_fill(mad == 0, mad[mad > 0].min())
+        return DistanceDescent(problem, self, weight)
+
+
+class DistanceDescent(search.Procedure):
+    """Descend in rounds, from the closest success on, with a prediction loss of another weight.
+
+    Args:
+        problem (Problem): What the call asks for.
+        settings (Wachter): The explainer, for its numbers.
+        entry_weight (Tensor or None): What a unit of the range weighs in the distance, of the shape
+            of one input; None where it is 1.
+    """
+
+    def __init__(self, problem: Problem, settings: Wachter, entry_weight: Tensor | None) -> None:
+        self.problem = problem
+        self.settings = settings
+        self.entry_weight = entry_weight
+        self.max_iterations = settings.lambda_rounds * settings.max_iterations
+        self.span = problem.upper - problem.lower
+        self.step_rule = AdamStep(settings.learning_rate)
+
+    def start(self, pairs: list[int]) -> search.State:
+        """Begin at the originals, see :meth:`captum_deduce.search.Procedure.start`."""
+        state = self.problem.rows(pairs)
+        images = state["original"]
+        none = torch.zeros_like(state["target"])
+        zero = torch.zeros(len(pairs), dtype=images.dtype, device=images.device)
+        return state | {
+            "images": images.clone(),
+            "mean": torch.zeros_like(images),
+            "square": torch.zeros_like(images),
+            "closest": images.clone(),
+            "closest_pull": torch.zeros_like(images),
+            "closest_distance": zero + float("inf"),
+            "distance": zero,
+            "weight": zero.clone(),
+            "too_low": zero.clone(),
+            "high_enough": zero + float("inf"),
+            "iteration": none,
+            "idle": none.clone(),
+            "rounds": none.clone(),
+        }
+
+    def evaluate(self, state: search.State, pairs: list[int]) -> search.Evaluation:
+        """Run the model, see :meth:`captum_deduce.search.Procedure.evaluate`."""
+        images = state["images"].detach().requires_grad_()
+        target = state["target"]
+        scores, _ = self.problem.forward(images, state)
+        loss = losses.probability_error(scores, target, self.settings.target_probability)
+        (gradient,) = torch.autograd.grad(loss.sum(), images)
+        if "allowed" in state:
+            gradient = gradient.masked_fill(~state["allowed"], 0.0)
+        confidence = confidence_of(scores, target)
+        prediction = scores.detach().argmax(1)
+        success = is_success(confidence, prediction, target, self.settings.confidence)
+        distance = self.distance((state["images"] - state["original"]) / self.span)
+        state["distance"] = distance
+        return search.Evaluation(
+            images=state["images"],
+            confidence=confidence,
+            success=success,
+            finished=success & (distance == 0),
+            prediction=prediction,
+            gradient=gradient,
+            distance=distance,
+        )
+
+    def step(self, state: search.State, evaluation: search.Evaluation) -> Tensor:
+        """Choose the weights, and descend; see :meth:`captum_deduce.search.Procedure.step`."""
+        pull = evaluation.gradient * self.span
+        over = self._next_rounds(state, evaluation, pull)
+        again = _column(over & state["closest_distance"].isfinite(), pull)
+        images = torch.where(again, state["closest"], state["images"])
+        pull = torch.where(again, state["closest_pull"], pull)
+        restart = _column(over, pull)
+        state["mean"].masked_fill_(restart, 0.0)
+        state["square"].masked_fill_(restart, 0.0)
+        state["iteration"] = state["iteration"].masked_fill(over, 0) + 1
+        weighted = _column(state["weight"], pull) * pull
+        state["images"] = self._descend(images, weighted, state)
+        last = state["rounds"] > self.settings.lambda_rounds
+        return last | ~weighted.isfinite().flatten(1).all(1)
+
+    def distance(self, difference: Tensor) -> Tensor:
+        """Measure changes.
+
+        Args:
+            difference (Tensor): Image less original, in units of the range, A x ...
+
+        Returns:
+            Tensor: A distances.
+        """
+        if self.settings.distance == "l2":
+            return losses.squared_norm(difference)
+        weighted = difference if self.entry_weight is None else difference * self.entry_weight
+        return losses.l1_norm(weighted)
+
+    def _descend(self, images: Tensor, gradient: Tensor, state: search.State) -> Tensor:
+        original = state["original"]
+        update, rate = self.step_rule(
+            gradient.clamp(-_STEEPEST, _STEEPEST),
+            state["mean"],
+            state["square"],
+            state["iteration"],
+        )
+        moved = (images - original) / self.span - update
+        size = moved.abs()
+        if self.settings.distance == "l2":
+            size = size / (1 + 2 * rate)
+        else:
+            size = size - (rate if self.entry_weight is None else rate * self.entry_weight)
+        changed = torch.clamp(
+            original + self.span * size.copysign(moved), self.problem.lower, self.problem.upper
+        )
+        return torch.where(size > checks.TOLERANCE, changed, original)
+
+    def _next_rounds(
+        self, state: search.State, evaluation: search.Evaluation, pull: Tensor
+    ) -> Tensor:
+        """Remember closer successes, and give pairs whose round is over the next weight."""
+        settings, success = self.settings, evaluation.success
+        closer = success & (state["distance"] < state["closest_distance"])
+        # At the start, and at the first success, the weight is counted from the image's own scale.
+        anew = (state["rounds"] == 0) | (closer & state["closest_distance"].isinf())
+        for name, value in (
+            ("closest", evaluation.images),
+            ("closest_pull", pull),
+            ("closest_distance", state["distance"]),
+        ):
+            state[name] = torch.where(_column(closer, value), value, state[name])
+        state["idle"] = (state["idle"] + 1).masked_fill(closer, 0)
+        idle = state["closest_distance"].isfinite() & (state["idle"] >= PATIENCE)
+        over = anew | idle | (state["iteration"] >= settings.max_iterations)
+
+        low = torch.where(success, state["too_low"], state["weight"])
+        high = torch.where(success, state["weight"], state["high_enough"])
+        weight = torch.where(
+            high.isinf(),
+            low * _FACTOR,
+            torch.where(low == 0, high / _FACTOR, (low * high).sqrt()),
+        )
+        hardest = pull if self.entry_weight is None else pull / self.entry_weight
+        scale = 1 / torch.linalg.vector_norm(hardest.flatten(1), float("inf"), dim=1)
+        values = {
+            "weight": torch.where(anew, settings.lambda_init * scale, weight),
+            "too_low": low.masked_fill(anew, 0.0),
+            "high_enough": high.masked_fill(anew, float("inf")),
+        }
+        for name, value in values.items():
+            state[name] = torch.where(over, value, state[name])
+        state["rounds"] = state["rounds"] + over
+        state["idle"] = state["idle"].masked_fill(over, 0)
+        return over
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def _median(values: Tensor) -> Tensor:
+    ordered = values.sort(0).values
+    middle = len(values) // 2
+    return (ordered[middle] + ordered[-1 - middle]) / 2
+
+
+def _check_mad(mad: object) -> None:
+    if not isinstance(mad, Tensor):
+        raise TypeError(f"mad must be a torch.Tensor, got {type(mad).__name__}")
+    if not (torch.isfinite(mad).all() and (mad >= 0).all() and (mad > 0).any()):
+        raise ValueError(
+            "mad must be finite and not negative, and above 0 somewhere, got values from "
+            f"{mad.min().item():g} to {mad.max().item():g}"
+        )

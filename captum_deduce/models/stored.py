@@ -1,0 +1,90 @@
+"""Models that know their own settings, in one safetensors file; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from captum_deduce._version import __version__
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_FORMAT_VERSION = "1"
+
+
+class StoredModel(nn.Module):
+    """A module that can be saved with the constructor arguments that build it again.
+
+    A subclass stores them in ``settings``, as values that JSON can hold.
+    """
+
+    settings: dict[str, Any]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights and settings to one safetensors file.
+
+        Args:
+            path (path): The file, by convention ``*.safetensors``.
+        """
+        # Clones, as safetensors refuses tensors that share memory.
+        tensors = {name: value.cpu().clone() for name, value in self.state_dict().items()}
+        metadata = {
+            "format": _format(type(self)),
+            "format_version": _FORMAT_VERSION,
+            "captum_deduce": __version__,
+            "settings": json.dumps(self.settings),
+        }
+        save_file(tensors, Path(path), metadata)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Self:
+        """Read a file that :meth:`save` wrote; torch's global generator is left alone.
+
+        Args:
+            path (path): The file.
+            device (torch.device or str, optional): Where the model goes. Default: "cpu"
+
+        Returns:
+            StoredModel: As it was saved, in eval mode.
+
+        Raises:
+            FileNotFoundError: No such file.
+            ValueError: Truncated, or no model of this class that this version reads.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no {cls.__name__} at {path}")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
+        if (metadata.get("format"), metadata.get("format_version")) != (
+            _format(cls),
+            _FORMAT_VERSION,
+        ):
+            raise ValueError(
+                f"{path} is no {cls.__name__} that captum-deduce {__version__} reads (its "
+                f"metadata: {metadata})"
+            )
+        try:
+            with torch.random.fork_rng(devices=[]):
+                model = cls(**json.loads(metadata["settings"]))
+            # Assigned, as copying would round float64 weights to the float32 of the new model.
+            model.load_state_dict(tensors, assign=True)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{path} holds no complete {cls.__name__}: {error}") from error
+        return model.eval().to(device)
+
+
+def _format(kind: type[StoredModel]) -> str:
+    return f"captum-deduce {kind.__name__}"
