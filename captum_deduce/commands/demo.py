@@ -18,6 +18,8 @@ from captum_deduce.commands.recipes import RECIPES, SMOKE, SMOKE_TRAINING_IMAGES
 from captum_deduce.training import predict
 from captum_deduce.visualization import plot_grid
 
+_PICTURES = ("mistakes.png", "right-1.png", "right-2.png")
+
 
 def run(
     dataset: str = "digits",
@@ -35,7 +37,7 @@ def run(
 ) -> None:
     """Explain the test images that a small SN-ResNet-18 gets wrong, and some that it gets right.
 
-    Prints a table; writes ``mistakes.png``, a ``right-*.png`` for each image that was right, and
+    Prints a table; writes ``mistakes.png``, ``right-1.png``, ``right-2.png`` and
     ``counterfactuals.safetensors``. The classifier is cached, see
     :func:`captum_deduce.checkpoint.cache_path`.
 
@@ -171,23 +173,26 @@ def _keep(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def _write(explained: Explained, pairs: Pairs, folder: Path) -> None:
-    """Write the pictures and the file; pictures of an earlier run must not outlive it."""
+    """Write the pictures and the file; no picture of an earlier run stays."""
+    for name in _PICTURES:
+        (folder / name).unlink(missing_ok=True)
+    mistakes, *right = (folder / name for name in _PICTURES)
     written = []
-    (folder / "mistakes.png").unlink(missing_ok=True)
     if pairs.num_mistakes:
-        written.append(folder / "mistakes.png")
-        explained.save_picture(written[-1], slice(pairs.num_mistakes), pairs.labels)
+        explained.save_picture(mistakes, slice(pairs.num_mistakes), pairs.labels)
+        written.append(mistakes)
     per_image = len(explained.class_names) - 1
     starts = range(pairs.num_mistakes, len(pairs.index), per_image)
-    for number, start in enumerate(starts, 1):
+    for path, start in zip(right, starts, strict=False):
         rows = slice(start, start + per_image)
         figure = plot_grid(
             {"DeDUCE": explained.result[rows]},
             class_names=explained.class_names,
             labels=pairs.labels[rows],
+            max_columns=per_image,
         )
-        written.append(folder / f"right-{number}.png")
-        figure.savefig(written[-1], dpi=DPI)
+        figure.savefig(path, dpi=DPI)
+        written.append(path)
     written.append(folder / "counterfactuals.safetensors")
     explained.result.save(written[-1])
     print("Written:", *written, sep="\n  ")

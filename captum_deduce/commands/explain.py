@@ -83,7 +83,7 @@ def run(
         *_rounded_columns(explained, rounded),
     ]
     print(f"{tables.table(columns)}\n\n{tables.totals(explained)}\n")
-    print("\n".join(remarks(explained, rounded, images)))
+    print("\n".join(_remarks(explained, rounded, images)))
     for row, path in enumerate(files):
         explained.save_picture(_comparison_file(path), slice(row, row + 1))
     explained.result.save(output / _RESULT_FILE)
@@ -115,19 +115,8 @@ def input_shape(settings: Settings) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def remarks(explained: Explained, rounded: Tensor, images: Sequence[Path]) -> list[str]:
-    """Say in words what a reader of the table must not miss.
-
-    Args:
-        explained (Explained): N pairs.
-        rounded (Tensor): The classifier's probabilities of all classes for the counterfactuals
-            rounded to 8 bits, N x C.
-        images (Sequence[Path]): N image files.
-
-    Returns:
-        list[str]: Sentences: which images were not found, which needed no change, and which lose
-        their class by rounding.
-    """
+def _remarks(explained: Explained, rounded: Tensor, images: Sequence[Path]) -> list[str]:
+    """Say in words what a reader of the table must not miss."""
     result = explained.result
     kept = rounded.argmax(1) == result.target
     lines = []

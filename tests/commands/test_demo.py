@@ -194,7 +194,7 @@ def test_a_cache_that_cannot_be_written_loses_nothing_else(
 def test_a_model_without_mistakes_is_said_to_make_none(
     demo, tmp_path, monkeypatch, capsys, digit_images
 ):
-    for name in ("mistakes.png", "somebody's.png"):
+    for name in ("mistakes.png", "right-2.png", "somebody's.png"):
         (tmp_path / name).write_text("of an earlier time")
     right = torch.nn.functional.one_hot(digit_images.target, 10).float()
     monkeypatch.setattr(demo_command, "predict", lambda model, images: right)
