@@ -14,6 +14,9 @@ from captum_deduce.visualization import sheet as sheets
 from captum_deduce.visualization.class_names import classes_seen, read_class_names
 from captum_deduce.visualization.pixels import PerChannel, PixelScale, check_images
 
+_TITLE_WIDTH = 1.85
+"""Inches, enough for "seen as automobile (100.0%)"."""
+
 
 @sheets.own_style()
 def plot_counterfactuals(
@@ -97,7 +100,7 @@ def plot_counterfactuals(
         originals.shape[1:3],
         image_size=image_size,
         title_lines=1 if truth is None else 2,
-        least_width=1.7,
+        least_width=_TITLE_WIDTH,
         margins=sheets.Margins(right=1.05, top=0.15 + sheets.LINE, bottom=0.4 if cut else 0.15),
     )
     for row, (left, middle, right) in enumerate(sheet.axes):

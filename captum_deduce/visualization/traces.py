@@ -118,7 +118,7 @@ def trace_at(
     with torch.no_grad(), FrozenModel(forward_func, layer) as model:
         device = _device_of(model, result.inputs.device)
         for batch in torch.split(images, _BATCH):
-            scores, rows = model(batch.to(device, copy=True))
+            scores, rows = model(batch.to(device))
             probabilities.append(scores.double().softmax(1)[:, [target, seen]].cpu())
             features.append(rows.cpu())
             if density is not None:

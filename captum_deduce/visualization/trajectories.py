@@ -71,7 +71,7 @@ def plot_trajectory(
     titles = [f"step {step}" for step in journey.steps]
     counts = [f"{count:,} changed" for count in journey.changed]
     widest = max(map(sheets.text_width, titles + counts))
-    left, right, height = LABELS, 1.05, 1.2
+    left, right, height = LABELS if panels else 0.15, 1.05, 1.2
     sheet = sheets.make_sheet(
         2,
         columns,

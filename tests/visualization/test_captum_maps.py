@@ -234,7 +234,7 @@ def test_panels_are_captums():
         np.testing.assert_allclose(
             axes.images[-1].get_array(), expected.images[0].get_array(), atol=1e-6
         )
-    assert raster(figure).shape == (230, 1000, 3)
+    assert raster(figure).shape[:2] == pytest.approx((230, 1000), abs=1)
 
 
 def test_colour_maps_can_be_chosen():

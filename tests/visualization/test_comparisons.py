@@ -190,6 +190,10 @@ def test_long_names_stay_apart():
         max_rows=3,
     )
     assert_readable(figure)
+    names = ["automobile"] * 8
+    assert "seen as automobile (100.0%)" in _words(
+        plot_counterfactuals(grey_result(), class_names=names)
+    )
 
 
 @pytest.mark.parametrize("size", [0.3, 0.8, 1.5, 3.0])

@@ -64,11 +64,15 @@ def test_a_covariance_is_projected_as_its_samples_are():
 
 
 @pytest.mark.parametrize("content", [0.1, 0.5, 0.95])
-def test_an_ellipse_holds_its_share(content):
-    gaussian = ProjectedGaussian(0, np.array([1.0, -2.0]), np.array([[3.0, 1.2], [1.2, 1.0]]))
+@pytest.mark.parametrize("variances", [(3.0, 1.0), (1.0, 4.0), (2.0, 2.0)])
+@pytest.mark.parametrize("correlation", [-0.9, -0.3, 0.0, 0.6])
+def test_an_ellipse_holds_its_share(content, variances, correlation):
+    mixed = correlation * np.sqrt(variances[0] * variances[1])
+    covariance = np.array([[variances[0], mixed], [mixed, variances[1]]])
+    gaussian = ProjectedGaussian(0, np.array([1.0, -2.0]), covariance)
     width, height, angle = gaussian.ellipse(content)
     turn = np.deg2rad(angle)
-    around = np.linspace(0, 2 * np.pi, 50)
+    around = np.linspace(0, 2 * np.pi, 200)
     x, y = width / 2 * np.cos(around), height / 2 * np.sin(around)
     outline = np.stack(
         [x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], 1
