@@ -1,0 +1,207 @@
+"""A classifier, the density of its features and their settings in one safetensors file.
+
+Nothing is unpickled: the file names one of :data:`captum_deduce.models.ARCHITECTURES` and its
+arguments, from which the classifier is built anew and filled with the stored tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from captum_deduce import checks
+from captum_deduce._version import __version__
+from captum_deduce.density import ClassGaussianMixture
+from captum_deduce.models import ARCHITECTURES
+
+_FORMAT = "captum-deduce checkpoint"
+_FORMAT_VERSION = 1
+_CACHE_VARIABLE = "CAPTUM_DEDUCE_CACHE"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a classifier was made: what is needed to build it again and to use it.
+
+    Args:
+        architecture (str): One of :data:`captum_deduce.models.ARCHITECTURES`.
+        arguments (dict[str, Any]): Its arguments; values that JSON can hold.
+        class_names (tuple[str, ...]): One name per class.
+        dataset (str): What the classifier was trained on.
+        epochs (int): Of the training.
+        seed (int): Of the weights and the training.
+        layer (str, optional): Dotted name of the layer whose features the density describes.
+            Default: ``"avgpool"``
+        accuracy (float, optional): Share of test images that the classifier gets right.
+            Default: None (not measured)
+
+    Raises:
+        ValueError: An unknown architecture.
+    """
+
+    architecture: str
+    arguments: dict[str, Any]
+    class_names: tuple[str, ...]
+    dataset: str
+    epochs: int
+    seed: int
+    layer: str = "avgpool"
+    accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        checks.choice("architecture", self.architecture, tuple(ARCHITECTURES))
+
+    def build(self) -> nn.Module:
+        """Build the classifier with new weights, drawn from torch's global generator.
+
+        Returns:
+            nn.Module: The architecture with these arguments.
+        """
+        return ARCHITECTURES[self.architecture](**self.arguments)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Args:
+        model (nn.Module): The classifier, as ``settings`` build it.
+        density (ClassGaussianMixture or None): The density of its features, if one was fitted.
+        settings (Settings): How it was made.
+    """
+
+    model: nn.Module
+    density: ClassGaussianMixture | None
+    settings: Settings
+
+
+def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
+    """Write a checkpoint.
+
+    The file appears under its name once it is complete, so that an error or Ctrl-C leaves an older
+    one as it was. Folders that are missing are made.
+
+    Args:
+        path (path): The file, by convention ``*.safetensors``.
+        checkpoint (Checkpoint): What to write. Tensors may be on any device.
+    """
+    path = Path(path)
+    metadata = {
+        "format": _FORMAT,
+        "format_version": str(_FORMAT_VERSION),
+        "captum_deduce": __version__,
+        "settings": json.dumps(asdict(checkpoint.settings)),
+    }
+    tensors = _stored("classifier", checkpoint.model)
+    if checkpoint.density is not None:
+        metadata["covariance_type"] = checkpoint.density.covariance_type
+        tensors |= _stored("density", checkpoint.density)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(tensors, unfinished, metadata)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Checkpoint:
+    """Read a checkpoint that :func:`save_checkpoint` wrote; torch's global generator is left alone.
+
+    Args:
+        path (path): The file.
+        device (torch.device or str, optional): Where classifier and density go. Default: ``"cpu"``
+
+    Returns:
+        Checkpoint: With the classifier in eval mode.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: Truncated, not a checkpoint, of a newer format, of an unknown architecture, or
+            with tensors that do not fit the architecture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
+    if metadata.get("format") != _FORMAT:
+        raise ValueError(f"{path} is not a checkpoint of captum-deduce (its metadata: {metadata})")
+    if metadata.get("format_version") != str(_FORMAT_VERSION):
+        raise ValueError(
+            f"{path} has format version {metadata.get('format_version')}, written by captum-deduce "
+            f"{metadata.get('captum_deduce')}; this is {__version__}, which reads version "
+            f"{_FORMAT_VERSION}"
+        )
+    try:
+        stored = json.loads(metadata["settings"])
+        settings = Settings(**stored | {"class_names": tuple(stored["class_names"])})
+        with torch.random.fork_rng(devices=[]):
+            model = settings.build()
+        # Assigned, as copying would round float64 weights to the float32 of the new model.
+        model.load_state_dict(_of("classifier", tensors), assign=True)
+        density = None
+        if "covariance_type" in metadata:
+            density = ClassGaussianMixture(metadata["covariance_type"])
+            density.load_state_dict(_of("density", tensors))
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} holds no complete checkpoint: {error}") from error
+    return Checkpoint(
+        model.eval().to(device), None if density is None else density.to(device), settings
+    )
+
+
+def cache_directory() -> Path:
+    """Name the folder for files that can be made again; it need not exist.
+
+    Returns:
+        Path: The environment variable ``CAPTUM_DEDUCE_CACHE``, or else ``captum-deduce`` in the
+        user's cache folder (``XDG_CACHE_HOME``, ``~/.cache``).
+    """
+    if own := os.environ.get(_CACHE_VARIABLE):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "captum-deduce"
+
+
+def cache_path(settings: Settings) -> Path:
+    """Name the file in :func:`cache_directory` for a checkpoint with these settings.
+
+    Args:
+        settings (Settings): What the name depends on, but for the accuracy, together with the
+            version of this package: another version may train otherwise.
+
+    Returns:
+        Path: ``<dataset>-<architecture>-<16 hexadecimal digits>.safetensors``
+    """
+    content = asdict(settings) | {"accuracy": None, "captum_deduce": __version__}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return cache_directory() / f"{settings.dataset}-{settings.architecture}-{digest}.safetensors"
+
+
+def _stored(prefix: str, module: nn.Module) -> dict[str, Tensor]:
+    # Clones, as safetensors refuses tensors that share memory.
+    return {
+        f"{prefix}.{name}": tensor.detach().cpu().contiguous().clone()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def _of(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(f"{prefix}."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(f"{prefix}.")
+    }
