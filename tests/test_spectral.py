@@ -257,6 +257,21 @@ def test_several_uses_before_one_backward_pass():
         assert gradient.abs().max() > 0
 
 
+def test_a_graph_of_eval_mode_survives_later_training_steps():
+    layer = spectral_normalize(nn.Conv2d(2, 3, 3), 0.2, example_input=torch.rand(1, 2, 6, 6))
+    with torch.no_grad():
+        original_of(layer).normal_()
+    pattern = torch.randn_like(original_of(layer))
+    losses = [(layer.eval().weight * pattern).sum() for _ in range(2)]
+    (expected,) = torch.autograd.grad(losses[0], original_of(layer))
+    held, before = bound_of(layer).u, bound_of(layer).u.clone()
+    layer.train()(torch.rand(1, 2, 6, 6))
+    assert bound_of(layer).u is held
+    assert not torch.equal(held, before)
+    (gradient,) = torch.autograd.grad(losses[1], original_of(layer))
+    assert torch.equal(gradient, expected)
+
+
 def test_a_layer_that_starts_at_zero_is_bounded_once_it_has_grown():
     layer = nn.Conv2d(1, 2, 3, padding=1)
     nn.init.zeros_(layer.weight)
@@ -271,13 +286,13 @@ def test_a_layer_that_starts_at_zero_is_bounded_once_it_has_grown():
 
 
 def test_the_start_follows_torchs_generator_and_the_bound_does_not():
-    def normalized(seed):
+    def normalized(seed, training):
         torch.manual_seed(0)
-        layer = nn.Conv2d(4, 4, 3, padding=1)
+        layer = nn.Conv2d(4, 4, 3, padding=1).train(training)
         torch.manual_seed(seed)
         return spectral_normalize(layer, 0.5, example_input=torch.ones(1, 4, 6, 6)).eval()
 
-    first, again, other = normalized(1), normalized(1), normalized(2)
+    first, again, other = normalized(1, True), normalized(1, False), normalized(2, True)
     assert torch.equal(bound_of(first).u, bound_of(again).u)
     assert torch.equal(first.weight, again.weight)
     assert not torch.equal(bound_of(first).u, bound_of(other).u)
@@ -303,12 +318,14 @@ def test_other_dtypes(dtype, convert_first):
     torch.testing.assert_close(bounded.double(), expected, rtol=0.01, atol=1e-3)
 
 
-def test_sigma_is_exact_under_autocast():
-    layer = spectral_normalize(nn.Conv2d(2, 3, 3), 0.4, example_input=torch.rand(1, 2, 6, 6)).eval()
+@pytest.mark.parametrize("build", [lambda: nn.Conv2d(2, 3, 3), lambda: nn.Linear(6, 4)])
+def test_sigma_is_exact_under_autocast(build):
+    images = torch.rand(1, 2, 6, 6)
+    layer = spectral_normalize(build(), 0.4, example_input=images).eval()
     outside = layer.weight
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(layer.weight, outside)
-        assert layer(torch.rand(1, 2, 6, 6)).dtype == torch.bfloat16
+        assert layer(images).dtype == torch.bfloat16
 
 
 class Shared(nn.Module):
@@ -642,12 +659,13 @@ def test_blocks_that_end_in_the_order_in_which_they_began(computed):
     model = normalized_network().eval()
     first, second = ExitStack(), ExitStack()
     first.enter_context(frozen_spectral_weights(model))
-    second.enter_context(frozen_spectral_weights(model))
+    second.enter_context(frozen_spectral_weights(model[0]))
     first.close()
     computed.clear()
     model(IMAGES)
-    assert not computed
+    assert computed == [bound_of(model[3]), bound_of(model[5])]
     second.close()
+    computed.clear()
     model(IMAGES)
     assert len(computed) == 3
 
@@ -778,9 +796,11 @@ def test_measuring_norms_leaves_the_model_and_the_random_state_alone(example_inp
     model = normalized_network()
     model[1].eval()
     before, state = snapshot(model), torch.get_rng_state()
-    spectral_norms(model, example_input=example_input)
+    norms = spectral_norms(model, example_input=example_input)
     assert same(snapshot(model), before)
     assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(5)
+    assert spectral_norms(model, example_input=example_input) == norms
 
 
 def snapshot(model):
