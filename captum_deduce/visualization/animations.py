@@ -18,7 +18,7 @@ from captum_deduce import checks
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.visualization import sheet as sheets
-from captum_deduce.visualization.journeys import LABELS, Journey, draw_curves, stacked
+from captum_deduce.visualization.journeys import IMAGES_WIDTH, LABELS, Journey, draw_curves, stacked
 from captum_deduce.visualization.pixels import PerChannel
 from captum_deduce.visualization.traces import Trace
 
@@ -102,7 +102,6 @@ class _Film:
 
     def __init__(self, journey: Journey, trace: Trace | None, image_size: float) -> None:
         self.journey = journey
-        self.trace = trace
         curves_width = 0.0 if trace is None else 4.4
         self.sheet = sheets.make_sheet(
             1,
@@ -110,6 +109,7 @@ class _Film:
             journey.colors.shape[1:3],
             image_size=image_size,
             title_lines=1,
+            least_width=IMAGES_WIDTH / 2,
             margins=sheets.Margins(right=1.05 + curves_width, top=0.2 + sheets.LINE, bottom=0.5),
         )
         left, right = self.sheet.axes[0]

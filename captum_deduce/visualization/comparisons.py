@@ -93,6 +93,7 @@ def plot_counterfactuals(
     counterfactuals = scale.colors(shown.counterfactuals, "result.counterfactuals")
     changes = scale.changes(shown.inputs, shown.counterfactuals)
     limit = sheets.change_limit(changes)
+    counts = shown.l0().tolist()
     cut = len(shown) < len(result)
     sheet = sheets.make_sheet(
         len(shown),
@@ -117,8 +118,8 @@ def plot_counterfactuals(
         sheets.draw_colors(middle, counterfactuals[row])
         _write_outcome(middle, shown, row, names, sheet.column_width)
         image = sheets.draw_change(right, changes[row], limit)
-        count = int(shown.l0()[row])
-        sheets.write(right, f"{count:,} {'entry' if count == 1 else 'entries'} changed")
+        entries = "entry" if counts[row] == 1 else "entries"
+        sheets.write(right, f"{counts[row]:,} {entries} changed")
     _write_headers(sheet, ("original", "counterfactual", "change"))
     if cut:
         _write_note(sheet, f"the first {len(shown)} of {len(result):,} pairs")

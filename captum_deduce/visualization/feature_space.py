@@ -117,9 +117,9 @@ def plot_density(
     checks.number("max_points", max_points, minimum=1, integer=True)
     checks.number("size", size, minimum=0, exclusive=True)
     names = read_class_names(class_names, max(drawn) + 1)
-
     if classifier is not None:
         checks.callable_model("classifier", classifier)
+
     chosen = _sample(labels, drawn, max_points)
     points, labels = plain(features[chosen.to(features.device)]), labels[chosen]
     plane = _choose_plane(density, drawn, points, path, goal, names)

@@ -29,6 +29,8 @@ LABELS = 1.1
 """Inches left of them, for their labels."""
 _NAME = 1.1
 """Inches that a class's name may take in headings and legends."""
+IMAGES_WIDTH = 5.5
+"""Inches that a sheet's images take at least, so that the longest heading fits above them."""
 _WIDE, _LINEAR = 1e4, 1e2
 """Log-densities over a wider range, in nats, are drawn on a logarithmic axis, linear below the
 second: far from the training data they are of the order of -1e9, and their rise near it would not

@@ -11,7 +11,7 @@ from captum_deduce import checks
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.visualization import sheet as sheets
-from captum_deduce.visualization.journeys import LABELS, Journey, draw_curves, stacked
+from captum_deduce.visualization.journeys import IMAGES_WIDTH, LABELS, Journey, draw_curves, stacked
 from captum_deduce.visualization.pixels import PerChannel
 
 
@@ -78,7 +78,7 @@ def plot_trajectory(
         journey.colors.shape[1:3],
         image_size=image_size,
         title_lines=1,
-        least_width=max(widest, 4.5 / columns - 0.12),
+        least_width=max(widest, IMAGES_WIDTH / columns - 0.12),
         margins=sheets.Margins(
             left=left,
             right=right,

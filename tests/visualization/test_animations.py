@@ -10,7 +10,7 @@ from captum_deduce.visualization import save_animation
 from tests.visualization.samples import SEVEN, changed, make_result
 
 ZOOM = 28  # screen pixels of an image's pixel: 2.2 inches for 8 of them
-LEFT = 15
+LEFT = 15 + (275 - 8 * ZOOM) // 2  # centred in its column
 
 
 def _result(steps=9, returned=-1, **fields):
@@ -55,7 +55,7 @@ def test_frames_follow_the_trajectory_and_end_on_what_was_returned(tmp_path):
 def test_the_change_so_far_is_shown_beside_the_image(tmp_path):
     frames = _frames(save_animation(_result(), 0, str(tmp_path / "x.gif"), max_frames=2))
     row = frames[0][0].shape[0] - 50 - int(7.5 * ZOOM)
-    column = LEFT + 8 * ZOOM + 12 + ZOOM // 2
+    column = LEFT + 275 + 12 + ZOOM // 2
     before, after = frames[0][0][row, column], frames[1][0][row, column]
     assert before.min() > 0.9  # unchanged
     assert after[0] - after[2] > 0.2  # red: the first pixel was lit

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -78,6 +80,14 @@ def test_every_length_and_size_can_be_read(steps, size):
     assert len([text for text in texts(figure) if text.get_text().startswith("step ")]) == min(
         steps + 1, 8
     )
+
+
+def test_the_longest_heading_fits():
+    names = ["WWWWWWWWWWWWWWWWWWWW"] * 2
+    path = SEVEN.expand(2, -1, -1, -1)
+    result = make_result(path[:1], path[:1], success=[False], trajectory=[path])
+    long = replace(result, iterations=torch.tensor([49_999]))
+    assert_readable(plot_trajectory(long, class_names=names))
 
 
 def test_colour_trajectories_are_drawn():
