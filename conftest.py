@@ -12,6 +12,11 @@ import pytest
 import torch
 
 
+def pytest_configure() -> None:
+    """Keep fixtures that tests share to one thread too: they are made before a test's own."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def reproducible_torch() -> None:
     """Seed torch; one thread, as models this small wait for threads more than they gain."""

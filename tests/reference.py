@@ -398,7 +398,7 @@ def vlk(
     ``scores_of``, ``decode`` (the reconstruction) and ``encode`` take one image. The search moves u
     with x = low + (high - low) u, so that it works in units of the range.
     """
-    low = np.broadcast_to(lower, original.shape)
+    low = np.broadcast_to(lower, original.shape).copy()
     span = np.broadcast_to(upper, original.shape) - low
     start = (original - low) / span
 
@@ -476,3 +476,217 @@ def vlk(
     return GuidedAttempt(
         likeliest, False, float(likeliest_confidence), likeliest_target, weights, path
     )
+
+
+# --- reconstruction.py: Adam on a linear reconstruction, by its own gradient ---
+
+
+@dataclass
+class Reconstruction:
+    """Weight and bias after the last step, and the mean squared error before each."""
+
+    weight: Array
+    bias: Array
+    errors: list[float]
+
+
+def adam_on_linear_reconstruction(
+    images: Array, weight: Array, bias: Array, *, steps: int, rate: float
+) -> Reconstruction:
+    """Adam with decays .9 and .999 on the mean of all (x W' + b - x)^2, as its paper prints it."""
+    values = [weight.copy(), bias.copy()]
+    first = [np.zeros_like(value) for value in values]
+    second = [np.zeros_like(value) for value in values]
+    errors = []
+    for t in range(1, steps + 1):
+        rest = images @ values[0].T + values[1] - images
+        errors.append(float((rest**2).mean()))
+        slope = 2 * rest / rest.size
+        for i, gradient in enumerate((slope.T @ images, slope.sum(0))):
+            first[i] = 0.9 * first[i] + 0.1 * gradient
+            second[i] = 0.999 * second[i] + 0.001 * gradient**2
+            mean, square = first[i] / (1 - 0.9**t), second[i] / (1 - 0.999**t)
+            values[i] = values[i] - rate * mean / (np.sqrt(square) + 1e-8)
+    return Reconstruction(values[0], values[1], errors)
+
+
+# --- explainers/wachter.py, revise.py: equations 1 and 3, descended by Adam ---
+
+
+class NaiveAdam:
+    """Adam as its paper prints it; gives the update and each entry's step size."""
+
+    def __init__(self, shape: tuple[int, ...], rate: float) -> None:
+        self.rate, self.t = rate, 0
+        self.m, self.v = np.zeros(shape), np.zeros(shape)
+
+    def step(self, gradient: Array) -> tuple[Array, Array]:
+        self.t += 1
+        self.m = 0.9 * self.m + 0.1 * gradient
+        self.v = 0.999 * self.v + 0.001 * gradient**2
+        root = np.sqrt(self.v / (1 - 0.999**self.t)) + 1e-8
+        return self.rate * (self.m / (1 - 0.9**self.t)) / root, self.rate / root
+
+
+def is_reached(probabilities: Array, target: int, confidence: float) -> bool:
+    """Above the confidence, and where that is below .5 also the most likely class."""
+    enough = bool(probabilities[target] > confidence)
+    return enough and (confidence >= 0.5 or int(probabilities.argmax()) == target)
+
+
+def wachter(
+    original: Array,
+    target: int,
+    probabilities_of: Callable[[Tensor], Tensor],
+    *,
+    confidence: float = 0.5,
+    distance: str = "l1",
+    mad: Array | None = None,
+    target_probability: float = 1.0,
+    lambda_init: float = 5.0,
+    lambda_rounds: int = 10,
+    learning_rate: float = 0.01,
+    max_iterations: int = 100,
+    lower: Array | float = 0.0,
+    upper: Array | float = 1.0,
+    mask: Array | None = None,
+) -> Attempt:
+    """Equation 1 for one image: rounds of proximal Adam, each with a lambda of its own."""
+    low = np.broadcast_to(lower, original.shape)
+    span = np.broadcast_to(upper, original.shape) - low
+    weights = np.ones_like(original)
+    if distance == "mad" and mad is not None:
+        deviations = np.broadcast_to(mad, original.shape)
+        weights = span / np.where(deviations == 0, deviations[deviations > 0].min(), deviations)
+
+    path: list[Array] = []
+    likeliest, likeliest_confidence = original, -1.0
+    closest: tuple[Array, Array, float] | None = None  # image, pull, confidence
+    closest_distance = np.inf
+
+    def look(image: Array) -> tuple[bool, bool, Array]:
+        """Whether it is a success, whether a closer one than all before, and (f - y')^2's pull."""
+        nonlocal likeliest, likeliest_confidence, closest, closest_distance
+        path.append(image.copy())
+        x = torch.from_numpy(image).requires_grad_()
+        p = probabilities_of(x)
+        (gradient,) = torch.autograd.grad((p[target] - target_probability) ** 2, x)
+        pull = gradient.numpy() * span
+        if mask is not None:
+            pull = np.where(mask, pull, 0.0)
+        if p[target].item() > likeliest_confidence:
+            likeliest, likeliest_confidence = image.copy(), p[target].item()
+        success = is_reached(p.detach().numpy(), target, confidence)
+        change = (image - original) / span
+        size = (change**2).sum() if distance == "l2" else (weights * np.abs(change)).sum()
+        closer = success and size < closest_distance
+        if closer:
+            closest, closest_distance = (image.copy(), pull, p[target].item()), size
+        return success, closer, pull
+
+    def moved(image: Array, pull: Array, weight: float, adam: NaiveAdam) -> Array:
+        update, rate = adam.step(np.clip(weight * pull, -1e6, 1e6))
+        result: Array = original.copy()
+        for i in np.ndindex(*original.shape):
+            change = (image[i] - original[i]) / span[i] - update[i]
+            size = abs(change)
+            size = size / (1 + 2 * rate[i]) if distance == "l2" else size - rate[i] * weights[i]
+            if size > 1e-6:
+                result[i] = original[i] + span[i] * np.sign(change) * size
+                result[i] = min(max(result[i], low[i]), low[i] + span[i])
+        return result
+
+    image = original
+    success, _, pull = look(image)
+    if success:
+        return Attempt(image, likeliest_confidence, True, 0, path)
+    weight = lambda_init / np.abs(pull / weights).max()
+    too_low, high_enough = 0.0, np.inf
+    for _ in range(lambda_rounds):
+        adam = NaiveAdam(original.shape, learning_rate)
+        sought, first, idle = closest is None, False, 0
+        if closest is not None:
+            image, pull, _ = closest
+        for _ in range(max_iterations):
+            image = moved(image, pull, weight, adam)
+            success, closer, pull = look(image)
+            first = sought and success
+            idle = 0 if closer else idle + 1
+            if first or (not sought and idle == 20):
+                break
+        if first:
+            weight = lambda_init / np.abs(pull / weights).max()
+            continue
+        if success:
+            high_enough = weight
+        else:
+            too_low = weight
+        if high_enough == np.inf:
+            weight = 10 * too_low
+        elif too_low == 0:
+            weight = high_enough / 10
+        else:
+            weight = float(np.sqrt(too_low * high_enough))
+        if sought:
+            too_low = 0.0
+    steps = len(path) - 1
+    if closest is None:
+        return Attempt(likeliest, likeliest_confidence, False, steps, path)
+    return Attempt(closest[0], closest[2], True, steps, path)
+
+
+def revise(
+    original: Array,
+    target: int,
+    latent: Array,
+    decode: Callable[[Tensor], Tensor],
+    scores_of: Callable[[Tensor], Tensor],
+    *,
+    confidence: float = 0.5,
+    distance_weight: float = 1.0,
+    learning_rate: float = 1e-5,
+    max_iterations: int = 50_000,
+    optimizer: str = "sgd",
+    select: str = "first",
+    lower: Array | float = 0.0,
+    upper: Array | float = 1.0,
+    mask: Array | None = None,
+) -> Attempt:
+    """Equation 3 for one image, from the latent of its reconstruction."""
+    low, high = torch.as_tensor(lower), torch.as_tensor(upper)
+    x = torch.from_numpy(original)
+    may_change = torch.ones_like(x) if mask is None else torch.from_numpy(mask).to(x)
+    adam = NaiveAdam(latent.shape, learning_rate)
+    path = [original.copy()]
+    scores = scores_of(x).detach()
+    found: list[tuple[float, int, float]] = []  # distance, place in the path, confidence
+    confidences = [torch.softmax(scores, 0)[target].item()]
+    if is_reached(torch.softmax(scores, 0).numpy(), target, confidence):
+        return Attempt(original, confidences[0], True, 0, path)
+    z = latent.copy()
+    for step in range(1, max_iterations + 1):
+        code = torch.from_numpy(z).requires_grad_()
+        drawn = decode(code)
+        drawn = torch.where(drawn < low, low, torch.where(drawn > high, high, drawn))
+        image = may_change * drawn + (1 - may_change) * x
+        scores = scores_of(image)
+        distance = ((image - x) / (high - low)).abs().sum()
+        loss = cross_entropy(scores, target) + distance_weight * distance
+        (gradient,) = torch.autograd.grad(loss, code)
+        path.append(image.detach().numpy())
+        probabilities = torch.softmax(scores.detach(), 0)
+        confidences.append(probabilities[target].item())
+        if is_reached(probabilities.numpy(), target, confidence):
+            found.append((distance.item(), step, confidences[-1]))
+            if select == "first":
+                break
+        if optimizer == "adam":
+            z = z - adam.step(gradient.numpy())[0]
+        else:
+            z = z - learning_rate * gradient.numpy()
+    steps = len(path) - 1
+    if found:
+        _, place, probability = min(found)
+        return Attempt(path[place], probability, True, steps, path)
+    place = int(np.argmax(confidences))
+    return Attempt(path[place], confidences[place], False, steps, path)
