@@ -1,4 +1,4 @@
-"""Training of an autoencoder: against Adam written out, and against principal components."""
+"""Training of autoencoders: against Adam written out, and against principal components."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_deduce.models import Autoencoder
-from captum_deduce.reconstruction import train_autoencoder
+from captum_deduce.models import VAE, Autoencoder
+from captum_deduce.reconstruction import train_autoencoder, train_vae
 from tests import reference
 
 
@@ -120,3 +120,101 @@ def test_what_is_refused(arguments, error, message):
     given = {"model": Autoencoder(image_size=8), "images": torch.rand(4, 1, 8, 8)} | arguments
     with pytest.raises(error, match=message):
         train_autoencoder(given.pop("model"), given.pop("images"), **given)
+
+
+# --- variational autoencoders ---
+
+
+class Weighed(VAE):
+    """Its reconstruction term is 0, and its divergence a parameter, the slope of which it notes."""
+
+    def __init__(self) -> None:
+        super().__init__(image_size=8, hidden_channels=2)
+        self.divergence = nn.Parameter(torch.tensor(2.0))
+        self.weights: list[float] = []
+        self.divergence.register_hook(lambda slope: self.weights.append(slope.item()))
+
+    def negative_elbo(
+        self, images: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return images.flatten(1).sum(1) * 0, self.divergence.expand(len(images))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [0, 0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1, 1]),
+        ({"annealing": 0.0}, [1] * 10),
+        ({"annealing": 1.0, "kl_weight": 3.0}, [0.3 * step for step in range(10)]),
+        ({"kl_weight": 0.0}, [0] * 10),
+    ],
+    ids=str,
+)
+def test_the_divergences_weight_rises_linearly(settings, expected):
+    model = Weighed()
+    losses = train_vae(
+        model, torch.rand(10, 1, 8, 8), epochs=5, batch_size=5, learning_rate=1e-9, **settings
+    )
+    assert model.weights == pytest.approx(expected, abs=1e-6)
+    assert losses == pytest.approx([2 * settings.get("kl_weight", 1.0)] * 5)
+
+
+def test_a_vae_learns_to_reconstruct_digits_and_to_use_few_latents(digits):
+    train, test = digits.train_images.float(), digits.images.float()
+    torch.manual_seed(0)
+    vae = VAE(image_size=8, latent_size=12, hidden_channels=8)
+    losses = train_vae(vae, train, epochs=20, batch_size=50, learning_rate=3e-3)
+    assert len(losses) == 20
+    assert losses[-1] < 0.85 * losses[0]
+    with torch.no_grad():
+        mean, log_variance = vae.encode(test)
+        error = (vae(test) - test).square().mean()
+    assert error < 0.75 * (test - train.mean(0)).square().mean()
+    assert 1 <= (mean.std(0) > 0.5).sum() <= 11
+    assert log_variance.max() < 0.5
+
+
+def test_annealing_keeps_latents_from_falling_silent(digits):
+    """After the same few epochs, they tell more of the images than without it."""
+    train = digits.train_images.float()
+    spread = {}
+    for annealing in (0.0, 1.0):
+        torch.manual_seed(0)
+        vae = VAE(image_size=8, latent_size=8, hidden_channels=8)
+        train_vae(vae, train, epochs=8, batch_size=50, learning_rate=3e-3, annealing=annealing)
+        with torch.no_grad():
+            spread[annealing] = vae.encode(train)[0].std(0).sum()
+    assert spread[1.0] > 1.2 * spread[0.0]
+
+
+def test_a_vaes_seed_decides_and_the_global_generator_is_left_alone():
+    images = torch.rand(30, 1, 8, 8)
+    histories = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(3)
+        model = VAE(image_size=8, hidden_channels=2)
+        state = torch.random.get_rng_state()
+        histories.append(train_vae(model, images, epochs=2, batch_size=8, seed=seed))
+        assert torch.equal(torch.random.get_rng_state(), state)
+    assert histories[0] == histories[1] != histories[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"epochs": 0}, ValueError, "epochs"),
+        ({"kl_weight": -1.0}, ValueError, "kl_weight"),
+        ({"annealing": 1.5}, ValueError, "annealing"),
+        ({"model": nn.Linear(2, 2)}, TypeError, "model must be a VAE, got Linear"),
+        (
+            {"images": torch.full((4, 1, 8, 8), 1.5)},
+            ValueError,
+            r"images must lie in \[0, 1\], got",
+        ),
+    ],
+    ids=str,
+)
+def test_what_is_refused_of_a_vae(arguments, error, message):
+    given = {"model": VAE(image_size=8), "images": torch.rand(4, 1, 8, 8)} | arguments
+    with pytest.raises(error, match=message):
+        train_vae(given.pop("model"), given.pop("images"), **given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from captum_deduce.steps import PixelStep, ShrinkageStep, refine_weight
+from captum_deduce.steps import AdamStep, PixelStep, ShrinkageStep, refine_weight
 
 
 def step_rule(shape=(1, 1, 4), **changed) -> PixelStep:
@@ -263,3 +263,42 @@ def test_weights_fall_towards_0_while_each_round_succeeds():
     for expected in (0.5, 0.25, 0.125):
         weight, failure, success = refine_weight(weight, failure, success, torch.tensor([True]))
         assert weight.item() == expected
+
+
+# --- Adam, with a count of each pair's own ---
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_each_pair_moves_as_under_torchs_adam_whenever_it_began(dtype):
+    generator = torch.Generator().manual_seed(0)
+    gradients = torch.randn(30, 3, 2, 2, 2, generator=generator, dtype=dtype)
+    gradients *= torch.tensor([1e-3, 1.0, 1e3], dtype=dtype).view(3, 1, 1, 1)
+    begins = [0, 4, 11]
+    rule = AdamStep(learning_rate=0.03)
+    points = torch.zeros(3, 2, 2, 2, dtype=dtype)
+    mean, square = torch.zeros_like(points), torch.zeros_like(points)
+    count = torch.zeros(3, dtype=torch.int64)
+    for step in range(30):
+        active = torch.tensor([step >= begin for begin in begins])
+        count = count + active
+        kept = active.view(3, 1, 1, 1)
+        update, rate = rule(gradients[step] * kept, mean, square, count.clamp_min(1))
+        assert (rate > 0).all()
+        points = points - update
+    for pair, begin in enumerate(begins):
+        alone = torch.zeros(2, 2, 2, dtype=dtype, requires_grad=True)
+        optimizer = torch.optim.Adam([alone], lr=0.03)
+        for step in range(begin, 30):
+            alone.grad = gradients[step, pair].clone()
+            optimizer.step()
+        torch.testing.assert_close(points[pair], alone.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_adams_rate_is_the_metric_of_its_update():
+    """At the first step mean and square are the gradient and its square: it moves by +-rate |g|."""
+    gradient = torch.tensor([[4.0, -0.25, 0.0]]).double()
+    zeros = torch.zeros(1, 3).double()
+    update, rate = AdamStep(0.1)(gradient, zeros.clone(), zeros.clone(), torch.tensor([1]))
+    expected = 0.1 / (gradient.abs() + 1e-8)
+    torch.testing.assert_close(rate, expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(update, rate * gradient, rtol=1e-9, atol=0)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from captum_deduce import checks
+from captum_deduce.models.sizes import image_sides
 from captum_deduce.models.stored import StoredModel
-
-_SMALLEST_SIDE = 8
 
 
 class Autoencoder(StoredModel):
@@ -53,16 +52,14 @@ class Autoencoder(StoredModel):
         code_channels: int | None = None,
     ) -> None:
         super().__init__()
-        height, width = _sides(image_size)
+        height, width = image_sides(image_size)
         code = in_channels if code_channels is None else code_channels
-        for name, value, minimum in (
-            ("in_channels", in_channels, 1),
-            ("hidden_channels", hidden_channels, 1),
-            ("code_channels", code, 1),
-            ("image_size", height, _SMALLEST_SIDE),
-            ("image_size", width, _SMALLEST_SIDE),
+        for name, value in (
+            ("in_channels", in_channels),
+            ("hidden_channels", hidden_channels),
+            ("code_channels", code),
         ):
-            checks.number(name, value, minimum=minimum, integer=True)
+            checks.number(name, value, minimum=1, integer=True)
         self.settings = {
             "in_channels": in_channels,
             "image_size": (height, width),
@@ -97,13 +94,3 @@ class Autoencoder(StoredModel):
         """
         reconstruction: Tensor = self.decoder(self.encoder(images))
         return reconstruction
-
-
-def _sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    if isinstance(image_size, tuple | list):
-        if len(image_size) != 2:
-            raise ValueError(
-                f"image_size must be an int or (height, width), got {tuple(image_size)}"
-            )
-        return image_size[0], image_size[1]
-    return image_size, image_size

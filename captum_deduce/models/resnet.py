@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from captum_deduce import checks
+from captum_deduce.models.sizes import image_sides
 from captum_deduce.spectral import spectral_normalize
 
-_SMALLEST_SIDE = 8
 _RESNET18 = (2, 2, 2, 2)
 _RESNET50 = (3, 4, 6, 3)
 
@@ -191,7 +191,7 @@ def resnet18(
         TypeError: Sizes that are not whole numbers.
         ValueError: Sizes that are too small.
     """
-    _check_image_size(image_size)
+    image_sides(image_size)
     return ResNet(_RESNET18, in_channels, num_classes, width)
 
 
@@ -202,7 +202,7 @@ def resnet50(
     image_size: int | Sequence[int] = 28,
 ) -> ResNet:
     """Make a plain ResNet-50: as :func:`resnet18`, with bottlenecks and ``32 * width`` features."""
-    _check_image_size(image_size)
+    image_sides(image_size)
     return ResNet(_RESNET50, in_channels, num_classes, width, bottleneck=True)
 
 
@@ -265,7 +265,7 @@ def _smooth(
     *,
     bottleneck: bool,
 ) -> ResNet:
-    height_and_width = _check_image_size(image_size)
+    height_and_width = image_sides(image_size)
     model = ResNet(
         blocks,
         in_channels,
@@ -279,15 +279,6 @@ def _smooth(
     example = torch.zeros(1, in_channels, *height_and_width)
     spectral_normalize(features, coeff, example_input=example)
     return model
-
-
-def _check_image_size(image_size: int | Sequence[int]) -> tuple[int, int]:
-    sides = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
-    if len(sides) != 2:
-        raise ValueError(f"image_size must be an int or (height, width), got {image_size!r}")
-    for side in sides:
-        checks.number("image_size", side, minimum=_SMALLEST_SIDE, integer=True)
-    return sides
 
 
 def _branch_layers(planes: int, stride: int, bottleneck: bool) -> list[tuple[int, int, int]]:

@@ -7,9 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from captum_deduce import checks
+from captum_deduce.models.sizes import image_sides
 from captum_deduce.models.stored import StoredModel
-
-_SMALLEST_SIDE = 8
 
 
 class VAE(StoredModel):
@@ -53,24 +52,19 @@ class VAE(StoredModel):
         hidden_channels: int = 32,
     ) -> None:
         super().__init__()
-        sides = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
-        if len(sides) != 2:
-            raise ValueError(f"image_size must be an int or (height, width), got {image_size!r}")
-        for name, value, minimum in (
-            ("in_channels", in_channels, 1),
-            ("image_size", sides[0], _SMALLEST_SIDE),
-            ("image_size", sides[1], _SMALLEST_SIDE),
-            ("latent_size", latent_size, 1),
-            ("hidden_channels", hidden_channels, 1),
+        self.height, self.width = image_sides(image_size)
+        for name, value in (
+            ("in_channels", in_channels),
+            ("latent_size", latent_size),
+            ("hidden_channels", hidden_channels),
         ):
-            checks.number(name, value, minimum=minimum, integer=True)
+            checks.number(name, value, minimum=1, integer=True)
         self.settings = {
             "in_channels": in_channels,
-            "image_size": list(sides),
+            "image_size": [self.height, self.width],
             "latent_size": latent_size,
             "hidden_channels": hidden_channels,
         }
-        self.height, self.width = sides
         first, second = hidden_channels, 2 * hidden_channels
         # Both convolutions of the encoder round half a side up.
         map_shape = (second, -(-self.height // 4), -(-self.width // 4))
