@@ -621,12 +621,7 @@ def wachter(
             high_enough = weight
         else:
             too_low = weight
-        if high_enough == np.inf:
-            weight = 10 * too_low
-        elif too_low == 0:
-            weight = high_enough / 10
-        else:
-            weight = float(np.sqrt(too_low * high_enough))
+        weight = 10 * too_low if high_enough == np.inf else (too_low + high_enough) / 2
         if sought:
             too_low = 0.0
     steps = len(path) - 1

@@ -15,7 +15,7 @@ from captum_deduce.explainer import (
     confidence_of,
     is_success,
 )
-from captum_deduce.steps import AdamStep
+from captum_deduce.steps import AdamStep, refine_weight
 
 DISTANCES = ("l1", "mad", "l2")
 """What :class:`Wachter` may call close."""
@@ -23,7 +23,6 @@ DISTANCES = ("l1", "mad", "l2")
 PATIENCE = 20
 """Steps in a row without a closer success that end a round of :class:`Wachter`."""
 
-_FACTOR = 10.0
 _STEEPEST = 1e6
 
 
@@ -71,11 +70,10 @@ class Wachter(CounterfactualExplainer):
     The search goes in rounds, each with a weight :math:`\lambda` of the pair's own. As long as no
     image has reached the target, a round goes on where the last one ended, with ten times its
     :math:`\lambda`; the first success ends the round. From then on every round starts at the
-    closest success. After a round whose last image is no success, :math:`\lambda` is raised
-    tenfold, after one whose last image is, it falls to a tenth, and between the highest
-    :math:`\lambda` known to be too low and the lowest known to be high enough it becomes their
-    geometric mean. The closest success of all rounds is returned, and always lies within the
-    bounds.
+    closest success, and :math:`\lambda` is searched by bisection: where a round's last image is a
+    success it falls, half-way to the highest :math:`\lambda` known to be too low, or to 0; else it
+    rises, half-way to the lowest known to be high enough, or tenfold. The closest success of all
+    rounds is returned, and always lies within the bounds.
 
     Source: Wachter, Mittelstadt, Russell, "Counterfactual Explanations without Opening the Black
     Box", Harvard Journal of Law & Technology, 2018. They increase :math:`\lambda` until the
@@ -325,12 +323,8 @@ class DistanceDescent(search.Procedure):
         idle = state["closest_distance"].isfinite() & (state["idle"] >= PATIENCE)
         over = anew | idle | (state["iteration"] >= settings.max_iterations)
 
-        low = torch.where(success, state["too_low"], state["weight"])
-        high = torch.where(success, state["weight"], state["high_enough"])
-        weight = torch.where(
-            high.isinf(),
-            low * _FACTOR,
-            torch.where(low == 0, high / _FACTOR, (low * high).sqrt()),
+        weight, low, high = refine_weight(
+            state["weight"], state["too_low"], state["high_enough"], success
         )
         hardest = pull if self.entry_weight is None else pull / self.entry_weight
         scale = 1 / torch.linalg.vector_norm(hardest.flatten(1), float("inf"), dim=1)

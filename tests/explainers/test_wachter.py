@@ -135,13 +135,14 @@ def test_of_a_linear_model_it_finds_the_optimum_of_the_linear_programme(distance
     mad = torch.rand(1, 6, 6, generator=generator, dtype=torch.float64) + 0.2
     bias = -3.0 - float((images.flatten(1) @ weight).max())
     explainer = Wachter(logistic(weight, bias), distance=distance, mad=mad)
-    result = explainer.generate(images, 1, max_iterations=300, learning_rate=0.05)
+    result = explainer.generate(images, 1, lambda_rounds=20, max_iterations=300, learning_rate=0.05)
     assert result.success.all()
     price = 1 / mad.flatten() if distance == "mad" else torch.ones(36, dtype=torch.float64)
     found = (result.attributions.abs().flatten(1) * price).sum(1)
-    for i, image in enumerate(images.flatten(1)):
-        best = cheapest(image, weight, bias, price)
-        assert best * (1 - 1e-9) <= found[i] <= best * 1.05
+    best = torch.tensor([cheapest(image, weight, bias, price) for image in images.flatten(1)])
+    assert (found >= best * (1 - 1e-9)).all()
+    assert (found <= best * 1.1).all()
+    assert (found / best).mean() < 1.02
 
 
 def test_of_a_linear_model_it_finds_the_foot_of_the_perpendicular():
@@ -150,7 +151,7 @@ def test_of_a_linear_model_it_finds_the_foot_of_the_perpendicular():
     weight = torch.randn(36, generator=generator, dtype=torch.float64)
     images = 0.4 + 0.2 * torch.rand(12, 1, 6, 6, generator=generator, dtype=torch.float64)
     bias = -0.5 - float((images.flatten(1) @ weight).max())
-    result = Wachter(logistic(weight, bias), distance="l2").generate(images, 1)
+    result = Wachter(logistic(weight, bias), distance="l2").generate(images, 1, lambda_rounds=20)
     shortest = -(images.flatten(1) @ weight + bias) / weight.norm()
     assert result.success.all()
     assert (result.l2() >= shortest * (1 - 1e-9)).all()
