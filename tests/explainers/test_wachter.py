@@ -139,7 +139,8 @@ def test_of_a_linear_model_it_finds_the_optimum_of_the_linear_programme(distance
     assert result.success.all()
     price = 1 / mad.flatten() if distance == "mad" else torch.ones(36, dtype=torch.float64)
     found = (result.attributions.abs().flatten(1) * price).sum(1)
-    best = torch.tensor([cheapest(image, weight, bias, price) for image in images.flatten(1)])
+    costs = [cheapest(image, weight, bias, price) for image in images.flatten(1)]
+    best = torch.tensor(costs, dtype=torch.float64)
     assert (found >= best * (1 - 1e-9)).all()
     assert (found <= best * 1.1).all()
     assert (found / best).mean() < 1.02
