@@ -148,7 +148,6 @@ def small_sn_resnet(seed: int = 0) -> nn.Module:
 
 
 def test_a_small_sn_resnet_learns_the_digits(digits):
-    torch.set_num_threads(1)  # convolutions this small only wait for further threads
     model = small_sn_resnet()
     assert accuracy(model, digits.test) < 0.3
     history = train_classifier(model, digits.train, epochs=10, validation=digits.validation)
