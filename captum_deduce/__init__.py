@@ -4,12 +4,13 @@ from captum_deduce._version import __version__
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.explainer import CounterfactualExplainer
-from captum_deduce.explainers import REVISE, VLK, DeDUCE, Wachter
+from captum_deduce.explainers import JSMA, REVISE, VLK, DeDUCE, Schut, Wachter
 from captum_deduce.explainers.wachter import median_absolute_deviation
 from captum_deduce.prototypes import PrototypeIndex
 from captum_deduce.spectral import remove_spectral_normalization, spectral_normalize
 
 __all__ = [
+    "JSMA",
     "REVISE",
     "VLK",
     "ClassGaussianMixture",
@@ -17,6 +18,7 @@ __all__ = [
     "Counterfactuals",
     "DeDUCE",
     "PrototypeIndex",
+    "Schut",
     "Wachter",
     "__version__",
     "median_absolute_deviation",

@@ -105,7 +105,7 @@ class FrozenModel:
                 or whose output does not hold one row per image.
         """
         self._outputs = []
-        scores = _class_scores(self.forward_func(inputs, *additional_forward_args), len(inputs))
+        scores = class_scores(self.forward_func(inputs, *additional_forward_args), len(inputs))
         if self.layer is None:
             return scores, scores.new_zeros(len(inputs), 0)
         outputs, self._outputs = self._outputs, []
@@ -125,8 +125,8 @@ def modules_of(forward_func: Callable[..., Any]) -> list[nn.Module]:
 
     Args:
         forward_func (Callable or nn.Module): A module, a method of one, a ``functools.partial``, a
-            function (what it closes over and its globals are searched) or an object with modules
-            as attributes.
+            function (what it closes over and its globals are searched) or an object with modules,
+            or lists of them, as attributes.
 
     Returns:
         list[nn.Module]: The outermost modules, each once.
@@ -134,19 +134,30 @@ def modules_of(forward_func: Callable[..., Any]) -> list[nn.Module]:
     if isinstance(forward_func, nn.Module):
         return [forward_func]
     if isinstance(forward_func, functools.partial):
-        candidates = [forward_func.func, *forward_func.args, *forward_func.keywords.values()]
-        return list(dict.fromkeys(m for c in candidates if callable(c) for m in modules_of(c)))
+        return _modules_in(
+            [forward_func.func, *forward_func.args, *forward_func.keywords.values()], nested=True
+        )
     if inspect.ismethod(forward_func):
-        owner = forward_func.__self__
-        values = [owner, *getattr(owner, "__dict__", {}).values()]
-        if isinstance(owner, nn.Module):
-            values = [owner]
-    elif inspect.isfunction(forward_func):
+        return modules_of(forward_func.__self__)
+    if inspect.isfunction(forward_func):
         variables = inspect.getclosurevars(forward_func)
         values = [*variables.nonlocals.values(), *variables.globals.values()]
     else:
         values = list(getattr(forward_func, "__dict__", {}).values())
-    return list(dict.fromkeys(value for value in values if isinstance(value, nn.Module)))
+    return _modules_in(values)
+
+
+def _modules_in(values: list[Any], *, nested: bool = False) -> list[nn.Module]:
+    """Collect modules, those in lists too; with ``nested`` also what functions among them run."""
+    found: list[nn.Module] = []
+    for value in values:
+        if isinstance(value, nn.Module):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += _modules_in(list(value), nested=True)
+        elif nested and callable(value):
+            found += modules_of(value)
+    return list(dict.fromkeys(found))
 
 
 def find_layer(forward_func: Callable[..., Any], layer: nn.Module | str) -> nn.Module:
@@ -213,12 +224,25 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
                     module.training = training
 
 
-def _class_scores(output: Any, count: int) -> Tensor:
+def class_scores(output: Any, count: int) -> Tensor:
+    """Make sure that a classifier returned what every explainer needs.
+
+    Args:
+        output (Any): What it returned.
+        count (int): The number of images it was given, N.
+
+    Returns:
+        Tensor: N x C, at least float32.
+
+    Raises:
+        TypeError: Not a tensor.
+        ValueError: Not N x C with C at least 2, or integers.
+    """
     if not isinstance(output, Tensor):
         raise TypeError(
-            f"forward_func must return a tensor of N x C class scores, got "
-            f"{type(output).__name__}; wrap it so that it picks them, for example lambda x: model(x)[0] or "
-            "lambda x: model(x).logits"
+            "forward_func must return a tensor of N x C class scores, got "
+            f"{type(output).__name__}; wrap it so that it picks them, for example "
+            "lambda x: model(x)[0] or lambda x: model(x).logits"
         )
     if output.dim() == 0 or output.shape[0] != count or output[:1].numel() == 1:
         raise ValueError(

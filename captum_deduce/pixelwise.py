@@ -170,19 +170,22 @@ class PixelDescent(search.Procedure):
             state["direction"] = direction
         return self.move(state, direction) | ~torch.isfinite(direction).flatten(1).all(1)
 
-    def move(self, state: search.State, direction: Tensor) -> Tensor:
+    def move(self, state: search.State, direction: Tensor, allowed: Tensor | None = None) -> Tensor:
         """Apply the step rule to the state.
 
         Args:
             state (dict[str, Tensor]): Of the active pairs; changed in place.
             direction (Tensor): A x ..., what to move against.
+            allowed (Tensor, optional): Bool, the entries that may move. Default: None (those that
+                the state allows)
 
         Returns:
             Tensor: Whether no pixel of an image was admissible (A, bool).
         """
         images = state["images"]
+        allowed = state.get("allowed") if allowed is None else allowed
         state["images"], state["changes"], stuck = self.step_rule(
-            images, direction, state["changes"], state["original"], state.get("allowed")
+            images, direction, state["changes"], state["original"], allowed
         )
         if self.retire_at_bounds:
             moved, rule = state["images"], self.step_rule

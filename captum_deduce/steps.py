@@ -81,12 +81,9 @@ class PixelStep:
         proposal = self.proposal(images, direction, original)
         movable = self.movable(images, proposal, allowed)
         score = direction.abs() * (self.upper - self.lower)
-        admissible = movable
         if self.by_site:
             score = (score * movable).sum(1, keepdim=True)
-            admissible = movable.any(1, keepdim=True)
-        if self.max_changes is not None:
-            admissible = admissible & (changes < self.max_changes)
+        admissible = self.admissible(movable, changes)
         chosen = self._most_salient(score.masked_fill(~admissible, -1.0))
         moved = torch.where(chosen & movable, proposal, images)
         return moved, changes + chosen, ~admissible.flatten(1).any(1)
@@ -125,6 +122,19 @@ class PixelStep:
             span = self.upper - self.lower
             movable = movable & ((proposal - images).abs() > TOLERANCE * span)
         return movable
+
+    def admissible(self, movable: Tensor, changes: Tensor) -> Tensor:
+        """Find the pixels with a movable entry that were not changed too often.
+
+        Args:
+            movable (Tensor): As from :meth:`movable`.
+            changes (Tensor): How often each pixel was changed.
+
+        Returns:
+            Tensor: Bool, of the shape of ``changes``.
+        """
+        pixels = movable.any(1, keepdim=True) if self.by_site else movable
+        return pixels if self.max_changes is None else pixels & (changes < self.max_changes)
 
     def _most_salient(self, score: Tensor) -> Tensor:
         flat = score.flatten(1)

@@ -86,25 +86,28 @@ def algorithm_1(
     *,
     confidence: float = 0.5,
     step_size: float = 0.2,
-    max_changes: int = 5,
+    max_changes: int | None = 5,
     pixels_per_step: int = 1,
     momentum: float = 0.6,
     max_iterations: int = 700,
     skip_saturated: bool = True,
     by_site: bool = False,
+    retire_at_bounds: bool = False,
     lower: Array | float = 0.0,
     upper: Array | float = 1.0,
     mask: Array | None = None,
 ) -> Attempt:
     """Algorithm 1 with the sign of line 7 mended, for one image (channels x height x width).
 
-    With ``skip_saturated`` a pixel is taken only if it then differs by more than 1e-6 of the range.
+    With ``skip_saturated`` a pixel is taken only if it then differs by more than 1e-6 of the range;
+    with ``retire_at_bounds`` (the paper's JSMA) an entry is out once a step has put it on a bound.
     """
     low = np.broadcast_to(lower, original.shape)
     high = np.broadcast_to(upper, original.shape)
     image = original.copy()
     previous = np.zeros_like(original)
     changes: dict[tuple[int, ...], int] = {}
+    retired: set[tuple[int, ...]] = set()
     path = [image.copy()]
     best, best_confidence = image.copy(), -1.0
     steps = 0
@@ -126,7 +129,7 @@ def algorithm_1(
         candidates: dict[tuple[int, ...], float] = {}
         moves: dict[tuple[int, ...], list[tuple[tuple[int, ...], float]]] = {}
         for entry in np.ndindex(*original.shape):
-            if mask is not None and not mask[entry]:
+            if entry in retired or (mask is not None and not mask[entry]):
                 continue
             span = high[entry] - low[entry]
             moved = snapped(
@@ -140,13 +143,21 @@ def algorithm_1(
             pixel = entry[1:] if by_site else entry
             candidates[pixel] = candidates.get(pixel, 0.0) + abs(direction[entry]) * span
             moves.setdefault(pixel, []).append((entry, moved))
-        admissible = [p for p in candidates if changes.get(p, 0) < max_changes]
+        admissible = [
+            p for p in candidates if max_changes is None or changes.get(p, 0) < max_changes
+        ]
         if not admissible:
             return Attempt(best, best_confidence, False, steps, path)
         order = sorted(admissible, key=lambda pixel: -candidates[pixel])
         for pixel in order[:pixels_per_step]:
             changes[pixel] = changes.get(pixel, 0) + 1
             for entry, moved in moves[pixel]:
+                if (
+                    retire_at_bounds
+                    and moved != image[entry]
+                    and moved in (low[entry], high[entry])
+                ):
+                    retired.add(entry)
                 image[entry] = moved
         steps += 1
         path.append(image.copy())
@@ -685,3 +696,56 @@ def revise(
         return Attempt(path[place], probability, True, steps, path)
     place = int(np.argmax(confidences))
     return Attempt(path[place], confidences[place], False, steps, path)
+
+
+# --- Papernot's saliency map ---
+
+
+def papernot(
+    original: Array,
+    target: int,
+    scores_of: Callable[[Tensor], Tensor],
+    *,
+    pixels: int,
+    increase: bool = True,
+    confidence: float = 0.5,
+    step_size: float = 0.2,
+    max_iterations: int = 700,
+) -> Attempt:
+    """Papernot's attack on an image in [0, 1], with its full Jacobian and every pair tried."""
+    sign = 1.0 if increase else -1.0
+    image = original.copy()
+    retired: set[tuple[int, ...]] = set()
+    path = [image.copy()]
+    best, best_confidence = image.copy(), -1.0
+    for steps in range(max_iterations + 1):
+        scores = scores_of(torch.from_numpy(image))
+        probability = torch.exp(-cross_entropy(scores, target)).item()
+        if probability > best_confidence:
+            best, best_confidence = image.copy(), probability
+        if probability > confidence:
+            return Attempt(image, probability, True, steps, path)
+        jacobian = torch.autograd.functional.jacobian(scores_of, torch.from_numpy(image)).numpy()
+        others = jacobian.sum(0) - jacobian[target]
+        candidates = []
+        for entry in np.ndindex(*original.shape):
+            moved = snapped(image[entry] + sign * step_size, 0.0, 1.0, original[entry])
+            if entry not in retired and abs(moved - image[entry]) > 1e-6:
+                candidates.append(entry)
+        groups: list[tuple[tuple[int, ...], ...]] = [(entry,) for entry in candidates]
+        if pixels == 2:
+            groups = [(p, q) for i, p in enumerate(candidates) for q in candidates[i + 1 :]]
+        chosen, saliency = None, 0.0
+        for group in groups:
+            alpha = sign * sum(jacobian[target][entry] for entry in group)
+            beta = sign * sum(others[entry] for entry in group)
+            if alpha > 0 > beta and alpha * abs(beta) > saliency:
+                chosen, saliency = group, alpha * abs(beta)
+        if chosen is None or steps == max_iterations:
+            return Attempt(best, best_confidence, False, steps, path)
+        for entry in chosen:
+            image[entry] = snapped(image[entry] + sign * step_size, 0.0, 1.0, original[entry])
+            if image[entry] in (0.0, 1.0):
+                retired.add(entry)
+        path.append(image.copy())
+    raise AssertionError("the loop returns")

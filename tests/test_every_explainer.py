@@ -20,12 +20,14 @@ from captum.robust import AttackComparator, MinParamPerturbation
 from torch import Tensor, nn
 
 from captum_deduce import (
+    JSMA,
     REVISE,
     VLK,
     CounterfactualExplainer,
     Counterfactuals,
     DeDUCE,
     PrototypeIndex,
+    Schut,
     Wachter,
     explainers,
 )
@@ -68,7 +70,9 @@ def short_revise(digits: Digits) -> REVISE:
 
 BUILDERS: dict[str, Builder] = {
     "DeDUCE": lambda digits: DeDUCE(digits.model, digits.layer, digits.density),
+    "JSMA": lambda digits: JSMA(digits.model),
     "REVISE": short_revise,
+    "Schut": lambda digits: Schut([digits.model, digits.model], confidence=0.5),
     "VLK": short_vlk,
     "Wachter": lambda digits: Wachter(digits.model, lambda_rounds=4, max_iterations=60),
 }

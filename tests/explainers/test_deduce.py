@@ -120,7 +120,9 @@ def colour_digits() -> Digits:
     with torch.no_grad():
         features = model[:7](images[:1200])
     density = ClassGaussianMixture().fit(features, labels[:1200])
-    return Digits(model, model[6], density, images[1200:], labels[1200:], images[:1200], labels[:1200])
+    return Digits(
+        model, model[6], density, images[1200:], labels[1200:], images[:1200], labels[:1200]
+    )
 
 
 @pytest.mark.parametrize("skip_saturated", [False, True])
@@ -171,9 +173,7 @@ def test_normalised_inputs_give_the_same_as_a_normalisation_inside_the_model(col
     # A model that takes normalised inputs, trained as such; and the same with the layer inside.
     takes_normalised = digits_network(channels=3).double()
     data = colour_digits
-    train_briefly(
-        takes_normalised, (data.train_images - mean) / std, data.train_labels, epochs=6
-    )
+    train_briefly(takes_normalised, (data.train_images - mean) / std, data.train_labels, epochs=6)
     with torch.no_grad():
         features = takes_normalised[:7]((data.train_images - mean) / std)
     density = ClassGaussianMixture().fit(features, data.train_labels)
@@ -275,7 +275,9 @@ def test_parts_that_do_not_fit_are_refused_before_any_work(digits):
         DeDUCE(model, layer, ClassGaussianMixture())
     with pytest.raises(ValueError, match="layer 'avgpool' is not in the model"):
         DeDUCE(model, "avgpool", density)
-    with pytest.raises(ValueError, match="density was fitted to 64 features, but the model has 256"):
+    with pytest.raises(
+        ValueError, match="density was fitted to 64 features, but the model has 256"
+    ):
         DeDUCE(model, model[4], density).generate(images, 3)
     few = ClassGaussianMixture().fit(torch.randn(500, 64).double(), torch.arange(500) % 7)
     with pytest.raises(ValueError, match="density was fitted to 7 classes, but the model has 10"):
