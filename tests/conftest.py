@@ -65,9 +65,7 @@ def _digits() -> Digits:
         with torch.no_grad():
             features = model[:7](images[:1200])
         density = ClassGaussianMixture().fit(features, labels[:1200])
-    return Digits(
-        model, layer, density, images[1200:], labels[1200:], images[:1200], labels[:1200]
-    )
+    return Digits(model, layer, density, images[1200:], labels[1200:], images[:1200], labels[:1200])
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ class Attempt:
 
 def cross_entropy(scores: Tensor, target: int) -> Tensor:
     """-log softmax(scores)_t, written out."""
-    largest = scores.max()
+    largest: Tensor = scores.max()
     loss: Tensor = torch.log(torch.exp(scores - largest).sum()) + largest - scores[target]
     return loss
 
@@ -39,11 +39,9 @@ def cross_entropy(scores: Tensor, target: int) -> Tensor:
 def gaussian_log_density(z: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
     """log N(z; mean, covariance), with the inverse and the determinant written out."""
     offset = z - mean
-    return -0.5 * (
-        offset @ torch.linalg.inv(covariance) @ offset
-        + torch.linalg.slogdet(covariance).logabsdet
-        + len(z) * np.log(2 * np.pi)
-    )
+    squared_distance: Tensor = offset @ torch.linalg.inv(covariance) @ offset
+    log_determinant = torch.linalg.slogdet(covariance).logabsdet
+    return -0.5 * (squared_distance + log_determinant + len(z) * np.log(2 * np.pi))
 
 
 def deduce_gradient(
@@ -725,7 +723,9 @@ def papernot(
             best, best_confidence = image.copy(), probability
         if probability > confidence:
             return Attempt(image, probability, True, steps, path)
-        jacobian = torch.autograd.functional.jacobian(scores_of, torch.from_numpy(image)).numpy()
+        x = torch.from_numpy(image).requires_grad_()
+        rows = [torch.autograd.grad(score, x, retain_graph=True)[0] for score in scores_of(x)]
+        jacobian = torch.stack(rows).numpy()
         others = jacobian.sum(0) - jacobian[target]
         candidates = []
         for entry in np.ndindex(*original.shape):

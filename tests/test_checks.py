@@ -72,8 +72,19 @@ def test_images_that_are_refused(inputs, error, message):
 
 @pytest.mark.parametrize(
     "target",
-    [2, np.int64(2), [2] * 4, (2,) * 4, [2], [np.int64(2)] * 4, torch.tensor(2), torch.tensor([2])]
-    + [torch.tensor([2] * 4, dtype=torch.int32), np.array([2] * 4), [torch.tensor(2)] * 4],
+    [
+        2,
+        np.int64(2),
+        [2] * 4,
+        (2,) * 4,
+        [2],
+        [np.int64(2)] * 4,
+        torch.tensor(2),
+        torch.tensor([2]),
+        torch.tensor([2] * 4, dtype=torch.int32),
+        np.array([2] * 4),
+        [torch.tensor(2)] * 4,
+    ],
 )
 def test_all_forms_of_a_target(target):
     found = checks.targets(target, 4, 3)
@@ -155,7 +166,7 @@ def test_masks():
 def test_models():
     model = nn.Linear(2, 2)
     assert checks.callable_model("forward_func", model) is model
-    with pytest.raises(TypeError, match="forward_func must be an nn.Module or a function.*got int"):
+    with pytest.raises(TypeError, match=r"forward_func must be an nn\.Module .* function.*got int"):
         checks.callable_model("forward_func", 3)
     with pytest.raises(ValueError, match=r"wrapped in DataParallel.*\.module"):
         checks.callable_model("forward_func", nn.DataParallel(model))

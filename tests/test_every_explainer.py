@@ -116,6 +116,14 @@ def build(name: str, digits: Digits) -> CounterfactualExplainer:
     return BUILDERS[name](digits)
 
 
+def set_model(explainer: CounterfactualExplainer, forward_func: Callable[..., Tensor]) -> None:
+    """Put another function in the classifier's place (for Schut: in every member's)."""
+    if isinstance(explainer, Schut):
+        explainer.forward_func.members = [forward_func] * 2
+    else:
+        explainer.forward_func = forward_func
+
+
 def confidences(digits: Digits, images: Tensor, target: Tensor) -> Tensor:
     with torch.no_grad():
         return digits.model(images).softmax(1)[torch.arange(len(images)), target]
@@ -263,7 +271,7 @@ def test_additional_arguments_follow_their_images(name, digits, images, target):
     def shifted(x: Tensor, shift: Tensor, scale: float) -> Tensor:
         return model(x) * scale + shift
 
-    explainer.forward_func = shifted
+    set_model(explainer, shifted)
     result = explainer.generate(
         images, target, additional_forward_args=(shift, 1.5), internal_batch_size=4
     )
@@ -279,7 +287,7 @@ def test_log_probabilities_and_logits_give_the_same(name, digits, images, target
     explainer = build(name, digits)
     expected = explainer.generate(images, target)
     model = digits.model
-    explainer.forward_func = lambda x: model(x).log_softmax(1)
+    set_model(explainer, lambda x: model(x).log_softmax(1))
     result = explainer.generate(images, target)
     torch.testing.assert_close(result.counterfactuals, expected.counterfactuals, rtol=0, atol=1e-9)
 
@@ -423,7 +431,7 @@ def test_functional_models(name, digits, images, target):
         model.forward,
     ):
         explainer = build(name, digits)
-        explainer.forward_func = forward_func
+        set_model(explainer, forward_func)
         result = explainer.generate(images, target)
         torch.testing.assert_close(
             result.counterfactuals, expected.counterfactuals, rtol=0, atol=1e-12
@@ -619,7 +627,7 @@ def test_what_is_refused(name, digits, arguments, error, message):
 )
 def test_models_that_are_refused(name, digits, wrap, error, message):
     explainer = build(name, digits)
-    explainer.forward_func = wrap(digits.model)
+    set_model(explainer, wrap(digits.model))
     with pytest.raises(error, match=message):
         explainer.generate(digits.images[:3], 3)
 
@@ -636,7 +644,7 @@ def test_a_non_finite_gradient_ends_a_pair_and_no_other(name, digits, images, ta
         zero = (x.flatten(1).sum(1, keepdim=True) * 0).abs()
         return model(x) + torch.where(broken.unsqueeze(1), zero, zero + 1).sqrt()
 
-    explainer.forward_func = undefined_slope
+    set_model(explainer, undefined_slope)
     result = explainer.generate(images, target, additional_forward_args=broken)
     assert result.success.tolist() == (~broken).tolist()
     if name not in FIRST_GRADIENT_AFTER_A_STEP:

@@ -147,7 +147,7 @@ def test_layers_that_are_refused():
         find_layer(model, other[3])
     with pytest.raises(ValueError, match="not part of"):
         find_layer(copy.deepcopy(model), model[3])
-    with pytest.raises(TypeError, match="layer must be an nn.Module or its name, got int"):
+    with pytest.raises(TypeError, match=r"layer must be an nn\.Module or its name, got int"):
         find_layer(model, 3)
     with pytest.raises(ValueError, match="function over 2 modules"):
         find_layer(lambda x: model(x) + other(x), "4")

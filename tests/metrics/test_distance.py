@@ -36,7 +36,7 @@ def test_what_does_not_fit_is_refused(distance):
     images = torch.zeros(2, 1, 3, 3)
     with pytest.raises(ValueError, match=r"same shape.*\(2, 1, 3, 3\) and \(2, 1, 3, 4\)"):
         distance(images, torch.zeros(2, 1, 3, 4))
-    with pytest.raises(TypeError, match="counterfactuals must be a torch.Tensor, got ndarray"):
+    with pytest.raises(TypeError, match=r"counterfactuals must be a torch\.Tensor, got ndarray"):
         distance(images, images.numpy())
     with pytest.raises(ValueError, match="tolerance"):
         metrics.l0(images, images, tolerance=-1)

@@ -1,0 +1,139 @@
+"""What the shared face does by itself; test_every_explainer.py holds each explainer to it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy.special import softmax
+from torch import Tensor, nn
+
+from captum_deduce import JSMA, search
+from captum_deduce.explainer import CounterfactualExplainer, Problem, confidence_of, is_success
+
+
+def test_confidence_is_the_softmax_probability_of_the_target():
+    scores = torch.randn(5, 4, dtype=torch.float64, requires_grad=True) * 3
+    target = torch.tensor([0, 3, 1, 2, 2])
+    found = confidence_of(scores, target)
+    expected = softmax(scores.detach().numpy(), axis=1)[range(5), target]
+    torch.testing.assert_close(found, torch.from_numpy(expected))
+    assert not found.requires_grad
+
+
+def test_success_needs_the_confidence_and_below_a_half_the_argmax():
+    confidence = torch.tensor([0.6, 0.5, 0.4, 0.4])
+    prediction, target = torch.tensor([1, 1, 1, 2]), torch.tensor([1, 1, 1, 1])
+    assert is_success(confidence, prediction, target, 0.5).tolist() == [True, False, False, False]
+    assert is_success(confidence, prediction, target, 0.3).tolist() == [True, True, True, False]
+
+
+class Halfway(search.Procedure):
+    """Moves halfway to white in one step, whatever the model says."""
+
+    max_iterations = 1
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    def start(self, pairs: list[int]) -> search.State:
+        rows = self.problem.rows(pairs)
+        return {**rows, "images": rows["original"].clone()}
+
+    def evaluate(self, state: search.State, pairs: list[int]) -> search.Evaluation:
+        scores, _ = self.problem.forward(state["images"], state)
+        prediction = scores.argmax(1)
+        reached = prediction == state["target"]
+        return search.Evaluation(
+            state["images"],
+            confidence_of(scores, state["target"]),
+            reached,
+            reached,
+            prediction,
+            torch.zeros_like(state["images"]),
+        )
+
+    def step(self, state: search.State, evaluation: search.Evaluation) -> Tensor:
+        state["images"] = (state["images"] + self.problem.upper) / 2
+        return torch.zeros_like(evaluation.success)
+
+
+class ToWhite(CounterfactualExplainer):
+    """The least that makes an explainer."""
+
+    def __init__(self, forward_func, *, lower_bound=0.0, upper_bound=1.0) -> None:
+        super().__init__(forward_func)
+        self.lower_bound, self.upper_bound = lower_bound, upper_bound
+
+    def _check_settings(self) -> None:
+        if self.upper_bound == 13:
+            raise ValueError("upper_bound must not be 13")
+
+    def _procedure(self, problem: Problem) -> search.Procedure:
+        return Halfway(problem)
+
+
+def brightness(images: Tensor) -> Tensor:
+    """Class 1 where the mean is above .4."""
+    mean = images.flatten(1).mean(1)
+    return torch.stack([torch.zeros_like(mean) + 0.4, mean], 1) * 10
+
+
+def test_a_few_lines_make_an_explainer():
+    explainer = ToWhite(brightness)
+    result = explainer.generate(torch.zeros(2, 1, 2, 2), target=[1, 0])
+    assert result.success.tolist() == [True, True]
+    assert result.counterfactuals[0].flatten().tolist() == [0.5] * 4
+    assert result.iterations.tolist() == [1, 0]
+    assert explainer.attribute(torch.zeros(1, 1, 2, 2), 1).sum() == 2
+    assert explainer.get_name() == "ToWhite"
+
+
+def test_overrides_are_checked_and_leave_the_explainer_as_it_was():
+    explainer = ToWhite(brightness)
+    doubled = explainer.generate(torch.zeros(1, 1, 2, 2), 1, upper_bound=2.0)
+    assert doubled.counterfactuals.max() == 1.0
+    assert explainer.upper_bound == 1.0
+    with pytest.raises(ValueError, match="must not be 13"):
+        explainer.generate(torch.zeros(1, 1, 2, 2), 1, upper_bound=13)
+    with pytest.raises(
+        TypeError, match=r"ToWhite has no argument confidence, steps; .*lower_bound"
+    ):
+        explainer.perturb(torch.zeros(1, 1, 2, 2), 1, steps=3, confidence=0.5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_arguments_with_a_row_per_image_go_with_it_and_others_to_all(count):
+    seen: list[tuple[int, tuple[int, ...], float]] = []
+
+    def model(images: Tensor, offset: Tensor, weights: Tensor, scale: float) -> Tensor:
+        seen.append((len(offset), tuple(weights.shape), scale))
+        return brightness(images + offset.view(-1, 1, 1, 1) * 0) * scale + weights.sum() * 0
+
+    ToWhite(model).generate(
+        torch.zeros(count, 1, 2, 2),
+        1,
+        additional_forward_args=(torch.arange(count).float(), torch.ones(7, 3), 2.0),
+        internal_batch_size=2,
+    )
+    assert all(shape == (7, 3) and scale == 2.0 for _, shape, scale in seen)
+    assert max(rows for rows, _, _ in seen) <= 2
+
+
+def test_the_runner_up_is_found_in_batches():
+    scores = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, -1.0], [1.0, 2.0, 3.0]])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3, 3, bias=False))
+    nn.init.eye_(model[1].weight)
+    images = scores.view(3, 1, 1, 3)
+    explainer = JSMA(model, lower_bound=-5.0, upper_bound=6.0)
+    for size in (None, 1, 2):
+        result = explainer.generate(images, internal_batch_size=size)
+        assert result.target.tolist() == [2, 0, 1]
+        assert result.forward_evaluations.tolist() == [1, 1, 1]
+    assert explainer.generate(images, 0).forward_evaluations.tolist() == [0, 0, 0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_inputs_on_another_device_than_the_model_are_refused():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).cuda()
+    with pytest.raises(ValueError, match="inputs are on cpu, but the model is on cuda"):
+        JSMA(model).generate(torch.zeros(1, 1, 2, 2), 1)
