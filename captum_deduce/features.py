@@ -138,7 +138,8 @@ def modules_of(forward_func: Callable[..., Any]) -> list[nn.Module]:
             [forward_func.func, *forward_func.args, *forward_func.keywords.values()], nested=True
         )
     if inspect.ismethod(forward_func):
-        return modules_of(forward_func.__self__)
+        owner: Any = forward_func.__self__
+        return modules_of(owner)
     if inspect.isfunction(forward_func):
         variables = inspect.getclosurevars(forward_func)
         values = [*variables.nonlocals.values(), *variables.globals.values()]
@@ -182,7 +183,7 @@ def find_layer(forward_func: Callable[..., Any], layer: nn.Module | str) -> nn.M
                 f"layer was given by name ({layer!r}), but forward_func is a function over "
                 f"{len(modules)} modules; pass the module itself"
             )
-        names = dict(modules[0].named_modules())
+        names: dict[str, nn.Module] = dict(modules[0].named_modules())
         if layer not in names or not layer:
             known = ", ".join(name for name, _ in modules[0].named_children())
             raise ValueError(

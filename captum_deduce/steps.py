@@ -84,7 +84,7 @@ class PixelStep:
         if self.by_site:
             score = (score * movable).sum(1, keepdim=True)
         admissible = self.admissible(movable, changes)
-        chosen = self._most_salient(score.masked_fill(~admissible, -1.0))
+        chosen = self._most_salient(torch.where(admissible, score, -1.0))
         moved = torch.where(chosen & movable, proposal, images)
         return moved, changes + chosen, ~admissible.flatten(1).any(1)
 
@@ -293,8 +293,10 @@ class AdamStep:
         """
         mean.lerp_(gradient, 1 - self._decay)
         square.mul_(self._square_decay).addcmul_(gradient, gradient, value=1 - self._square_decay)
-        done = count.double().view(-1, *[1] * (gradient.dim() - 1))
-        correction = (1 - self._decay**done).to(gradient.dtype)
-        square_correction = (1 - self._square_decay**done).to(gradient.dtype)
-        rate = self.learning_rate / (square / square_correction).sqrt_().add_(self._floor)
-        return rate * mean / correction, rate
+        done = count.double()
+        correction = 1 / (1 - self._decay**done)
+        root_correction = (1 - self._square_decay**done).rsqrt()
+        column = (-1, *[1] * (gradient.dim() - 1))
+        root = square.sqrt().mul_(root_correction.to(gradient.dtype).view(column))
+        rate = self.learning_rate / root.add_(self._floor)
+        return rate * mean * correction.to(gradient.dtype).view(column), rate

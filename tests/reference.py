@@ -41,7 +41,8 @@ def gaussian_log_density(z: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
     offset = z - mean
     squared_distance: Tensor = offset @ torch.linalg.inv(covariance) @ offset
     log_determinant = torch.linalg.slogdet(covariance).logabsdet
-    return -0.5 * (squared_distance + log_determinant + len(z) * np.log(2 * np.pi))
+    total: Tensor = squared_distance + log_determinant + len(z) * np.log(2 * np.pi)
+    return -0.5 * total
 
 
 def deduce_gradient(

@@ -139,7 +139,7 @@ class JSMA(PixelwiseExplainer):
         return -losses.target_log_probability(scores, target), None
 
     def _procedure(self, problem: Problem) -> search.Procedure:
-        settings = {
+        settings: dict[str, Any] = {
             "confidence": self.confidence,
             "momentum": self.momentum,
             "max_iterations": self.max_iterations,

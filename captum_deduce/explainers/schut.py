@@ -81,8 +81,11 @@ class Schut(PixelwiseExplainer):
             TypeError: An argument of the wrong kind.
             ValueError: No member, or a number out of its range.
         """
-        single = callable(models) and not isinstance(models, nn.ModuleList)
-        members = [models] if single else list(models)  # type: ignore[arg-type]
+        members: list[Callable[..., Any]]
+        if isinstance(models, nn.ModuleList) or not callable(models):
+            members = list(models)
+        else:
+            members = [models]
         if not members:
             raise ValueError("models must hold at least one model, got none")
         for place, member in enumerate(members):

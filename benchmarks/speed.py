@@ -1,0 +1,213 @@
+"""What DeDUCE costs, as ratios within one run.
+
+On an MNIST classifier (by default the one that ``captum-deduce demo --dataset mnist`` has cached)
+and 20 test images x 9 targets:
+
+* against the published pattern, written out below: one target a batch, everyone waits for the
+  slowest image, steps that can't change an image are paid for, parameter gradients are computed;
+* against the arithmetic: as many bare forward passes with input gradients, in batches of the very
+  sizes that the search used;
+* how often the batch changes a result in float32, where near-ties may go either way;
+* peak memory as steps and images grow, each measured in a process of its own.
+
+    python benchmarks/speed.py --data-root DIR --checkpoint mnist.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import platform
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from captum_deduce import (
+    ClassGaussianMixture,
+    Counterfactuals,
+    DeDUCE,
+    remove_spectral_normalization,
+)
+from captum_deduce.checkpoint import Checkpoint, load_checkpoint
+from captum_deduce.datasets import load_mnist
+
+
+def all_pairs(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Every image with each class but its own."""
+    classes = torch.arange(10).repeat(len(images))
+    kept = classes != labels.repeat_interleave(10)
+    return images.repeat_interleave(10, 0)[kept], classes[kept]
+
+
+def published_pattern(
+    model: nn.Module, density: ClassGaussianMixture, images: Tensor, labels: Tensor
+) -> tuple[int, int, int]:
+    """Algorithm 1 as it was first run; returns pairs, pairs found and image evaluations.
+
+    ``model`` is the plain network with the bounded weights, so that the cost of spectral
+    normalisation, which the original paid as well, is not counted against it.
+    """
+    features: list[Tensor] = []
+    handle = model.avgpool.register_forward_hook(lambda *args: features.append(args[2].flatten(1)))
+    pairs = found = evaluations = 0
+    for target in range(10):
+        original = images[labels != target]
+        x = original.clone()
+        changes = torch.zeros_like(x)
+        direction = torch.zeros_like(x)
+        goal = torch.full((len(x),), target)
+        done = torch.zeros(len(x), dtype=torch.bool)
+        for _ in range(701):
+            x.requires_grad_()
+            features.clear()
+            scores = model(x)
+            evaluations += len(x)
+            loss = nn.functional.cross_entropy(scores, goal, reduction="none")
+            log_density = density.log_prob(features[0], goal)
+            done |= scores.softmax(1)[:, target] > 0.5
+            relative = loss / loss.detach().clamp_min(1e-6)
+            relative = relative - log_density / log_density.detach().abs().clamp_min(1e-6)
+            model.zero_grad()
+            relative.sum().backward()
+            direction = x.grad + 0.6 * direction
+            x = x.detach()
+            if done.all():
+                break
+            score = direction.abs().masked_fill(changes >= 5, 0.0).flatten(1)
+            pixel = score.argmax(1, keepdim=True)
+            move = -0.2 * direction.sign().flatten(1).gather(1, pixel)
+            move = torch.where(done[:, None], 0.0, move)
+            x = x.flatten(1).scatter_add(1, pixel, move).clamp(0, 1).view_as(x)
+            changes = changes.flatten(1).scatter_add(1, pixel, torch.ones_like(move)).view_as(x)
+        pairs += len(x)
+        found += int(done.sum())
+    handle.remove()
+    return pairs, found, evaluations
+
+
+def replay(model: nn.Module, images: Tensor, sizes: list[int]) -> float:
+    """Seconds that bare forward passes and input gradients of these batch sizes take."""
+    started = time.perf_counter()
+    for size in sizes:
+        leaf = images[:size].clone().requires_grad_()
+        loss = nn.functional.cross_entropy(
+            model(leaf), torch.zeros(size, dtype=torch.int64), reduction="sum"
+        )
+        torch.autograd.grad(loss, leaf)
+    return time.perf_counter() - started
+
+
+def timed(
+    explainer: DeDUCE, pairs: tuple[Tensor, Tensor], batch_size: int
+) -> tuple[float, Counterfactuals, list[int]]:
+    """Seconds, result, and the batch size of every evaluation of the search."""
+    sizes: list[int] = []
+    handle = explainer.forward_func.register_forward_pre_hook(
+        lambda module, inputs: sizes.append(len(inputs[0]))
+    )
+    started = time.perf_counter()
+    result = explainer.generate(*pairs, internal_batch_size=batch_size)
+    seconds = time.perf_counter() - started
+    handle.remove()
+    return seconds, result, sizes
+
+
+def changed_by_the_batch(first: Counterfactuals, second: Counterfactuals) -> str:
+    differ = (first.counterfactuals != second.counterfactuals).flatten(1).any(1)
+    l1 = float(second.l1().mean() / first.l1().mean())
+    return f"{int(differ.sum())} of {len(first)} pairs differ; mean L1 ratio {l1:.4f}"
+
+
+def compare(checkpoint: Checkpoint, images: Tensor, labels: Tensor, batch_size: int) -> None:
+    model, density = checkpoint.model.eval(), checkpoint.density
+    plain = remove_spectral_normalization(copy.deepcopy(model)).eval()
+    explainer = DeDUCE(model, model.avgpool, density)
+    pairs = all_pairs(images, labels)
+    few = (pairs[0][:18], pairs[1][:18])
+    _, alone, _ = timed(explainer, few, 1)  # warms up, too
+
+    seconds, result, sizes = timed(explainer, pairs, batch_size)
+    arithmetic = replay(plain, pairs[0], sizes)
+    started = time.perf_counter()
+    count, found, evaluations = published_pattern(plain, density, images, labels)
+    published = time.perf_counter() - started
+    again, _, _ = timed(explainer, pairs, batch_size)
+    arithmetic_again = replay(plain, pairs[0], sizes)
+
+    ours = int(result.evaluations.sum())
+    print(f"DeDUCE: {len(result)} pairs, {int(result.success.sum())} found")
+    print(f"  {seconds:.1f} s and {again:.1f} s (before and after the published pattern)")
+    print(f"  {ours} evaluations, {ours / len(result):.1f} a pair")
+    print(f"published pattern: {count} pairs, {found} found, {published:.1f} s")
+    print(f"  {evaluations} evaluations, {evaluations / count:.1f} a pair")
+    print(f"published / DeDUCE: {2 * published / (seconds + again):.2f}")
+    print(f"bare evaluations, the same batches: {arithmetic:.1f} s and {arithmetic_again:.1f} s")
+    print(f"DeDUCE / bare: {seconds / arithmetic:.3f} and {again / arithmetic_again:.3f}")
+    print(f"float32, one at a time against batches: {changed_by_the_batch(alone, result[:18])}")
+
+
+def peak_megabytes(images: Tensor, labels: Tensor, checkpoint: Checkpoint, steps: int) -> float:
+    """Run up to so many steps (the confidence is out of reach) and read the process's peak."""
+    explainer = DeDUCE(checkpoint.model, checkpoint.model.avgpool, checkpoint.density)
+    explainer.generate(
+        images,
+        (labels + 1) % 10,
+        internal_batch_size=20,
+        max_iterations=steps,
+        confidence=1 - 1e-12,
+        max_changes=50,
+    )
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory(arguments: argparse.Namespace) -> None:
+    for label, images, steps in (
+        ("20 images, 10 steps", 20, 10),
+        ("20 images, 100 steps", 20, 100),
+        ("200 images, 10 steps", 200, 10),
+    ):
+        command = [sys.executable, __file__, "--peak", str(images), str(steps)]
+        command += ["--threads", str(arguments.threads)]
+        if arguments.data_root:
+            command += ["--data-root", arguments.data_root]
+        command += ["--checkpoint", str(arguments.checkpoint)]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        print(f"peak memory, {label}, batches of 20: {float(output):.0f} MB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a trained MNIST classifier")
+    parser.add_argument("--data-root", help="the folder of MNIST (default: CAPTUM_DEDUCE_DATA)")
+    parser.add_argument("--images", type=int, default=20, help="test images (default: 20)")
+    parser.add_argument("--batch-size", type=int, default=60, help="active pairs (default: 60)")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads (default: 2)")
+    parser.add_argument("--peak", type=int, nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    test = load_mnist(arguments.data_root).test
+    checkpoint = load_checkpoint(arguments.checkpoint)
+    if arguments.peak:
+        count, steps = arguments.peak
+        print(peak_megabytes(test.images[:count], test.target[:count], checkpoint, steps))
+        return
+    print(f"torch {torch.__version__}, {arguments.threads} threads, {platform.machine()}")
+    print(f"classifier: {checkpoint.settings}")
+    compare(
+        checkpoint,
+        test.images[: arguments.images],
+        test.target[: arguments.images],
+        arguments.batch_size,
+    )
+    memory(arguments)
+
+
+if __name__ == "__main__":
+    main()
