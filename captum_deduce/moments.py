@@ -185,18 +185,10 @@ class Moments(FittedModule):
         self.grow(other.num_classes)
         columns = (other.count, other.weight, other.squared_weight, other.mean)
         count, weight, squared_weight, mean = (column.to(self.mean.device) for column in columns)
-        # A copy, as other may be self.
-        scatter = other.scatter.to(self.mean.device, copy=True)
+        scatter = other.scatter.to(self.mean.device)
         none = mean.new_zeros(0, self.num_features)
         self._unite(
-            _Summary(
-                c,
-                count[c].clone(),
-                weight[c].clone(),
-                squared_weight[c].clone(),
-                mean[c].clone(),
-                none,
-            )
+            _Summary(c, count[c], weight[c], squared_weight[c], mean[c], none)
             for c in (weight > 0).nonzero().flatten().tolist()
         )
         (self.scatter if self._pooled else self.scatter[: len(scatter)]).add_(scatter)

@@ -287,6 +287,15 @@ def test_quantiles_are_discarded_by_whatever_changes_the_fit():
         assert torch.isfinite(density.quantile(0.5)).all()
 
 
+def test_quantiles_follow_a_state_dict_that_was_loaded():
+    features, labels, _ = data()
+    density, other = ClassGaussianMixture(), ClassGaussianMixture().fit(3 * features, labels)
+    density.fit(features, labels).update_quantiles(features, labels)
+    density.load_state_dict(other.state_dict())
+    density.update_quantiles(3 * features, labels, reset=True)
+    assert torch.equal(density.quantile(0.3), other.quantile(0.3))
+
+
 def test_what_gives_no_quantiles_is_refused():
     features, labels, weight = data()
     weighted = ClassGaussianMixture().fit(features, labels, weight, quantiles=False)

@@ -108,6 +108,16 @@ def test_samples_that_alone_span_a_dimension_are_far_from_the_others():
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_sample_that_alone_spans_an_oblique_direction_has_a_low_finite_log_density(seed):
+    features, labels, weight = data(seed=seed)
+    features[C:, 2] = 0.1
+    oblique, _ = torch.linalg.qr(features[: D * C : C])
+    found = left_out("full", features @ oblique, labels, weight)
+    assert torch.isfinite(found).all()
+    assert (found[:C] < found[C:].min() - 1e6).all()
+
+
 @pytest.mark.parametrize("n", [C * 5, 90])
 def test_oas_shrinkage_is_computed_anew(n):
     features, labels, weight = data(n=n)
@@ -144,9 +154,10 @@ def test_identical_samples_keep_the_covariance_that_they_borrowed(covariance_typ
     torch.testing.assert_close(found, expected.expand_as(found))
 
 
+@pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-def test_a_sample_without_which_nothing_varies_has_a_low_finite_log_density(covariance_type):
-    features, labels, weight = data()
+def test_a_sample_without_which_nothing_varies_has_a_low_finite_log_density(covariance_type, seed):
+    features, labels, weight = data(seed=seed)
     features[:, 2] = 1.0
     features[:C, 2] = 2.0
     if covariance_type == "spherical":
