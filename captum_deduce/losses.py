@@ -64,20 +64,6 @@ def relative_sum(cross_entropy: Tensor, log_density: Tensor, weight: float) -> T
     return weight * classification - density
 
 
-def probability_error(scores: Tensor, target: Tensor, probability: float) -> Tensor:
-    r"""The prediction loss of Wachter et al.: :math:`(f_t(\mathbf x) - y')^2`, f the softmax.
-
-    Args:
-        scores (Tensor): Logits or log-probabilities, N x C.
-        target (Tensor): :math:`t`, N, on the scores' device.
-        probability (float): :math:`y'`, the probability of the target that is aimed at.
-
-    Returns:
-        Tensor: N losses.
-    """
-    return (target_log_probability(scores, target).exp() - probability).square()
-
-
 def l1_norm(difference: Tensor) -> Tensor:
     r"""Sum of absolute values :math:`\|\delta\|_1`, over all entries of a row.
 

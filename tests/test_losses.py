@@ -53,15 +53,6 @@ def test_denominators_are_floored_and_a_vanished_loss_adds_nothing():
     np.testing.assert_allclose(second.numpy(), [-1e6, -1 / 3, -1e6])
 
 
-def test_probability_error_is_the_square_of_what_the_softmax_lacks():
-    scores = torch.randn(6, 5, dtype=torch.float64) * 4
-    target = torch.tensor([0, 4, 2, 1, 3, 2])
-    found = np.exp(log_softmax(scores.numpy(), axis=1)[np.arange(6), target.numpy()])
-    for aim in (1.0, 0.7):
-        error = losses.probability_error(scores, target, aim)
-        np.testing.assert_allclose(error.numpy(), (found - aim) ** 2, rtol=1e-12)
-
-
 def test_distances_are_sums_over_all_entries():
     difference = torch.randn(4, 2, 3, 3, dtype=torch.float64)
     flat = difference.numpy().reshape(4, -1)

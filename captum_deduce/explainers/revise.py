@@ -318,9 +318,8 @@ class LatentDescent(search.Procedure):
             update, _ = self.adam(gradient, state["mean"], state["square"], iteration.clamp_min(1))
             state["latents"] = state["latents"] - update
         state["iteration"] = iteration + 1
-        rows = gradient.flatten(1)
-        flat = (rows == 0).all(1) & (iteration > 0)
-        return flat | ~rows.isfinite().all(1)
+        steepest = gradient.abs().flatten(1).amax(1)
+        return ((steepest == 0) & (iteration > 0)) | ~steepest.isfinite()
 
 
 def _check_placement(name: str, part: Callable[..., Any], inputs: Tensor) -> None:

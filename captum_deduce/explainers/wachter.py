@@ -12,7 +12,6 @@ from captum_deduce import checks, losses, search
 from captum_deduce.explainer import (
     CounterfactualExplainer,
     Problem,
-    confidence_of,
     is_success,
 )
 from captum_deduce.steps import AdamStep, refine_weight
@@ -208,6 +207,7 @@ class DistanceDescent(search.Procedure):
         self.entry_weight = entry_weight
         self.max_iterations = settings.lambda_rounds * settings.max_iterations
         self.span = problem.upper - problem.lower
+        self.per_span = 1 / self.span
         self.step_rule = AdamStep(settings.learning_rate)
 
     def start(self, pairs: list[int]) -> search.State:
@@ -237,40 +237,43 @@ class DistanceDescent(search.Procedure):
         images = state["images"].detach().requires_grad_()
         target = state["target"]
         scores, _ = self.problem.forward(images, state)
-        loss = losses.probability_error(scores, target, self.settings.target_probability)
-        (gradient,) = torch.autograd.grad(loss.sum(), images)
+        log_probability = losses.target_log_probability(scores, target)
+        probability = log_probability.detach().exp()
+        # The slope of (f - y')^2, by way of log f, which the model's pass is differentiated for.
+        slope = 2 * (probability - self.settings.target_probability) * probability
+        (gradient,) = torch.autograd.grad(log_probability, images, slope)
         if "allowed" in state:
             gradient = gradient.masked_fill(~state["allowed"], 0.0)
-        confidence = confidence_of(scores, target)
         prediction = scores.detach().argmax(1)
-        success = is_success(confidence, prediction, target, self.settings.confidence)
-        distance = self.distance((state["images"] - state["original"]) / self.span)
-        state["distance"] = distance
+        success = is_success(probability, prediction, target, self.settings.confidence)
+        state["distance"] = self.distance((state["images"] - state["original"]) * self.per_span)
         return search.Evaluation(
             images=state["images"],
-            confidence=confidence,
+            confidence=probability,
             success=success,
-            finished=success & (distance == 0),
+            finished=success & (state["distance"] == 0),
             prediction=prediction,
             gradient=gradient,
-            distance=distance,
+            distance=state["distance"],
         )
 
     def step(self, state: search.State, evaluation: search.Evaluation) -> Tensor:
         """Choose the weights, and descend; see :meth:`captum_deduce.search.Procedure.step`."""
         pull = evaluation.gradient * self.span
-        over = self._next_rounds(state, evaluation, pull)
-        again = _column(over & state["closest_distance"].isfinite(), pull)
+        weighed = pull if self.entry_weight is None else pull / self.entry_weight
+        hardest = weighed.abs().flatten(1).amax(1)
+        over = self._next_rounds(state, evaluation, pull, hardest)
+        again = _column(over & (state["closest_distance"] < float("inf")), pull)
         images = torch.where(again, state["closest"], state["images"])
         pull = torch.where(again, state["closest_pull"], pull)
-        restart = _column(over, pull)
-        state["mean"].masked_fill_(restart, 0.0)
-        state["square"].masked_fill_(restart, 0.0)
+        same_round = _column((~over).to(pull.dtype), pull)
+        state["mean"] *= same_round
+        state["square"] *= same_round
         state["iteration"] = state["iteration"].masked_fill(over, 0) + 1
-        weighted = _column(state["weight"], pull) * pull
-        state["images"] = self._descend(images, weighted, state)
-        last = state["rounds"] > self.settings.lambda_rounds
-        return last | ~weighted.isfinite().flatten(1).all(1)
+        state["images"] = self._descend(images, _column(state["weight"], pull) * pull, state)
+        # A NaN in the gradient is the largest there, and without a gradient the weight is infinite.
+        broken = ~(hardest * state["weight"]).isfinite()
+        return broken | (state["rounds"] > self.settings.lambda_rounds)
 
     def distance(self, difference: Tensor) -> Tensor:
         """Measure changes.
@@ -294,7 +297,7 @@ class DistanceDescent(search.Procedure):
             state["square"],
             state["iteration"],
         )
-        moved = (images - original) / self.span - update
+        moved = (images - original) * self.per_span - update
         size = moved.abs()
         if self.settings.distance == "l2":
             size = size / (1 + 2 * rate)
@@ -306,37 +309,33 @@ class DistanceDescent(search.Procedure):
         return torch.where(size > checks.TOLERANCE, changed, original)
 
     def _next_rounds(
-        self, state: search.State, evaluation: search.Evaluation, pull: Tensor
+        self, state: search.State, evaluation: search.Evaluation, pull: Tensor, hardest: Tensor
     ) -> Tensor:
         """Remember closer successes, and give pairs whose round is over the next weight."""
         settings, success = self.settings, evaluation.success
+        found = state["closest_distance"] < float("inf")
         closer = success & (state["distance"] < state["closest_distance"])
-        # At the start, and at the first success, the weight is counted from the image's own scale.
-        anew = (state["rounds"] == 0) | (closer & state["closest_distance"].isinf())
         for name, value in (
             ("closest", evaluation.images),
             ("closest_pull", pull),
             ("closest_distance", state["distance"]),
         ):
             state[name] = torch.where(_column(closer, value), value, state[name])
-        state["idle"] = (state["idle"] + 1).masked_fill(closer, 0)
-        idle = state["closest_distance"].isfinite() & (state["idle"] >= PATIENCE)
-        over = anew | idle | (state["iteration"] >= settings.max_iterations)
-
-        weight, low, high = refine_weight(
+        idle = (state["idle"] + 1).masked_fill(closer, 0)
+        # At the start, and at the first success, the weight is counted from the image's own scale.
+        anew = (state["rounds"] == 0) | (closer & ~found)
+        over = anew | (found & (idle >= PATIENCE)) | (state["iteration"] >= settings.max_iterations)
+        weight, too_low, high_enough = refine_weight(
             state["weight"], state["too_low"], state["high_enough"], success
         )
-        hardest = pull if self.entry_weight is None else pull / self.entry_weight
-        scale = 1 / torch.linalg.vector_norm(hardest.flatten(1), float("inf"), dim=1)
-        values = {
-            "weight": torch.where(anew, settings.lambda_init * scale, weight),
-            "too_low": low.masked_fill(anew, 0.0),
-            "high_enough": high.masked_fill(anew, float("inf")),
-        }
-        for name, value in values.items():
+        for name, value in (
+            ("weight", torch.where(anew, settings.lambda_init / hardest, weight)),
+            ("too_low", too_low.masked_fill(anew, 0.0)),
+            ("high_enough", high_enough.masked_fill(anew, float("inf"))),
+        ):
             state[name] = torch.where(over, value, state[name])
         state["rounds"] = state["rounds"] + over
-        state["idle"] = state["idle"].masked_fill(over, 0)
+        state["idle"] = idle.masked_fill(over, 0)
         return over
 
 
