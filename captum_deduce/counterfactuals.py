@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _FORMAT = "captum-deduce counterfactuals"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Counterfactuals:
     r"""Counterfactuals of N (image, target) pairs.
 
@@ -79,6 +79,10 @@ class Counterfactuals:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def __repr__(self) -> str:
+        shape = "x".join(str(size) for size in self.inputs.shape[1:])
+        return f"Counterfactuals({int(self.success.sum())} of {len(self)} found, images {shape})"
 
     @property
     def attributions(self) -> Tensor:

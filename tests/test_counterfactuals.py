@@ -73,6 +73,10 @@ def test_its_length_is_the_number_of_pairs():
     assert len(_result(count=0)) == 0
 
 
+def test_it_prints_in_one_line():
+    assert repr(_result()) == "Counterfactuals(4 of 6 found, images 2x3x4)"
+
+
 def test_attributions_are_the_changes():
     result = _result()
     expected = result.counterfactuals.numpy() - result.inputs.numpy()
