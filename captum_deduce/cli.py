@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from captum_deduce._version import __version__
-from captum_deduce.commands.recipes import RECIPES
+from captum_deduce.commands.recipes import RECIPES, RECONSTRUCTIONS
 
 _DESCRIPTION = """\
 Counterfactual explanations for image classifiers: what would this image need
@@ -47,10 +47,12 @@ Examples:
 _TRAIN = """\
 Train a classifier, fit the density of its features, and write both with their
 settings to one safetensors file: the checkpoint that captum-deduce explain
-takes.
+takes. With --model, train an autoencoder, as the explainer VLK takes, or a VAE,
+as REVISE does, for use from Python.
 
-Example:
+Examples:
   captum-deduce train --dataset mnist --data-root ~/data --output mnist.safetensors
+  captum-deduce train --dataset digits --model autoencoder
 """
 
 _EXPLAIN = """\
@@ -149,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, run, add_arguments, line, description in (
         ("demo", _demo, _add_demo, "train, find mistakes, explain them", _DEMO),
-        ("train", _train, _add_train, "train a classifier for explain", _TRAIN),
+        ("train", _train, _add_train, "train a classifier, an autoencoder or a VAE", _TRAIN),
         ("explain", _explain, _add_explain, "explain images of your own", _EXPLAIN),
     ):
         command = commands.add_parser(
@@ -198,18 +200,29 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", choices=RECIPES, required=True)
     _add_training(parser)
+    others = {
+        model: _per_dataset({name: recipe.epochs for name, recipe in recipes.items()})
+        for model, recipes in RECONSTRUCTIONS.items()
+    }
+    parser.add_argument(
+        "--model",
+        choices=("classifier", *RECONSTRUCTIONS),
+        default="classifier",
+        help="what to train (default: %(default)s); epochs of an autoencoder {autoencoder}, of a "
+        "VAE {vae}".format(**others),
+    )
     parser.add_argument(
         "--architecture",
-        default="sn_resnet18",
         metavar="NAME",
-        help="sn_resnet18, sn_resnet50, or resnet18, resnet50 without spectral normalisation "
-        + _DEFAULT,
+        help="of a classifier: sn_resnet18, sn_resnet50, or resnet18, resnet50 without spectral "
+        "normalisation (default: sn_resnet18)",
     )
     parser.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
-        help="the checkpoint (default: DATASET-NAME.safetensors in the current folder)",
+        help="the file to write (default: DATASET-NAME.safetensors in the current folder, with the "
+        "name of the architecture or the model)",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the checkpoint if it exists"

@@ -1,4 +1,4 @@
-"""How the commands train classifiers, by data set. Imports nothing heavy: ``--help`` reads it."""
+"""How the command line trains its models, by data set; imported to print ``--help``."""
 
 from __future__ import annotations
 
@@ -47,6 +47,38 @@ RECIPES = {
     "cifar10": Recipe(width=16, epochs=10, batch_size=128, images=10),
 }
 """By the names of :data:`captum_deduce.datasets.DATASETS`."""
+
+
+@dataclass(frozen=True)
+class ReconstructionRecipe:
+    """How a model that reconstructs images is trained.
+
+    Args:
+        epochs (int): Of the training.
+        batch_size (int): Of the training.
+        learning_rate (float): Of the training.
+        threads (int or None): As in :class:`Recipe`.
+    """
+
+    epochs: int
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    threads: int | None = None
+
+
+RECONSTRUCTIONS = {
+    "autoencoder": {
+        "digits": ReconstructionRecipe(80, batch_size=64, learning_rate=3e-3, threads=1),
+        "mnist": ReconstructionRecipe(4),
+        "cifar10": ReconstructionRecipe(10),
+    },
+    "vae": {
+        "digits": ReconstructionRecipe(100, batch_size=64, learning_rate=3e-3, threads=1),
+        "mnist": ReconstructionRecipe(10),
+        "cifar10": ReconstructionRecipe(20),
+    },
+}
+"""By model, then by data set."""
 
 SMOKE = Recipe(width=4, epochs=5, batch_size=64, images=3, right_images=1, threads=1)
 """The smallest settings with which a classifier still learns something."""

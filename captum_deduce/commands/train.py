@@ -1,21 +1,24 @@
-"""``captum-deduce train``: a classifier and the density of its features, in one checkpoint."""
+"""``captum-deduce train``: a classifier with its density, or a model that reconstructs images."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from captum_deduce import datasets
 from captum_deduce.checkpoint import save_checkpoint
+from captum_deduce.commands import reconstructions
 from captum_deduce.commands.classifiers import explain_hint, fit, plan, threads
 from captum_deduce.commands.given import make_folder, read_device
-from captum_deduce.commands.recipes import RECIPES
+from captum_deduce.commands.recipes import RECIPES, RECONSTRUCTIONS
 
 
 def run(
     dataset: str,
     *,
     data_root: str | None = None,
-    architecture: str = "sn_resnet18",
+    model: str = "classifier",
+    architecture: str | None = None,
     width: int | None = None,
     epochs: int | None = None,
     seed: int = 0,
@@ -26,34 +29,52 @@ def run(
 ) -> None:
     """Train a classifier, fit the density of its features, and write both to a checkpoint.
 
+    Or train a model that reconstructs images, and write it to a file that its ``load`` reads.
+
     Args:
         dataset (str): One of :data:`captum_deduce.datasets.DATASETS`.
         data_root (str, optional): The folder of the data. Default: see
             :func:`captum_deduce.datasets.load`
-        architecture (str, optional): One of :data:`captum_deduce.models.ARCHITECTURES`.
-            Default: "sn_resnet18"
-        width (int, optional): Channels of the first stage. Default: the data set's recipe
+        model (str, optional): ``"classifier"``, or one of
+            :data:`captum_deduce.commands.reconstructions.MODELS`. Default: "classifier"
+        architecture (str, optional): Of a classifier, one of
+            :data:`captum_deduce.models.ARCHITECTURES`. Default: "sn_resnet18"
+        width (int, optional): Channels of a classifier's first stage. Default: the data set's
+            recipe
         epochs (int, optional): Of the training. Default: the data set's recipe
         seed (int, optional): Of data split, weights and training. Default: 0
         device (str, optional): Where to train. Default: CUDA where there is one, else the CPU
         output (Path, optional): The checkpoint. Default: ``<dataset>-<architecture>.safetensors``
-            in the current folder
+            or ``<dataset>-<model>.safetensors`` in the current folder
         overwrite (bool, optional): Whether a file of that name may be replaced. Default: False
         show_progress (bool, optional): Draw progress bars. Default: False
 
     Raises:
-        ValueError: The checkpoint exists, or its folder is a file.
+        ValueError: The checkpoint exists, its folder is a file, or the model has no architecture
+            or width to choose.
     """
+    if model != "classifier" and (architecture, width) != (None, None):
+        raise ValueError(f"--architecture and --width are a classifier's, not of --model {model}")
+    architecture = architecture or "sn_resnet18"
     place = read_device(device)
-    path = output or Path(f"{dataset}-{architecture}.safetensors")
+    name = architecture if model == "classifier" else model
+    path = output or Path(f"{dataset}-{name}.safetensors")
     if path.is_dir() or (path.exists() and not overwrite):
         raise ValueError(f"--output {path} exists; choose another name, or pass --overwrite")
     splits = datasets.load(dataset, data_root, seed=seed)
-    recipe = RECIPES[dataset].overridden(width=width, epochs=epochs)
-    settings = plan(dataset, splits.train, architecture, recipe, seed)
-    make_folder(path.parent)
-    with threads(recipe.threads):
-        checkpoint = fit(settings, splits, recipe.batch_size, place, show_progress)
-    save_checkpoint(path, checkpoint)
-    print(f"Checkpoint: {path}")
-    print(explain_hint(path))
+    if model == "classifier":
+        recipe = RECIPES[dataset].overridden(width=width, epochs=epochs)
+        settings = plan(dataset, splits.train, architecture, recipe, seed)
+        make_folder(path.parent)
+        with threads(recipe.threads):
+            checkpoint = fit(settings, splits, recipe.batch_size, place, show_progress)
+        save_checkpoint(path, checkpoint)
+        print(f"Checkpoint: {path}")
+        print(explain_hint(path))
+    else:
+        how = RECONSTRUCTIONS[model][dataset]
+        how = replace(how, epochs=epochs or how.epochs)
+        make_folder(path.parent)
+        reconstructions.fit(model, splits, how, seed, place, show_progress).save(path)
+        print(f"Saved: {path}")
+        print(reconstructions.load_hint(model, path))

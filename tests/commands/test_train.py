@@ -9,6 +9,7 @@ from safetensors import safe_open
 from captum_deduce.checkpoint import load_checkpoint
 from captum_deduce.cli import main
 from captum_deduce.commands import classifiers
+from captum_deduce.models import VAE, Autoencoder
 
 
 @pytest.fixture
@@ -86,3 +87,27 @@ def test_missing_data_is_said_with_the_place(dataset, tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("captum-deduce: error: ")
     assert str(tmp_path / "nowhere") in line
+
+
+@pytest.mark.parametrize(("name", "kind"), [("autoencoder", Autoencoder), ("vae", VAE)])
+def test_models_that_reconstruct_images_get_files_of_their_own(
+    name, kind, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["train", "--dataset", "digits", "--model", name, "--device", "cpu"]
+    assert main([*arguments, "--epochs", "2"]) == 0
+    printed = capsys.readouterr().out
+    path = f"digits-{name}.safetensors"
+    assert f"Saved: {path}" in printed
+    assert f"{kind.__name__}.load('{path}')" in printed
+    model = kind.load(path)
+    assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 1, 8, 8)
+    assert main(arguments) == 2
+    assert f"--output {path} exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--width", "--architecture"])
+def test_other_models_have_no_width_and_no_architecture(option, capsys):
+    arguments = ["train", "--dataset", "digits", "--model", "vae"]
+    assert main([*arguments, option, "2"]) == 2
+    assert "are a classifier's, not of --model vae" in capsys.readouterr().err

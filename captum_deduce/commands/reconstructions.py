@@ -1,0 +1,87 @@
+"""``captum-deduce train --model``: models that reconstruct images, each in a file of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.nn.functional import mse_loss
+
+from captum_deduce import datasets
+from captum_deduce.commands.classifiers import threads
+from captum_deduce.commands.recipes import ReconstructionRecipe
+from captum_deduce.models import VAE, Autoencoder
+from captum_deduce.models.stored import StoredModel
+from captum_deduce.reconstruction import train_autoencoder, train_vae
+
+MODELS: dict[str, tuple[type[StoredModel], Callable[..., list[float]]]] = {
+    "autoencoder": (Autoencoder, train_autoencoder),
+    "vae": (VAE, train_vae),
+}
+"""What can be trained, by the names of the command line, and what trains it."""
+
+
+def fit(
+    name: str,
+    splits: datasets.Splits,
+    recipe: ReconstructionRecipe,
+    seed: int,
+    device: torch.device,
+    show_progress: bool,
+) -> StoredModel:
+    """Train a model, measure its reconstructions of the test images, and say how it went.
+
+    Args:
+        name (str): One of :data:`MODELS`.
+        splits (Splits): Its data.
+        recipe (ReconstructionRecipe): How to train it.
+        seed (int): Of weights and training.
+        device (torch.device): Where to train.
+        show_progress (bool): Draw a progress bar.
+
+    Returns:
+        StoredModel: In eval mode.
+    """
+    build, train = MODELS[name]
+    images, test = splits.train.images, splits.test.images
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build(in_channels=images.shape[1], image_size=tuple(images.shape[2:])).eval()
+    started = time.perf_counter()
+    with threads(recipe.threads):
+        train(
+            model,
+            images,
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            seed=seed,
+            device=device,
+            show_progress=show_progress,
+        )
+        seconds = time.perf_counter() - started
+        with torch.no_grad():
+            drawn = torch.cat([model(batch.to(device)).cpu() for batch in torch.split(test, 500)])
+    mean_image = images.mean(0).expand_as(test)
+    print(f"Trained in {seconds:.1f} s on {len(images):,} images")
+    print(
+        f"Mean squared error on {len(test):,} test images: {mse_loss(drawn, test):.2g} (of the "
+        f"mean training image in their place: {mse_loss(mean_image, test):.2g})"
+    )
+    return model
+
+
+def load_hint(name: str, path: Path) -> str:
+    """Say how a model's file is used.
+
+    Args:
+        name (str): One of :data:`MODELS`.
+        path (Path): The file.
+
+    Returns:
+        str: A line.
+    """
+    kind = MODELS[name][0].__name__
+    return f"In Python: captum_deduce.models.{kind}.load({str(path)!r})"

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from captum_deduce import datasets
+from captum_deduce.commands import reconstructions
+from captum_deduce.commands.recipes import RECIPES, RECONSTRUCTIONS, ReconstructionRecipe
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def splits() -> datasets.Splits:
+    return datasets.load("digits")
+
+
+def test_every_model_has_a_recipe_for_every_data_set():
+    assert set(reconstructions.MODELS) == set(RECONSTRUCTIONS)
+    for recipes in RECONSTRUCTIONS.values():
+        assert set(recipes) == set(RECIPES)
+
+
+@pytest.mark.parametrize("name", reconstructions.MODELS)
+def test_what_is_printed_is_measured_on_the_test_images(name, splits, capsys):
+    recipe = ReconstructionRecipe(3, batch_size=64, learning_rate=3e-3, threads=1)
+    model = reconstructions.fit(name, splits, recipe, 1, CPU, False)
+    printed = capsys.readouterr().out
+    errors = re.search(r"on 500 test images: (\S+) \(.* place: (\S+)\)", printed)
+    test, mean_image = splits.test.images, splits.train.images.mean(0)
+    with torch.no_grad():
+        expected = (model(test) - test).square().mean().item()
+    assert float(errors[1]) == pytest.approx(expected, rel=0.05)
+    assert float(errors[2]) == pytest.approx((test - mean_image).square().mean().item(), rel=0.05)
+    assert f"{len(splits.train):,} images" in printed
+    assert not model.training
+
+
+def test_the_seed_decides_and_the_global_generator_is_left_alone(splits, capsys):
+    recipe = ReconstructionRecipe(1, threads=1)
+    state = torch.random.get_rng_state()
+    first, again, other = (
+        reconstructions.fit("autoencoder", splits, recipe, seed, CPU, False).state_dict()
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.slow
+def test_the_recipe_for_digits_learns_to_reconstruct_them(splits, capsys):
+    """Better than the 4 leading principal components."""
+    recipe = RECONSTRUCTIONS["autoencoder"]["digits"]
+    model = reconstructions.fit("autoencoder", splits, recipe, 0, CPU, False)
+    train, test = splits.train.images.flatten(1), splits.test.images
+    directions = torch.linalg.svd(train - train.mean(0), full_matrices=False).Vh[:4]
+    rest = test.flatten(1) - train.mean(0)
+    rest = rest - rest @ directions.T @ directions
+    with torch.no_grad():
+        assert (model(test) - test).square().mean() < 0.6 * rest.square().mean()
