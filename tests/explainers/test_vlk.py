@@ -314,9 +314,12 @@ def test_an_original_is_never_its_own_success_by_rounding(parts):
 def test_every_forward_pass_is_counted(parts):
     images, targets = pairs_of(parts.digits, 5)
     seen = []
-    parts.model[0].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     explainer = parts.explainer()
-    result = explainer.generate(images, targets, internal_batch_size=2)
+    handle = parts.model[0].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    try:
+        result = explainer.generate(images, targets, internal_batch_size=2)
+    finally:
+        handle.remove()  # the model is shared by all tests
     # The probe of two images is not a pair's own.
     counted = result.evaluations.sum() + result.forward_evaluations.sum()
     assert sum(seen) - 2 == counted
