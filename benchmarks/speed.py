@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="a trained MNIST classifier")
     parser.add_argument("--data-root", help="the folder of MNIST (default: CAPTUM_DEDUCE_DATA)")
     parser.add_argument("--images", type=int, default=20, help="test images (default: 20)")
-    parser.add_argument("--batch-size", type=int, default=60, help="active pairs (default: 60)")
+    parser.add_argument("--batch-size", type=int, default=180, help="active pairs (default: 180)")
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default: 2)")
     parser.add_argument("--peak", type=int, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
