@@ -18,7 +18,7 @@ from torch import Tensor
 
 from captum_deduce import checks, search
 from captum_deduce.counterfactuals import Counterfactuals
-from captum_deduce.features import FrozenModel
+from captum_deduce.features import FrozenModel, check_placement
 from captum_deduce.losses import target_log_probability
 
 ANY_CLASS = -1
@@ -390,7 +390,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
 
     def _probe(self, model: FrozenModel, images: Tensor, arguments: tuple[Any, ...]) -> int:
         """Run the model on two images, so that what does not fit is said before the search."""
-        _check_placement(model, images)
+        check_placement("model", self.forward_func, images)
         few = images[:2].requires_grad_()
         scores, features = model(few.clone(), _argument_rows(arguments, len(images), slice(2)))
         if not torch.isfinite(scores).all():
@@ -462,23 +462,6 @@ def _is_per_pair(value: Any, count: int) -> bool:
 
 def _argument_rows(arguments: tuple[Any, ...], count: int, rows: slice) -> tuple[Any, ...]:
     return tuple(a[rows] if _is_per_pair(a, count) else a for a in arguments)
-
-
-def _check_placement(model: FrozenModel, images: Tensor) -> None:
-    for module in model.modules:
-        parameter = next((p for p in module.parameters() if p.is_floating_point()), None)
-        if parameter is None:
-            continue
-        if parameter.device != images.device:
-            raise ValueError(
-                f"inputs are on {images.device}, but the model is on {parameter.device}; move one "
-                "to the other"
-            )
-        if parameter.dtype != images.dtype:
-            raise ValueError(
-                f"inputs are {images.dtype}, but the model's parameters are {parameter.dtype}; "
-                "convert one to the other"
-            )
 
 
 def _runner_up(

@@ -161,6 +161,28 @@ def _modules_in(values: list[Any], *, nested: bool = False) -> list[nn.Module]:
     return list(dict.fromkeys(found))
 
 
+def check_placement(name: str, forward_func: Callable[..., Any], inputs: Tensor) -> None:
+    """Refuse a model whose parameters are of another dtype or on another device than the inputs.
+
+    Args:
+        name (str): What the model is, for the message.
+        forward_func (Callable or nn.Module): The model.
+        inputs (Tensor): What it will be called with.
+
+    Raises:
+        ValueError: Another dtype or device.
+    """
+    for module in modules_of(forward_func):
+        parameter = next((p for p in module.parameters() if p.is_floating_point()), None)
+        if parameter is None:
+            continue
+        if (parameter.dtype, parameter.device) != (inputs.dtype, inputs.device):
+            raise ValueError(
+                f"inputs are {inputs.dtype} on {inputs.device}, but the {name}'s parameters are "
+                f"{parameter.dtype} on {parameter.device}; convert one to the other"
+            )
+
+
 def find_layer(forward_func: Callable[..., Any], layer: nn.Module | str) -> nn.Module:
     """Find a layer by its dotted name, or make sure that a given one belongs to the model.
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_deduce.features import check_placement
 from captum_deduce.prototypes import PrototypeIndex, encode
 
 
@@ -45,10 +46,13 @@ class Guidance:
 
         Raises:
             TypeError: The autoencoder or the encoder returns no tensor.
-            ValueError: Its output does not fit the images or the prototypes, can't be
-                differentiated, or the prototypes have too few images of a class.
+            ValueError: Its parameters or its output do not fit the images or the prototypes, can't
+                be differentiated, or the prototypes have too few images of a class.
         """
         images = images.detach().clone().requires_grad_()
+        for name, part in (("autoencoder", self.autoencoder), ("encoder", self.encoder)):
+            if part is not None:
+                check_placement(name, part, images)
         features, reconstruction = self(images)
         if reconstruction is not None:
             _check_reconstruction(reconstruction, images)

@@ -583,7 +583,7 @@ def test_captum_draws_the_attributions(name, digits, images, target):
         (
             {"inputs": torch.zeros(1, 1, 8, 8)},
             ValueError,
-            "inputs are torch.float32, but the model",
+            r"inputs are torch.float32 on cpu, but the model's parameters are torch.float64",
         ),
         (
             {"inputs": torch.full((1, 1, 8, 8), 2.0)},

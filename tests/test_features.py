@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce import spectral_normalize
-from captum_deduce.features import FrozenModel, find_layer, modules_of
+from captum_deduce.features import FrozenModel, check_placement, find_layer, modules_of
 
 
 def network() -> nn.Sequential:
@@ -301,3 +301,18 @@ def test_companions_are_frozen_and_left_as_they_were(fails):
     assert beside[0].training
     assert not beside[1].training
     assert beside[1].weight.requires_grad
+
+
+def test_models_elsewhere_than_their_inputs_are_named():
+    inputs = torch.zeros(2, 4)
+    for there in (nn.Linear(4, 3), nn.Flatten(), lambda x: x):
+        check_placement("critic", there, inputs)
+    double = nn.Sequential(nn.Flatten(), nn.Linear(4, 3).double())
+    for elsewhere, what in (
+        (double, "torch.float64 on cpu"),
+        (lambda x: double(x), "torch.float64 on cpu"),
+        (nn.Linear(4, 3, device="meta"), "torch.float32 on meta"),
+    ):
+        message = f"torch.float32 on cpu, but the critic's parameters are {what}"
+        with pytest.raises(ValueError, match=message):
+            check_placement("critic", elsewhere, inputs)

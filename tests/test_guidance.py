@@ -159,3 +159,12 @@ def test_classes_with_too_few_images_are_refused(images, autoencoder, prototypes
     guidance.prepare(images[:2], 20, [1])
     with pytest.raises(ValueError, match=r"k .*class 1 in the prototypes, 20, got 21"):
         guidance.prepare(images[:2], 21, [1])
+
+
+def test_models_of_another_dtype_are_named(images, autoencoder, prototypes):
+    single = PrincipalComponents(images.float(), 6)
+    message = "but the {}'s parameters are torch.float32"
+    with pytest.raises(ValueError, match=message.format("autoencoder")):
+        Guidance(single, autoencoder.encoder, prototypes).prepare(images[:2], 5, None)
+    with pytest.raises(ValueError, match=message.format("encoder")):
+        Guidance(autoencoder, single.encoder, prototypes).prepare(images[:2], 5, None)

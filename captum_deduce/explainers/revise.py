@@ -15,7 +15,7 @@ from captum_deduce.explainer import (
     confidence_of,
     is_success,
 )
-from captum_deduce.features import FrozenModel, modules_of
+from captum_deduce.features import FrozenModel, check_placement
 from captum_deduce.steps import AdamStep
 
 LEARNING_RATES = {"sgd": 1e-5, "adam": 0.05}
@@ -201,9 +201,9 @@ class LatentSpace:
                 shape, dtype or device than the inputs, or they can't be differentiated.
         """
         count = len(inputs)
-        _check_placement("decoder", self.decode, inputs)
+        check_placement("decoder", self.decode, inputs)
         if not isinstance(self.beginning, Tensor):
-            _check_placement("encoder", self.beginning, inputs)
+            check_placement("encoder", self.beginning, inputs)
         elif len(self.beginning) not in (1, count):
             raise ValueError(
                 "initial_latent must hold one latent for all images (1 x ...) or one per image "
@@ -320,18 +320,6 @@ class LatentDescent(search.Procedure):
         state["iteration"] = iteration + 1
         steepest = gradient.abs().flatten(1).amax(1)
         return ((steepest == 0) & (iteration > 0)) | ~steepest.isfinite()
-
-
-def _check_placement(name: str, part: Callable[..., Any], inputs: Tensor) -> None:
-    for module in modules_of(part):
-        parameter = next((p for p in module.parameters() if p.is_floating_point()), None)
-        if parameter is None:
-            continue
-        if (parameter.dtype, parameter.device) != (inputs.dtype, inputs.device):
-            raise ValueError(
-                f"inputs are {inputs.dtype} on {inputs.device}, but the {name}'s parameters are "
-                f"{parameter.dtype} on {parameter.device}; convert one to the other"
-            )
 
 
 def _check_images(drawn: object, latents: Tensor, inputs: Tensor) -> None:
