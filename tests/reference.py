@@ -595,7 +595,7 @@ def wachter(
         return success, closer, pull
 
     def moved(image: Array, pull: Array, weight: float, adam: NaiveAdam) -> Array:
-        update, rate = adam.step(np.clip(weight * pull, -1e6, 1e6))
+        update, rate = adam.step(min(weight, 1e6 / np.abs(pull / weights).max()) * pull)
         result: Array = original.copy()
         for i in np.ndindex(*original.shape):
             change = (image[i] - original[i]) / span[i] - update[i]

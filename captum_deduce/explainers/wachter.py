@@ -87,7 +87,8 @@ class Wachter(CounterfactualExplainer):
       distance lets nothing move). It starts at ``lambda_init`` times this, at the original and
       anew at the first success, as the probability of a class that is far away is nearly flat.
     * A round also ends when :data:`PATIENCE` steps in a row brought no closer success.
-    * The weighted gradient is clipped at 1e6 ranges, beyond which the distance has no say.
+    * A weighted gradient whose largest entry exceeds 1e6 is scaled down to it: the distance has no
+      say there, and its square would overflow.
     * Changes below 1e-6 of the range are undone.
 
     A pair that fails returns its best attempt with ``success=False``; one whose gradient is not
@@ -216,14 +217,16 @@ class DistanceDescent(search.Procedure):
         images = state["original"]
         none = torch.zeros_like(state["target"])
         zero = torch.zeros(len(pairs), dtype=images.dtype, device=images.device)
+        blank = torch.zeros_like(images)
         return state | {
             "images": images.clone(),
-            "mean": torch.zeros_like(images),
-            "square": torch.zeros_like(images),
-            "closest": images.clone(),
-            "closest_pull": torch.zeros_like(images),
-            "closest_distance": zero + float("inf"),
+            "change": blank,
+            "closest_change": blank.clone(),
+            "closest_pull": blank.clone(),
+            "mean": blank.clone(),
+            "square": blank.clone(),
             "distance": zero,
+            "closest_distance": zero + float("inf"),
             "weight": zero.clone(),
             "too_low": zero.clone(),
             "high_enough": zero + float("inf"),
@@ -246,7 +249,8 @@ class DistanceDescent(search.Procedure):
             gradient = gradient.masked_fill(~state["allowed"], 0.0)
         prediction = scores.detach().argmax(1)
         success = is_success(probability, prediction, target, self.settings.confidence)
-        state["distance"] = self.distance((state["images"] - state["original"]) * self.per_span)
+        state["change"] = (state["images"] - state["original"]) * self.per_span
+        state["distance"] = self.distance(state["change"])
         return search.Evaluation(
             images=state["images"],
             confidence=probability,
@@ -260,83 +264,87 @@ class DistanceDescent(search.Procedure):
     def step(self, state: search.State, evaluation: search.Evaluation) -> Tensor:
         """Choose the weights, and descend; see :meth:`captum_deduce.search.Procedure.step`."""
         pull = evaluation.gradient * self.span
+        anew, over = self._end_rounds(state, evaluation.success, pull)
+        again = _column(over & (state["closest_distance"] < float("inf")), pull)
+        change = torch.where(again, state["closest_change"], state["change"])
+        pull = torch.where(again, state["closest_pull"], pull)
         weighed = pull if self.entry_weight is None else pull / self.entry_weight
         hardest = weighed.abs().flatten(1).amax(1)
-        over = self._next_rounds(state, evaluation, pull, hardest)
-        again = _column(over & (state["closest_distance"] < float("inf")), pull)
-        images = torch.where(again, state["closest"], state["images"])
-        pull = torch.where(again, state["closest_pull"], pull)
-        same_round = _column((~over).to(pull.dtype), pull)
-        state["mean"] *= same_round
-        state["square"] *= same_round
-        state["iteration"] = state["iteration"].masked_fill(over, 0) + 1
-        state["images"] = self._descend(images, _column(state["weight"], pull) * pull, state)
+        self._begin_rounds(state, evaluation.success, anew, over, hardest)
+        weight = torch.minimum(state["weight"], _STEEPEST / hardest)
+        state["images"] = self._descend(change, _column(weight, pull) * pull, state)
         # A NaN in the gradient is the largest there, and without a gradient the weight is infinite.
         broken = ~(hardest * state["weight"]).isfinite()
         return broken | (state["rounds"] > self.settings.lambda_rounds)
 
-    def distance(self, difference: Tensor) -> Tensor:
+    def distance(self, change: Tensor) -> Tensor:
         """Measure changes.
 
         Args:
-            difference (Tensor): Image less original, in units of the range, A x ...
+            change (Tensor): Image less original, in units of the range, A x ...
 
         Returns:
             Tensor: A distances.
         """
         if self.settings.distance == "l2":
-            return losses.squared_norm(difference)
-        weighted = difference if self.entry_weight is None else difference * self.entry_weight
+            return losses.squared_norm(change)
+        weighted = change if self.entry_weight is None else change * self.entry_weight
         return losses.l1_norm(weighted)
 
-    def _descend(self, images: Tensor, gradient: Tensor, state: search.State) -> Tensor:
-        original = state["original"]
-        update, rate = self.step_rule(
-            gradient.clamp(-_STEEPEST, _STEEPEST),
-            state["mean"],
-            state["square"],
-            state["iteration"],
+    def _end_rounds(
+        self, state: search.State, success: Tensor, pull: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Remember closer successes; tell for which pairs the search begins anew or a round ends.
+
+        It begins anew at the original and at the first success.
+        """
+        found = state["closest_distance"] < float("inf")
+        closer = success & (state["distance"] < state["closest_distance"])
+        for name, value in (
+            ("closest_change", state["change"]),
+            ("closest_pull", pull),
+            ("closest_distance", state["distance"]),
+        ):
+            state[name] = torch.where(_column(closer, value), value, state[name])
+        state["idle"] = (state["idle"] + 1).masked_fill(closer, 0)
+        anew = (state["rounds"] == 0) | (closer & ~found)
+        idle = found & (state["idle"] >= PATIENCE)
+        return anew, anew | idle | (state["iteration"] >= self.settings.max_iterations)
+
+    def _begin_rounds(
+        self, state: search.State, success: Tensor, anew: Tensor, over: Tensor, hardest: Tensor
+    ) -> None:
+        """Give pairs whose round is over the next weight, from the image's own scale if anew."""
+        weight, too_low, high_enough = refine_weight(
+            state["weight"], state["too_low"], state["high_enough"], success
         )
-        moved = (images - original) * self.per_span - update
+        for name, value in (
+            ("weight", torch.where(anew, self.settings.lambda_init / hardest, weight)),
+            ("too_low", too_low.masked_fill(anew, 0.0)),
+            ("high_enough", high_enough.masked_fill(anew, float("inf"))),
+        ):
+            state[name] = torch.where(over, value, state[name])
+        same_round = _column((~over).to(hardest.dtype), state["mean"])
+        state["mean"] *= same_round
+        state["square"] *= same_round
+        state["iteration"] = state["iteration"].masked_fill(over, 0) + 1
+        state["idle"] = state["idle"].masked_fill(over, 0)
+        state["rounds"] = state["rounds"] + over
+
+    def _descend(self, change: Tensor, gradient: Tensor, state: search.State) -> Tensor:
+        """Move by Adam, and take the distance's part off the changes."""
+        update, rate = self.step_rule(gradient, state["mean"], state["square"], state["iteration"])
+        moved = change - update
         size = moved.abs()
         if self.settings.distance == "l2":
             size = size / (1 + 2 * rate)
         else:
             size = size - (rate if self.entry_weight is None else rate * self.entry_weight)
+        original = state["original"]
         changed = torch.clamp(
             original + self.span * size.copysign(moved), self.problem.lower, self.problem.upper
         )
         return torch.where(size > checks.TOLERANCE, changed, original)
-
-    def _next_rounds(
-        self, state: search.State, evaluation: search.Evaluation, pull: Tensor, hardest: Tensor
-    ) -> Tensor:
-        """Remember closer successes, and give pairs whose round is over the next weight."""
-        settings, success = self.settings, evaluation.success
-        found = state["closest_distance"] < float("inf")
-        closer = success & (state["distance"] < state["closest_distance"])
-        for name, value in (
-            ("closest", evaluation.images),
-            ("closest_pull", pull),
-            ("closest_distance", state["distance"]),
-        ):
-            state[name] = torch.where(_column(closer, value), value, state[name])
-        idle = (state["idle"] + 1).masked_fill(closer, 0)
-        # At the start, and at the first success, the weight is counted from the image's own scale.
-        anew = (state["rounds"] == 0) | (closer & ~found)
-        over = anew | (found & (idle >= PATIENCE)) | (state["iteration"] >= settings.max_iterations)
-        weight, too_low, high_enough = refine_weight(
-            state["weight"], state["too_low"], state["high_enough"], success
-        )
-        for name, value in (
-            ("weight", torch.where(anew, settings.lambda_init / hardest, weight)),
-            ("too_low", too_low.masked_fill(anew, 0.0)),
-            ("high_enough", high_enough.masked_fill(anew, float("inf"))),
-        ):
-            state[name] = torch.where(over, value, state[name])
-        state["rounds"] = state["rounds"] + over
-        state["idle"] = idle.masked_fill(over, 0)
-        return over
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:

@@ -83,6 +83,7 @@ def mostly_blank(seed: int = 0) -> np.ndarray:
         {"target_probability": 0.7},
         {"lambda_init": 0.5, "lambda_rounds": 8},
         {"lambda_init": 1e4},
+        {"lambda_init": 1e8},
         {"learning_rate": 0.1},
         {"max_iterations": 7, "lambda_rounds": 6},
         {"max_iterations": 1, "lambda_rounds": 3},
