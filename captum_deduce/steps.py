@@ -298,5 +298,5 @@ class AdamStep:
         root_correction = (1 - self._square_decay**done).rsqrt()
         column = (-1, *[1] * (gradient.dim() - 1))
         root = square.sqrt().mul_(root_correction.to(gradient.dtype).view(column))
-        rate = self.learning_rate / root.add_(self._floor)
-        return rate * mean * correction.to(gradient.dtype).view(column), rate
+        rate = root.add_(self._floor).reciprocal_().mul_(self.learning_rate)
+        return (rate * mean).mul_(correction.to(gradient.dtype).view(column)), rate

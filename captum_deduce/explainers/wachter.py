@@ -245,11 +245,12 @@ class DistanceDescent(search.Procedure):
         # The slope of (f - y')^2, by way of log f, which the model's pass is differentiated for.
         slope = 2 * (probability - self.settings.target_probability) * probability
         (gradient,) = torch.autograd.grad(log_probability, images, slope)
+        gradient *= self.span
         if "allowed" in state:
-            gradient = gradient.masked_fill(~state["allowed"], 0.0)
+            gradient.masked_fill_(~state["allowed"], 0.0)
         prediction = scores.detach().argmax(1)
         success = is_success(probability, prediction, target, self.settings.confidence)
-        state["change"] = (state["images"] - state["original"]) * self.per_span
+        state["change"] = (state["images"] - state["original"]).mul_(self.per_span)
         state["distance"] = self.distance(state["change"])
         return search.Evaluation(
             images=state["images"],
@@ -263,7 +264,7 @@ class DistanceDescent(search.Procedure):
 
     def step(self, state: search.State, evaluation: search.Evaluation) -> Tensor:
         """Choose the weights, and descend; see :meth:`captum_deduce.search.Procedure.step`."""
-        pull = evaluation.gradient * self.span
+        pull = evaluation.gradient
         anew, over = self._end_rounds(state, evaluation.success, pull)
         again = _column(over & (state["closest_distance"] < float("inf")), pull)
         change = torch.where(again, state["closest_change"], state["change"])
@@ -272,7 +273,7 @@ class DistanceDescent(search.Procedure):
         hardest = weighed.abs().flatten(1).amax(1)
         self._begin_rounds(state, evaluation.success, anew, over, hardest)
         weight = torch.minimum(state["weight"], _STEEPEST / hardest)
-        state["images"] = self._descend(change, _column(weight, pull) * pull, state)
+        state["images"] = self._descend(change, pull.mul_(_column(weight, pull)), state)
         # A NaN in the gradient is the largest there, and without a gradient the weight is infinite.
         broken = ~(hardest * state["weight"]).isfinite()
         return broken | (state["rounds"] > self.settings.lambda_rounds)
@@ -332,19 +333,18 @@ class DistanceDescent(search.Procedure):
         state["rounds"] = state["rounds"] + over
 
     def _descend(self, change: Tensor, gradient: Tensor, state: search.State) -> Tensor:
-        """Move by Adam, and take the distance's part off the changes."""
+        """Move by Adam, and take the distance's part off the changes, in their own memory."""
         update, rate = self.step_rule(gradient, state["mean"], state["square"], state["iteration"])
-        moved = change - update
+        moved = change.sub_(update)
         size = moved.abs()
         if self.settings.distance == "l2":
-            size = size / (1 + 2 * rate)
+            size /= rate.mul_(2).add_(1)
         else:
-            size = size - (rate if self.entry_weight is None else rate * self.entry_weight)
-        original = state["original"]
-        changed = torch.clamp(
-            original + self.span * size.copysign(moved), self.problem.lower, self.problem.upper
-        )
-        return torch.where(size > checks.TOLERANCE, changed, original)
+            size -= rate if self.entry_weight is None else rate.mul_(self.entry_weight)
+        kept, original = size > checks.TOLERANCE, state["original"]
+        images = size.copysign_(moved).mul_(self.span).add_(original)
+        images.clamp_(self.problem.lower, self.problem.upper)
+        return torch.where(kept, images, original)
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:
