@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import threshold
 
 from captum_deduce import checks, losses, search
 from captum_deduce.explainer import (
@@ -209,6 +210,8 @@ class DistanceDescent(search.Procedure):
         self.max_iterations = settings.lambda_rounds * settings.max_iterations
         self.span = problem.upper - problem.lower
         self.per_span = 1 / self.span
+        inputs = problem.inputs
+        self.begins_outside = bool(((inputs < problem.lower) | (inputs > problem.upper)).any())
         self.step_rule = AdamStep(settings.learning_rate)
 
     def start(self, pairs: list[int]) -> search.State:
@@ -266,9 +269,10 @@ class DistanceDescent(search.Procedure):
         """Choose the weights, and descend; see :meth:`captum_deduce.search.Procedure.step`."""
         pull = evaluation.gradient
         anew, over = self._end_rounds(state, evaluation.success, pull)
+        # Between whole rows, lerp by 0 or 1 chooses exactly, and faster than where.
         again = _column(over & (state["closest_distance"] < float("inf")), pull)
-        change = torch.where(again, state["closest_change"], state["change"])
-        pull = torch.where(again, state["closest_pull"], pull)
+        change = state["change"].lerp(state["closest_change"], again)
+        pull = pull.lerp(state["closest_pull"], again)
         weighed = pull if self.entry_weight is None else pull / self.entry_weight
         hardest = weighed.abs().flatten(1).amax(1)
         self._begin_rounds(state, evaluation.success, anew, over, hardest)
@@ -301,12 +305,11 @@ class DistanceDescent(search.Procedure):
         """
         found = state["closest_distance"] < float("inf")
         closer = success & (state["distance"] < state["closest_distance"])
-        for name, value in (
-            ("closest_change", state["change"]),
-            ("closest_pull", pull),
-            ("closest_distance", state["distance"]),
-        ):
-            state[name] = torch.where(_column(closer, value), value, state[name])
+        state["closest_distance"] = torch.where(
+            closer, state["distance"], state["closest_distance"]
+        )
+        state["closest_change"].lerp_(state["change"], _column(closer, pull))
+        state["closest_pull"].lerp_(pull, _column(closer, pull))
         state["idle"] = (state["idle"] + 1).masked_fill(closer, 0)
         anew = (state["rounds"] == 0) | (closer & ~found)
         idle = found & (state["idle"] >= PATIENCE)
@@ -325,7 +328,7 @@ class DistanceDescent(search.Procedure):
             ("high_enough", high_enough.masked_fill(anew, float("inf"))),
         ):
             state[name] = torch.where(over, value, state[name])
-        same_round = _column((~over).to(hardest.dtype), state["mean"])
+        same_round = _column(~over, state["mean"])
         state["mean"] *= same_round
         state["square"] *= same_round
         state["iteration"] = state["iteration"].masked_fill(over, 0) + 1
@@ -341,14 +344,17 @@ class DistanceDescent(search.Procedure):
             size /= rate.mul_(2).add_(1)
         else:
             size -= rate if self.entry_weight is None else rate.mul_(self.entry_weight)
-        kept, original = size > checks.TOLERANCE, state["original"]
-        images = size.copysign_(moved).mul_(self.span).add_(original)
+        size = threshold(size, checks.TOLERANCE, 0.0)
+        images = size.copysign(moved).mul_(self.span).add_(state["original"])
         images.clamp_(self.problem.lower, self.problem.upper)
-        return torch.where(kept, images, original)
+        if self.begins_outside:
+            images = torch.where(size > 0, images, state["original"])
+        return images
 
 
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    return values.view(-1, *[1] * (like.dim() - 1))
+def _column(flags: Tensor, like: Tensor) -> Tensor:
+    """One number for each image, 0 or 1, that broadcasts over its entries."""
+    return flags.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
 
 
 def _median(values: Tensor) -> Tensor:
