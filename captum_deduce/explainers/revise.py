@@ -204,7 +204,7 @@ class LatentSpace:
         check_placement("decoder", self.decode, inputs)
         if not isinstance(self.beginning, Tensor):
             check_placement("encoder", self.beginning, inputs)
-        elif len(self.beginning) not in (1, count):
+        elif self.beginning.dim() < 2 or len(self.beginning) not in (1, count):
             raise ValueError(
                 "initial_latent must hold one latent for all images (1 x ...) or one per image "
                 f"({count} x ...), got shape {tuple(self.beginning.shape)}"

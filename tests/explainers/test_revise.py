@@ -455,8 +455,9 @@ def test_a_vae_for_other_images_is_refused(digits):
             ValueError,
             r"initial_latent must hold .*\(3 x ...\), got shape \(4, 12\)",
         ),
+        ({"initial_latent": torch.zeros(12)}, ValueError, r"\(1 x ...\) or .*got shape \(12,\)"),
     ],
-    ids=["no tensor", "rows", "latents"],
+    ids=["no tensor", "rows", "latents", "one row"],
 )
 def test_places_to_begin_that_do_not_fit_are_refused(digits, vae, arguments, error, message):
     explainer = REVISE(digits.model, vae.decode, **arguments)
