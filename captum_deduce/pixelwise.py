@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from captum_deduce import checks, search
-from captum_deduce.explainer import CounterfactualExplainer, Problem, confidence_of
+from captum_deduce.explainer import (
+    CounterfactualExplainer,
+    Problem,
+    confidence_of,
+    is_success,
+)
+from captum_deduce.losses import target_log_probability
 from captum_deduce.steps import PixelStep
 
 Objective = Callable[[Tensor, Tensor, Tensor, list[int]], tuple[Tensor, Tensor | None]]
@@ -20,8 +25,8 @@ and log-densities (A or None)."""
 class PixelwiseExplainer(CounterfactualExplainer):
     r"""Algorithm 1 of the DeDUCE paper, for any objective.
 
-    A subclass says in :meth:`_objective` what a step descends on; its constructor stores all
-    settings named here.
+    A step descends on the target's cross-entropy, unless a subclass says otherwise in
+    :meth:`_objective`; its constructor stores all settings named here.
     """
 
     step_size: float
@@ -32,11 +37,11 @@ class PixelwiseExplainer(CounterfactualExplainer):
     skip_saturated: bool
     pixel: str
 
-    @abstractmethod
     def _objective(
         self, scores: Tensor, features: Tensor, target: Tensor, classes: list[int]
     ) -> tuple[Tensor, Tensor | None]:
         """Compute each pair's loss, and its log-density where there is one (see Objective)."""
+        return -target_log_probability(scores, target), None
 
     def _check_settings(self) -> None:
         checks.number("confidence", self.confidence, minimum=0, maximum=1, exclusive=True)
@@ -126,9 +131,7 @@ class PixelDescent(search.Procedure):
         gradient, log_density = self.gradient(images, scores, features, target, classes)
         confidence = confidence_of(scores, target)
         prediction = scores.detach().argmax(1)
-        success = confidence > self.confidence
-        if self.confidence < 0.5:
-            success = success & (prediction == target)
+        success = is_success(confidence, prediction, target, self.confidence)
         return search.Evaluation(
             images=images.detach(),
             confidence=confidence,

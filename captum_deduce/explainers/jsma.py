@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_deduce import checks, losses, search
+from captum_deduce import checks, search
 from captum_deduce.explainer import Problem
 from captum_deduce.pixelwise import PixelDescent, PixelwiseExplainer
-from captum_deduce.steps import PixelStep
 
 SALIENCIES = ("gradient", "papernot")
 
@@ -133,11 +132,6 @@ class JSMA(PixelwiseExplainer):
                         f'{name} must be {values} with saliency="papernot", got {given!r}'
                     )
 
-    def _objective(
-        self, scores: Tensor, features: Tensor, target: Tensor, classes: list[int]
-    ) -> tuple[Tensor, None]:
-        return -losses.target_log_probability(scores, target), None
-
     def _procedure(self, problem: Problem) -> search.Procedure:
         settings: dict[str, Any] = {
             "confidence": self.confidence,
@@ -147,7 +141,9 @@ class JSMA(PixelwiseExplainer):
         }
         step = self._step(problem)
         if self.saliency == "papernot":
-            return PapernotDescent(problem, step, increase=self.increase, **settings)
+            return PapernotDescent(
+                problem, self._objective, step, increase=self.increase, **settings
+            )
         return PixelDescent(problem, self._objective, step, **settings)
 
 
@@ -155,16 +151,14 @@ class PapernotDescent(PixelDescent):
     r"""The same search with Papernot's saliency in place of a loss's gradient.
 
     Args:
-        problem (Problem): What the call asks for.
-        step (PixelStep): How the images move: one pixel or two.
+        *arguments (Any): Those of :class:`~captum_deduce.pixelwise.PixelDescent`; the objective is
+            not used.
         increase (bool): Raise pixels, or lower them.
-        **settings (Any): Those of :class:`~captum_deduce.pixelwise.PixelDescent`.
+        **settings (Any): Likewise.
     """
 
-    def __init__(
-        self, problem: Problem, step: PixelStep, *, increase: bool, **settings: Any
-    ) -> None:
-        super().__init__(problem, _no_objective, step, **settings)
+    def __init__(self, *arguments: Any, increase: bool, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
         self.sign = 1.0 if increase else -1.0
 
     def gradient(
@@ -260,9 +254,3 @@ def _records(values: Tensor) -> Tensor:
     """Tell where a row exceeds all that stands before it (and -inf)."""
     before = torch.nn.functional.pad(values, (1, -1), value=-torch.inf).cummax(1).values
     return values > before
-
-
-def _no_objective(
-    scores: Tensor, features: Tensor, target: Tensor, classes: list[int]
-) -> tuple[Tensor, None]:
-    raise TypeError("Papernot's saliency is no gradient of a loss")

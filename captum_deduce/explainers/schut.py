@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_deduce import checks, losses
+from captum_deduce import checks
 from captum_deduce.features import FrozenModel, class_scores
 from captum_deduce.pixelwise import PixelwiseExplainer
 
@@ -114,11 +114,6 @@ class Schut(PixelwiseExplainer):
         if len(set(counts)) > 1:
             raise ValueError(f"models must agree on the number of classes, got {counts}")
         return counts[0]
-
-    def _objective(
-        self, scores: Tensor, features: Tensor, target: Tensor, classes: list[int]
-    ) -> tuple[Tensor, None]:
-        return -losses.target_log_probability(scores, target), None
 
 
 class MeanPrediction:
