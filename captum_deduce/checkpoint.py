@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from captum_deduce import checks
+from captum_deduce import checks, tensor_files
 from captum_deduce._version import __version__
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.models import ARCHITECTURES
@@ -98,7 +96,6 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
     metadata = {
         "format": _FORMAT,
         "format_version": str(_FORMAT_VERSION),
-        "captum_deduce": __version__,
         "settings": json.dumps(asdict(checkpoint.settings)),
     }
     tensors = _stored("classifier", checkpoint.model)
@@ -108,7 +105,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(tensors, unfinished, metadata)
+        tensor_files.write(unfinished, tensors, metadata)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -129,15 +126,7 @@ def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "
         ValueError: Truncated, not a checkpoint, of a newer format, of an unknown architecture, or
             with tensors that do not fit the architecture.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
+    tensors, metadata = tensor_files.read(path, "checkpoint")
     if metadata.get("format") != _FORMAT:
         raise ValueError(f"{path} is not a checkpoint of captum-deduce (its metadata: {metadata})")
     if metadata.get("format_version") != str(_FORMAT_VERSION):
@@ -192,11 +181,7 @@ def cache_path(settings: Settings) -> Path:
 
 
 def _stored(prefix: str, module: nn.Module) -> dict[str, Tensor]:
-    # Clones, as safetensors refuses tensors that share memory.
-    return {
-        f"{prefix}.{name}": tensor.detach().cpu().contiguous().clone()
-        for name, tensor in module.state_dict().items()
-    }
+    return {f"{prefix}.{name}": tensor for name, tensor in module.state_dict().items()}
 
 
 def _of(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

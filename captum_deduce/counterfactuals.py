@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from captum_deduce._version import __version__
+from captum_deduce import tensor_files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -187,18 +184,13 @@ class Counterfactuals:
         Args:
             path (str or Path): The file, by convention ``*.safetensors``.
         """
-        tensors = {
-            name: value.detach().cpu().contiguous() for name, value in self._tensors().items()
-        }
+        tensors = self._tensors()
         if self.trajectory is not None:
             tensors["trajectory"] = torch.cat(self.trajectory)
             tensors["trajectory_lengths"] = torch.tensor(
                 [len(images) for images in self.trajectory]
             )
-        # safetensors refuses tensors that share memory, as inputs and counterfactuals may.
-        tensors = {name: value.clone() for name, value in tensors.items()}
-        metadata = {"format": _FORMAT, "format_version": "1", "captum_deduce": __version__}
-        save_file(tensors, str(path), metadata)
+        tensor_files.write(path, tensors, {"format": _FORMAT, "format_version": "1"})
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Counterfactuals:
@@ -216,15 +208,7 @@ class Counterfactuals:
             FileNotFoundError: No such file.
             ValueError: Truncated, or not a file of counterfactuals.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no file of counterfactuals at {path}")
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
+        tensors, metadata = tensor_files.read(path, "file of counterfactuals")
         if metadata.get("format") != _FORMAT or metadata.get("format_version") != "1":
             raise ValueError(
                 f"{path} is not a file of counterfactuals that this version reads (its metadata "

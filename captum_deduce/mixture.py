@@ -6,15 +6,12 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from captum_deduce import checks
+from captum_deduce import checks, tensor_files
 from captum_deduce._version import __version__
 from captum_deduce.gaussians import REGULARIZATIONS, Gaussians, estimate
 from captum_deduce.moments import COVARIANCE_TYPES, FittedModule, Moments, dtype_kept
@@ -222,18 +219,12 @@ class ClassMixture(FittedModule):
         Args:
             path (path): The file, by convention ``*.safetensors``.
         """
-        # Contiguous clones, as safetensors takes no others.
-        tensors = {
-            name: value.cpu().clone(memory_format=torch.contiguous_format)
-            for name, value in self.state_dict().items()
-        }
         metadata = {
             "format": _FORMAT,
             "format_version": _FORMAT_VERSION,
-            "captum_deduce": __version__,
             "covariance_type": self.covariance_type,
         }
-        save_file(tensors, Path(path), metadata)
+        tensor_files.write(path, self.state_dict(), metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Self:
@@ -250,15 +241,7 @@ class ClassMixture(FittedModule):
             FileNotFoundError: No such file.
             ValueError: Truncated, or not a density that this version reads.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no density at {path}")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, ValueError) as error:
-            raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
+        tensors, metadata = tensor_files.read(path, "density")
         if metadata.get("format") != _FORMAT or metadata.get("format_version") != _FORMAT_VERSION:
             raise ValueError(
                 f"{path} is not a density that captum-deduce {__version__} reads (its metadata: "

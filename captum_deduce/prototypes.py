@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
-from captum_deduce import checks
+from captum_deduce import checks, tensor_files
 from captum_deduce._version import __version__
 from captum_deduce.features import FrozenModel
 from captum_deduce.neighbours import nearest_rows
@@ -125,6 +122,7 @@ class PrototypeIndex(nn.Module):
             parameters = (p for module in frozen.modules for p in module.parameters())
             model_device = next((p.device for p in parameters), torch.device("cpu"))
             kept_on = torch.device(device) if device is not None else model_device
+            # Not tqdm.auto's, which calls iter() twice: a DataLoader would start its workers twice.
             for images in tqdm(
                 _images(loader), desc="prototypes", unit="batch", disable=not show_progress
             ):
@@ -281,15 +279,12 @@ class PrototypeIndex(nn.Module):
         Args:
             path (path): The file, by convention ``*.safetensors``.
         """
-        # Clones, as safetensors refuses tensors that share memory.
-        tensors = {name: value.cpu().clone() for name, value in self.state_dict().items()}
         metadata = {
             "format": _FORMAT,
             "format_version": _FORMAT_VERSION,
-            "captum_deduce": __version__,
             "chunk_size": str(self.chunk_size),
         }
-        save_file(tensors, Path(path), metadata)
+        tensor_files.write(path, self.state_dict(), metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Self:
@@ -306,15 +301,7 @@ class PrototypeIndex(nn.Module):
             FileNotFoundError: No such file.
             ValueError: Truncated, or not an index that this version reads.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no prototypes at {path}")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, ValueError) as error:
-            raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
+        tensors, metadata = tensor_files.read(path, "prototypes")
         if metadata.get("format") != _FORMAT or metadata.get("format_version") != _FORMAT_VERSION:
             raise ValueError(
                 f"{path} holds no prototypes that captum-deduce {__version__} reads (its metadata: "

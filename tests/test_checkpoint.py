@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from captum_deduce import ClassGaussianMixture, checkpoint
+from captum_deduce import ClassGaussianMixture, checkpoint, tensor_files
 from captum_deduce.checkpoint import (
     Checkpoint,
     Settings,
@@ -158,7 +158,7 @@ def test_an_interrupted_save_leaves_the_older_file(path, monkeypatch, error):
         Path(file).write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr(checkpoint, "save_file", half_written)
+    monkeypatch.setattr(tensor_files, "save_file", half_written)
     with pytest.raises(error):
         save_checkpoint(path, Checkpoint(trained(), None, SETTINGS))
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]

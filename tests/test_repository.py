@@ -33,6 +33,7 @@ TESTS = ROOT / "tests"
 ORDER = Order(
     core=[
         ["_version", "checks"],
+        ["tensor_files"],
         ["counterfactuals"],
         ["operators"],
         ["layer_operators"],

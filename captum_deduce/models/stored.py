@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
+from captum_deduce import tensor_files
 from captum_deduce._version import __version__
 
 if TYPE_CHECKING:
@@ -34,15 +32,12 @@ class StoredModel(nn.Module):
         Args:
             path (path): The file, by convention ``*.safetensors``.
         """
-        # Clones, as safetensors refuses tensors that share memory.
-        tensors = {name: value.cpu().clone() for name, value in self.state_dict().items()}
         metadata = {
             "format": _format(type(self)),
             "format_version": _FORMAT_VERSION,
-            "captum_deduce": __version__,
             "settings": json.dumps(self.settings),
         }
-        save_file(tensors, Path(path), metadata)
+        tensor_files.write(path, self.state_dict(), metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Self:
@@ -59,15 +54,7 @@ class StoredModel(nn.Module):
             FileNotFoundError: No such file.
             ValueError: Truncated, or no model of this class that this version reads.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no {cls.__name__} at {path}")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, ValueError) as error:
-            raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
+        tensors, metadata = tensor_files.read(path, cls.__name__)
         if (metadata.get("format"), metadata.get("format_version")) != (
             _format(cls),
             _FORMAT_VERSION,

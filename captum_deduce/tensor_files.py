@@ -1,0 +1,58 @@
+"""Tensors with words about them, in one safetensors file; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from captum_deduce._version import __version__
+
+
+def write(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write tensors, from any device, and metadata; the package's version is added to these.
+
+    Args:
+        path (path): The file; its folder must exist.
+        tensors (Mapping[str, Tensor]): By their names in the file.
+        metadata (Mapping[str, str]): Words to keep with them.
+    """
+    # Contiguous clones, as safetensors takes no others and none that share memory.
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    save_file(copies, Path(path), {**metadata, "captum_deduce": __version__})
+
+
+def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read what :func:`write` wrote; whether it is what the caller wants, its metadata tell.
+
+    Args:
+        path (path): The file.
+        kind (str): What the user expects there, for the message: "no {kind} at ...".
+
+    Returns:
+        tuple[dict[str, Tensor], dict[str, str]]: Tensors, on the CPU, and metadata.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: Truncated, or not a safetensors file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no {kind} at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
+    return tensors, metadata

@@ -1,0 +1,53 @@
+"""Files against safetensors' own reader and writer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from captum_deduce import __version__, tensor_files
+
+
+def test_tensors_and_words_come_back(tmp_path):
+    path = tmp_path / "file.safetensors"
+    shared = torch.rand(4, 3, requires_grad=True)
+    tensors = {"plain": shared, "view": shared.T, "half": torch.ones(2).half()}
+    tensor_files.write(path, tensors, {"format": "a test"})
+    found, metadata = tensor_files.read(path, "test")
+    assert metadata == {"format": "a test", "captum_deduce": __version__}
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(found[name], tensor)
+        assert found[name].dtype == tensor.dtype
+    with safe_open(path, framework="pt") as file:
+        assert torch.equal(file.get_tensor("view"), shared.T)
+
+
+def test_a_file_without_metadata_is_read(tmp_path):
+    save_file({"only": torch.ones(2)}, tmp_path / "bare.safetensors")
+    tensors, metadata = tensor_files.read(tmp_path / "bare.safetensors", "test")
+    assert tensors["only"].tolist() == [1, 1]
+    assert metadata == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04}.", b"\xff" * 100, b"not tensors at all"])
+def test_other_files_are_refused_with_their_path(tmp_path, content):
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"broken\.safetensors is truncated or not a safetensors"):
+        tensor_files.read(path, "test")
+
+
+def test_a_truncated_file_is_refused_with_its_path(tmp_path):
+    path = tmp_path / "cut.safetensors"
+    tensor_files.write(path, {"values": torch.rand(100)}, {})
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match=r"cut\.safetensors is truncated"):
+        tensor_files.read(path, "test")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no test at .*none\.safetensors"):
+        tensor_files.read(tmp_path / "none.safetensors", "test")
