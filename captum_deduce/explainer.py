@@ -7,7 +7,6 @@ import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,77 +18,7 @@ from torch import Tensor
 from captum_deduce import checks, search
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.features import FrozenModel, check_placement
-from captum_deduce.losses import target_log_probability
-
-ANY_CLASS = -1
-"""Stands in a target's place where any class but the predicted one will do."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What one call asks for, checked and on the inputs' device.
-
-    Args:
-        model (FrozenModel): The model, ready to be called.
-        inputs (Tensor): N x ..., detached copies.
-        target (Tensor): N, int64, on the inputs' device; :data:`ANY_CLASS` where any class but the
-            predicted one will do.
-        classes (list[int]): The same targets, on the host.
-        additional_forward_args (tuple): What the model takes besides; tensors with N rows are
-            per pair.
-        mask (Tensor or None): Bool, of the inputs' shape: the entries that may change.
-        lower (Tensor): Lower bound, of the shape of one input.
-        upper (Tensor): Upper bound, likewise.
-    """
-
-    model: FrozenModel
-    inputs: Tensor
-    target: Tensor
-    classes: list[int]
-    additional_forward_args: tuple[Any, ...]
-    mask: Tensor | None
-    lower: Tensor
-    upper: Tensor
-
-    def rows(self, pairs: list[int]) -> search.State:
-        """What a procedure needs of each pair in its state, as copies.
-
-        Args:
-            pairs (list[int]): Indices of pairs.
-
-        Returns:
-            dict[str, Tensor]: ``original``, ``target``, ``allowed`` where there is a mask, and the
-            per-pair arguments of the model.
-        """
-        shared = {"original": self.inputs, "target": self.target}
-        if self.mask is not None:
-            shared["allowed"] = self.mask
-        shared |= {
-            _argument(place): value
-            for place, value in enumerate(self.additional_forward_args)
-            if _is_per_pair(value, len(self.inputs))
-        }
-        return {
-            name: value[torch.tensor(pairs, dtype=torch.int64).to(value.device)]
-            for name, value in shared.items()
-        }
-
-    def forward(self, images: Tensor, state: search.State) -> tuple[Tensor, Tensor]:
-        """Evaluate the model on images of the active pairs.
-
-        Args:
-            images (Tensor): A x ...
-            state (dict[str, Tensor]): Of the active pairs, with what :meth:`rows` put there.
-
-        Returns:
-            tuple[Tensor, Tensor]: Class scores, A x C, and features, A x D.
-        """
-        arguments = (
-            state.get(_argument(place), value)
-            for place, value in enumerate(self.additional_forward_args)
-        )
-        # A clone, as a first layer may work in place, which a leaf does not allow.
-        return self.model(images.clone(), tuple(arguments))
+from captum_deduce.problem import ANY_CLASS, Problem, argument_rows
 
 
 class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[misc]
@@ -392,7 +321,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         """Run the model on two images, so that what does not fit is said before the search."""
         check_placement("model", self.forward_func, images)
         few = images[:2].requires_grad_()
-        scores, features = model(few.clone(), _argument_rows(arguments, len(images), slice(2)))
+        scores, features = model(few.clone(), argument_rows(arguments, len(images), slice(2)))
         if not torch.isfinite(scores).all():
             raise ValueError("forward_func returned NaN or infinite scores for inputs[:2]")
         probability_like = (scores >= 0).all() & ((scores.sum(1) - 1).abs() < 1e-4).all()
@@ -411,57 +340,15 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         return scores.shape[1]
 
 
-def confidence_of(scores: Tensor, target: Tensor) -> Tensor:
-    """Softmax probability of the target class.
-
-    Args:
-        scores (Tensor): Logits or log-probabilities, N x C.
-        target (Tensor): N classes, on the same device.
-
-    Returns:
-        Tensor: N probabilities, detached.
-    """
-    return target_log_probability(scores.detach(), target).exp()
-
-
-def is_success(confidence: Tensor, prediction: Tensor, target: Tensor, threshold: float) -> Tensor:
-    """Tell which images are what was asked for.
-
-    Args:
-        confidence (Tensor): Softmax probability of the target, N.
-        prediction (Tensor): The most likely class, N.
-        target (Tensor): N classes.
-        threshold (float): What the confidence has to exceed; where it is below .5 the target must
-            also be the prediction.
-
-    Returns:
-        Tensor: N, bool.
-    """
-    success = confidence > threshold
-    return success & (prediction == target) if threshold < 0.5 else success
-
-
 def _normal(value: Any) -> Any:
     """Copy a tensor that was made in inference mode, so that autograd accepts it."""
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
-
-
-def _argument(place: int) -> str:
-    return f"additional_forward_args[{place}]"
 
 
 def _argument_tuple(arguments: Any) -> tuple[Any, ...]:
     if arguments is None:
         return ()
     return tuple(_normal(a) for a in (arguments if isinstance(arguments, tuple) else (arguments,)))
-
-
-def _is_per_pair(value: Any, count: int) -> bool:
-    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == count
-
-
-def _argument_rows(arguments: tuple[Any, ...], count: int, rows: slice) -> tuple[Any, ...]:
-    return tuple(a[rows] if _is_per_pair(a, count) else a for a in arguments)
 
 
 def _runner_up(
@@ -472,6 +359,6 @@ def _runner_up(
     with torch.no_grad():
         for start in range(0, len(images), size):
             rows = slice(start, start + size)
-            scores, _ = model(images[rows].clone(), _argument_rows(arguments, len(images), rows))
+            scores, _ = model(images[rows].clone(), argument_rows(arguments, len(images), rows))
             seconds.append(scores.topk(2, dim=1).indices[:, 1].cpu())
     return torch.cat(seconds)

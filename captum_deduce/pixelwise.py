@@ -8,13 +8,9 @@ import torch
 from torch import Tensor
 
 from captum_deduce import checks, search
-from captum_deduce.explainer import (
-    CounterfactualExplainer,
-    Problem,
-    confidence_of,
-    is_success,
-)
+from captum_deduce.explainer import CounterfactualExplainer
 from captum_deduce.losses import target_log_probability
+from captum_deduce.problem import Problem, confidence_of, is_success
 from captum_deduce.steps import PixelStep
 
 Objective = Callable[[Tensor, Tensor, Tensor, list[int]], tuple[Tensor, Tensor | None]]

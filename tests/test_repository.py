@@ -47,6 +47,7 @@ ORDER = Order(
         ["density", "prototypes"],
         ["guidance", "losses", "steps"],
         ["search"],
+        ["problem"],
         ["explainer"],
         ["pixelwise"],
         ["explainers.*"],
@@ -69,7 +70,7 @@ ORDER = Order(
     # Counterfactuals.l0() and .plot() are worth the one exception
     lazy={"counterfactuals": ["metrics", "visualization"]},
     # metrics take tensors, whoever made them
-    barred={"metrics": ["search", "explainer", "pixelwise", "explainers", ""]},
+    barred={"metrics": ["search", "problem", "explainer", "pixelwise", "explainers", ""]},
     heavy=["matplotlib", "pandas", "pyarrow", "ray", "torchvision"],
 )
 

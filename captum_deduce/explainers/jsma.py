@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from captum_deduce import checks, search
-from captum_deduce.explainer import Problem
 from captum_deduce.pixelwise import PixelDescent, PixelwiseExplainer
+from captum_deduce.problem import Problem
 
 SALIENCIES = ("gradient", "papernot")
 

@@ -9,13 +9,9 @@ import torch
 from torch import Tensor
 
 from captum_deduce import checks, losses, search
-from captum_deduce.explainer import (
-    CounterfactualExplainer,
-    Problem,
-    confidence_of,
-    is_success,
-)
+from captum_deduce.explainer import CounterfactualExplainer
 from captum_deduce.features import FrozenModel, check_placement
+from captum_deduce.problem import Problem, confidence_of, is_success
 from captum_deduce.steps import AdamStep
 
 LEARNING_RATES = {"sgd": 1e-5, "adam": 0.05}

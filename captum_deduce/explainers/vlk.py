@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from captum_deduce import checks, search
-from captum_deduce.explainer import ANY_CLASS, CounterfactualExplainer, Problem
+from captum_deduce.explainer import CounterfactualExplainer
 from captum_deduce.features import FrozenModel
 from captum_deduce.guidance import Guidance
 from captum_deduce.losses import elastic_net, squared_norm, untargeted_hinge
+from captum_deduce.problem import ANY_CLASS, Problem
 from captum_deduce.prototypes import K_TYPES, PrototypeIndex
 from captum_deduce.steps import ShrinkageStep, refine_weight
 

@@ -10,11 +10,8 @@ from torch import Tensor
 from torch.nn.functional import threshold
 
 from captum_deduce import checks, losses, search
-from captum_deduce.explainer import (
-    CounterfactualExplainer,
-    Problem,
-    is_success,
-)
+from captum_deduce.explainer import CounterfactualExplainer
+from captum_deduce.problem import Problem, is_success
 from captum_deduce.steps import AdamStep, refine_weight
 
 DISTANCES = ("l1", "mad", "l2")

@@ -1,0 +1,32 @@
+"""When a pair has what it asked for, and which arguments go with it."""
+
+from __future__ import annotations
+
+import torch
+from scipy.special import softmax
+
+from captum_deduce.problem import argument_rows, confidence_of, is_success
+
+
+def test_confidence_is_the_softmax_probability_of_the_target():
+    scores = torch.randn(5, 4, dtype=torch.float64, requires_grad=True) * 3
+    target = torch.tensor([0, 3, 1, 2, 2])
+    found = confidence_of(scores, target)
+    expected = softmax(scores.detach().numpy(), axis=1)[range(5), target]
+    torch.testing.assert_close(found, torch.from_numpy(expected))
+    assert not found.requires_grad
+
+
+def test_success_needs_the_confidence_and_below_a_half_the_argmax():
+    confidence = torch.tensor([0.6, 0.5, 0.4, 0.4])
+    prediction, target = torch.tensor([1, 1, 1, 2]), torch.tensor([1, 1, 1, 1])
+    assert is_success(confidence, prediction, target, 0.5).tolist() == [True, False, False, False]
+    assert is_success(confidence, prediction, target, 0.3).tolist() == [True, True, True, False]
+
+
+def test_only_tensors_with_a_row_per_pair_are_cut():
+    arguments = (torch.arange(5), torch.ones(3, 5), 2.0, torch.tensor(1.0), "word")
+    cut = argument_rows(arguments, 5, slice(1, 3))
+    assert cut[0].tolist() == [1, 2]
+    assert cut[1].shape == (3, 5)
+    assert cut[2:] == arguments[2:]
