@@ -139,7 +139,7 @@ def images(inputs: Tensor) -> None:
         )
 
 
-def targets(target: object, num_images: int, num_classes: int) -> Tensor:
+def targets(target: object, num_images: int, num_classes: int, name: str = "target") -> Tensor:
     """Read any of Captum's forms of a target.
 
     Args:
@@ -147,6 +147,7 @@ def targets(target: object, num_images: int, num_classes: int) -> Tensor:
             one element stands for all images.
         num_images (int): N.
         num_classes (int): C.
+        name (str, optional): The argument's name, for messages. Default: "target"
 
     Returns:
         Tensor: N target classes, int64, on the CPU.
@@ -159,21 +160,21 @@ def targets(target: object, num_images: int, num_classes: int) -> Tensor:
         values = torch.as_tensor(np.asarray(target) if isinstance(target, list) else target)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
-            f"target must be an int, a list of ints or an integer tensor, got "
+            f"{name} must be an int, a list of ints or an integer tensor, got "
             f"{type(target).__name__}: {target!r}"
         ) from error
     if values.dtype == torch.bool or values.is_floating_point() or values.is_complex():
-        raise TypeError(f"target must hold integers (class indices), got {values.dtype}")
+        raise TypeError(f"{name} must hold integers (class indices), got {values.dtype}")
     if values.dim() > 1 or values.numel() not in (1, num_images):
         raise ValueError(
-            f"target must be one class for all images or one per image ({num_images}), got shape "
+            f"{name} must be one class for all images or one per image ({num_images}), got shape "
             f"{tuple(values.shape)}"
         )
     values = values.detach().to("cpu", torch.int64).flatten()
     outside = sorted(set(values[(values < 0) | (values >= num_classes)].tolist()))
     if outside:
         raise ValueError(
-            f"target must lie in 0 ... {num_classes - 1} (the model has {num_classes} classes), "
+            f"{name} must lie in 0 ... {num_classes - 1} (the model has {num_classes} classes), "
             f"got {_some(outside)}"
         )
     return values.expand(num_images).clone()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from captum_deduce import checks, search
 from captum_deduce.counterfactuals import Counterfactuals
-from captum_deduce.features import FrozenModel, check_placement
+from captum_deduce.features import FrozenModel, check_placement, refuse_probabilities
 from captum_deduce.problem import ANY_CLASS, Problem, argument_rows
 
 
@@ -324,13 +324,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         scores, features = model(few.clone(), argument_rows(arguments, len(images), slice(2)))
         if not torch.isfinite(scores).all():
             raise ValueError("forward_func returned NaN or infinite scores for inputs[:2]")
-        probability_like = (scores >= 0).all() & ((scores.sum(1) - 1).abs() < 1e-4).all()
-        if probability_like:
-            raise ValueError(
-                "forward_func must return logits or log-probabilities, got rows that are "
-                "non-negative and sum to one: probabilities; leave out the softmax, or wrap the "
-                "model: lambda x: model(x).log()"
-            )
+        refuse_probabilities(scores)
         if not scores.requires_grad:
             raise ValueError(
                 "forward_func's scores do not depend on the inputs by operations that can be "

@@ -284,6 +284,23 @@ def class_scores(output: Any, count: int) -> Tensor:
     return output if output.dtype == torch.float64 else output.float()
 
 
+def refuse_probabilities(scores: Tensor) -> None:
+    """Refuse class scores that are probabilities, of which a softmax would make others.
+
+    Args:
+        scores (Tensor): N x C.
+
+    Raises:
+        ValueError: All rows are non-negative and sum to one.
+    """
+    if ((scores >= 0).all() & ((scores.sum(1) - 1).abs() < 1e-4).all()).item():
+        raise ValueError(
+            "forward_func must return logits or log-probabilities, got rows that are "
+            "non-negative and sum to one: probabilities; leave out the softmax, or wrap the "
+            "model: lambda x: model(x).log()"
+        )
+
+
 def _feature_rows(outputs: list[Any], count: int) -> Tensor:
     if len(outputs) != 1:
         raise ValueError(

@@ -67,6 +67,27 @@ class ClassQuantiles(FittedModule):
         quantiles = torch.lerp(below, above, position - lower)
         return torch.where(counts > 0, quantiles, torch.nan)
 
+    def rank(self, values: Tensor, classes: Tensor) -> Tensor:
+        """Find where values would stand among those of their classes: the distribution function.
+
+        Args:
+            values (Tensor): N, float64, on the buffers' device.
+            classes (Tensor): N, int64, on any device.
+
+        Returns:
+            Tensor: N, float64, the share of the class's values that are no larger, from 0 to 1; NaN
+            for classes without values.
+        """
+        classes = classes.to(self.values.device)
+        ranks = torch.full_like(values, torch.nan)
+        for index in classes.unique().tolist():
+            own = self.values[self.classes == index].sort().values
+            if len(own):
+                rows = classes == index
+                below = torch.searchsorted(own, values[rows], right=True)
+                ranks[rows] = below.double() / len(own)
+        return ranks
+
 
 class _Basis(NamedTuple):
     """Coordinates in which a scatter matrix is diagonal."""

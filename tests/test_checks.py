@@ -109,6 +109,8 @@ def test_all_forms_of_a_target(target):
 def test_targets_that_are_refused(target, error, message):
     with pytest.raises(error, match=message):
         checks.targets(target, 4, 3)
+    with pytest.raises(error, match=r"^original must"):
+        checks.targets(target, 4, 3, "original")
 
 
 def test_bounds_spread_over_one_input():

@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce import spectral_normalize
-from captum_deduce.features import FrozenModel, check_placement, find_layer, modules_of
+from captum_deduce.features import (
+    FrozenModel,
+    check_placement,
+    find_layer,
+    modules_of,
+    refuse_probabilities,
+)
 
 
 def network() -> nn.Sequential:
@@ -316,3 +322,14 @@ def test_models_elsewhere_than_their_inputs_are_named():
         message = f"torch.float32 on cpu, but the critic's parameters are {what}"
         with pytest.raises(ValueError, match=message):
             check_placement("critic", elsewhere, inputs)
+
+
+def test_probabilities_are_told_from_logits_and_log_probabilities():
+    logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    refuse_probabilities(logits)
+    refuse_probabilities(logits.log_softmax(1))
+    refuse_probabilities(logits.softmax(1) * 2)
+    mixed = torch.cat([logits.softmax(1), logits])
+    refuse_probabilities(mixed)
+    with pytest.raises(ValueError, match="forward_func must return logits or log-probabilities"):
+        refuse_probabilities(logits.softmax(1))

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from scipy.stats import percentileofscore
 from sklearn.covariance import oas
 from torch import Tensor
 
@@ -204,3 +205,21 @@ def test_quantiles_equal_numpys(q):
         else:
             assert torch.isnan(found[c])
     assert len(table) == sum(len(torch.cat(values)) for values in samples.values())
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_ranks_are_those_of_scipy(ties):
+    generator = np.random.default_rng(3)
+    values = {0: generator.normal(size=7), 3: generator.normal(size=20)}
+    if ties:
+        values = {index: np.round(part) for index, part in values.items()}
+    kept = ClassQuantiles()
+    kept.add([(index, torch.from_numpy(part)) for index, part in values.items()])
+    asked = np.concatenate([values[0], values[3], generator.normal(scale=3, size=6)])
+    classes = np.array([0] * 7 + [3] * 20 + [0, 3, 0, 3, 1, 7])
+    expected = [
+        percentileofscore(values[c], a, kind="weak") / 100 if c in values else np.nan
+        for a, c in zip(asked, classes, strict=True)
+    ]
+    found = kept.rank(torch.from_numpy(asked), torch.from_numpy(classes))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
