@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 TOLERANCE = 1e-6
-"""Of the input range: a smaller move is none, and a value this near a bound counts as on it."""
+"""Share of the input range; a smaller move is none, a value this near a bound counts as on it."""
 
 
 def number(

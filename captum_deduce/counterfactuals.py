@@ -83,7 +83,7 @@ class Counterfactuals:
 
     @property
     def attributions(self) -> Tensor:
-        """What changed: ``counterfactuals - inputs``, zero where a pixel stayed as it was."""
+        """What changed, ``counterfactuals - inputs``, zero where a pixel stayed as it was."""
         return self.counterfactuals - self.inputs
 
     def l0(self, tolerance: float = 0.0) -> Tensor:

@@ -142,7 +142,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         Returns:
             *Tensor* or *tuple[Tensor, ...]* of **attributions**:
             - **attributions** (*Tensor* or *tuple[Tensor, ...]*): Of the inputs' shape; a tuple
-            where the inputs came in one.
+              where the inputs came in one.
 
         Raises:
             TypeError: An argument of the wrong kind.
@@ -187,7 +187,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         Returns:
             *Tensor* or *tuple[Tensor, ...]* of **perturbed inputs**:
             - **perturbed inputs** (*Tensor* or *tuple[Tensor, ...]*): Of the inputs' shape; a tuple
-            where the inputs came in one.
+              where the inputs came in one.
 
         Raises:
             TypeError: An argument of the wrong kind.

@@ -116,7 +116,7 @@ class ClassMixture(FittedModule):
 
     @property
     def covariances(self) -> Tensor:
-        """Regularised covariances in scikit-learn's shapes: K x D x D, D x D, K x D or K.
+        """Regularised covariances, K x D x D, D x D, K x D or K as in scikit-learn.
 
         NaN without samples. Computed at each access, so that memory holds them once only.
         """
@@ -127,7 +127,7 @@ class ClassMixture(FittedModule):
 
     @property
     def regularization_used(self) -> Tensor:
-        """What was added to the diagonal, in units of trace / D (K): jitter or OAS coefficient.
+        """Jitter or OAS coefficient added to the diagonal, in units of trace / D, K values.
 
         Infinite where the covariance was replaced by a multiple of the identity, NaN without
         samples.

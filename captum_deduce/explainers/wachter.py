@@ -84,7 +84,8 @@ class Wachter(CounterfactualExplainer):
       pulls hardest just outweighs its distance, whose weight is :math:`w_i` (below it, an L1
       distance lets nothing move). It starts at ``lambda_init`` times this, at the original and
       anew at the first success, as the probability of a class that is far away is nearly flat.
-    * A round also ends when :data:`PATIENCE` steps in a row brought no closer success.
+    * A round also ends when :data:`~captum_deduce.explainers.wachter.PATIENCE` steps in a row
+      brought no closer success.
     * A weighted gradient whose largest entry exceeds 1e6 is scaled down to it: the distance has no
       say there, and its square would overflow.
     * Changes below 1e-6 of the range are undone.

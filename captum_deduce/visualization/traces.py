@@ -41,7 +41,7 @@ class Trace:
 
     @property
     def num_curves(self) -> int:
-        """How many panels its curves take: probabilities, and the log-density if there is one."""
+        """How many panels its curves take, one for probabilities and one for a log-density."""
         return 1 if self.log_density is None else 2
 
 
