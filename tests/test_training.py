@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from captum_deduce import datasets, models
@@ -40,6 +41,14 @@ class Recorder(nn.Module):
         if self.training:
             self.batches.append(images.detach().clone())
         return self.linear(images.flatten(1))
+
+
+class Wide(Recorder):
+    """The same for images of 16 x 16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(256, 3)
 
 
 class Interrupting(nn.Module):
@@ -135,6 +144,32 @@ def test_a_last_short_batch_is_left_out_unless_it_is_the_only_one(count, sizes):
 
 
 # --- on real images ---
+
+
+def test_noise_is_gaussian_of_a_strength_of_each_images_own():
+    model = Wide()
+    blank = ImageData(torch.full((600, 1, 16, 16), 0.5), torch.arange(600) % 3, CLASSES)
+    train_classifier(model, blank, epochs=2, batch_size=600, learning_rate=0, noise=0.4, seed=3)
+    first, second = (batch.double() - 0.5 for batch in model.batches)
+    strengths = first.flatten(1).square().mean(1).sqrt().numpy()
+    assert stats.kstest(strengths, "uniform", args=(0, 0.4)).pvalue > 0.01
+    standardised = (first.flatten(1) / torch.from_numpy(strengths)[:, None]).flatten().numpy()
+    assert stats.kstest(standardised[:20_000], "norm").pvalue > 0.01
+    assert not torch.equal(first, second)
+    assert torch.equal(blank.images, torch.full_like(blank.images, 0.5))
+
+
+def test_noise_comes_from_the_seed_and_none_changes_nothing():
+    seen = {}
+    for noise, seed in ((0.0, 1), (0.3, 1), (0.3, 1), (0.3, 2)):
+        model = Recorder()
+        train_classifier(model, toy_data(), epochs=1, batch_size=4, noise=noise, seed=seed)
+        seen.setdefault((noise, seed), []).append(torch.cat(model.batches))
+    once, again = seen[0.3, 1]
+    assert torch.equal(once, again)
+    assert not torch.equal(once, seen[0.3, 2][0])
+    images = toy_data().images
+    assert all((images == image).flatten(1).all(1).any() for image in seen[0.0, 1][0])
 
 
 @pytest.fixture(scope="module")
@@ -309,6 +344,7 @@ def test_accuracy_is_the_share_of_right_predictions():
         ({"learning_rate": math.nan}, ValueError, "learning_rate.*nan"),
         ({"momentum": 2}, ValueError, "momentum.*2"),
         ({"weight_decay": -1}, ValueError, "weight_decay.*-1"),
+        ({"noise": -0.5}, ValueError, "noise.*-0.5"),
         ({"schedule": "cosine"}, ValueError, "schedule.*'one-cycle', 'steps'.*'cosine'"),
         ({"train": toy_data(1)}, ValueError, "at least 2 images.*1 images"),
         ({"model": nn.Flatten()}, ValueError, "model must have parameters.*0"),
