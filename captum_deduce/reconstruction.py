@@ -1,9 +1,10 @@
-"""The short training loop for models that reconstruct images."""
+"""The short training loop for models that reconstruct images, all classes' or one's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +88,67 @@ def train_autoencoder(
         device=device,
         description="autoencoder" if show_progress else None,
     )
+
+
+def train_class_autoencoders(
+    autoencoders: Sequence[nn.Module],
+    images: Tensor,
+    target: Tensor,
+    *,
+    epochs: int = 30,
+    show_progress: bool = False,
+    **settings: Any,
+) -> list[list[float]]:
+    """Train an autoencoder for each class on the images of that class alone.
+
+    :class:`~captum_deduce.metrics.IM1` and :class:`~captum_deduce.metrics.IM2` need them. They live
+    here as those metrics take any models from images to images and train none.
+
+    Args:
+        autoencoders (Sequence[nn.Module]): One per class, in the classes' order; each is trained
+            in place, as :func:`train_autoencoder` does it.
+        images (Tensor): N x channels x height x width, of all classes.
+        target (Tensor): N classes, integers.
+        epochs (int, optional): How often each class's images are gone through; as these are few,
+            more than for an autoencoder of all classes. Default: 30
+        show_progress (bool, optional): Whether to show a progress bar over the classes.
+            Default: False
+        **settings (Any): ``batch_size``, ``learning_rate``, ``seed`` and ``device``, as for
+            :func:`train_autoencoder`.
+
+    Returns:
+        list[list[float]]: For each class the mean squared error of its batches in each epoch.
+
+    Raises:
+        TypeError: An argument of the wrong kind.
+        ValueError: A class without images or without autoencoder, or what
+            :func:`train_autoencoder` refuses.
+        RuntimeError: The error became infinite or NaN.
+
+    Examples::
+
+        >>> from captum_deduce.datasets import load_digits
+        >>> from captum_deduce.models import Autoencoder
+        >>> train, _, _ = load_digits()
+        >>> autoencoders = [Autoencoder(image_size=8, hidden_channels=4) for _ in range(10)]
+        >>> errors = train_class_autoencoders(autoencoders, train.images, train.target, epochs=2)
+        >>> len(errors), all(first > last for first, last in errors)
+        (10, True)
+    """
+    checks.images(images)
+    if not isinstance(target, Tensor) or target.shape != (len(images),):
+        shape = tuple(target.shape) if isinstance(target, Tensor) else type(target).__name__
+        raise ValueError(f"target must hold one class per image ({len(images)}), got {shape}")
+    classes = checks.targets(target, len(images), len(autoencoders))
+    empty = [index for index in range(len(autoencoders)) if not (classes == index).any()]
+    if empty:
+        raise ValueError(f"target must have images of every class, got none of class(es) {empty}")
+    return [
+        train_autoencoder(autoencoder, images[classes == index], epochs=epochs, **settings)
+        for index, autoencoder in enumerate(
+            tqdm(autoencoders, desc="class autoencoders", disable=not show_progress)
+        )
+    ]
 
 
 def train_vae(

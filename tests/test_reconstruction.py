@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce.models import VAE, Autoencoder
-from captum_deduce.reconstruction import train_autoencoder, train_vae
+from captum_deduce.reconstruction import (
+    train_autoencoder,
+    train_class_autoencoders,
+    train_vae,
+)
 from tests import reference
 
 
@@ -218,3 +222,38 @@ def test_what_is_refused_of_a_vae(arguments, error, message):
     given = {"model": VAE(image_size=8), "images": torch.rand(4, 1, 8, 8)} | arguments
     with pytest.raises(error, match=message):
         train_vae(given.pop("model"), given.pop("images"), **given)
+
+
+def test_each_class_trains_its_own_autoencoder_on_its_own_images(digits):
+    images, labels = digits.train_images[:300].float(), digits.train_labels[:300]
+
+    def fresh() -> list[nn.Module]:
+        torch.manual_seed(4)
+        return [Autoencoder(image_size=8, hidden_channels=2) for _ in range(10)]
+
+    together, alone = fresh(), fresh()
+    settings = {"epochs": 2, "batch_size": 16, "learning_rate": 2e-3, "seed": 5}
+    histories = train_class_autoencoders(together, images, labels, **settings)
+    for index in (0, 4, 9):
+        history = train_autoencoder(alone[index], images[labels == index], **settings)
+        assert histories[index] == history
+        for one, other in zip(together[index].parameters(), alone[index].parameters(), strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (torch.tensor([0, 1, 1, 3]), r"target must lie in 0 \.\.\. 2 .*got 3"),
+        (torch.tensor([0, 1, 1, 0]), r"none of class\(es\) \[2\]"),
+        (torch.tensor([0, 1]), r"one class per image \(4\), got \(2,\)"),
+        ([0, 1, 2, 2], r"one class per image \(4\), got list"),
+    ],
+)
+def test_classes_without_images_or_autoencoder_are_refused_before_any_training(target, message):
+    autoencoders = [Autoencoder(image_size=8, hidden_channels=2) for _ in range(3)]
+    before = [p.clone() for model in autoencoders for p in model.parameters()]
+    with pytest.raises(ValueError, match=message):
+        train_class_autoencoders(autoencoders, torch.rand(4, 1, 8, 8), target)
+    after = [p for model in autoencoders for p in model.parameters()]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
