@@ -1,11 +1,12 @@
-r"""How far counterfactuals are from their originals.
+r"""How far counterfactuals are from their originals, and how many there are.
 
-Every function takes two batches of images, N x ..., and returns N values: sums (or a maximum) over
+Every distance takes two batches of images, N x ..., and returns N values: sums (or a maximum) over
 each image's entries, in the images' own units.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from captum_deduce import checks
@@ -89,6 +90,34 @@ def linf(inputs: Tensor, counterfactuals: Tensor) -> Tensor:
         ValueError: Shapes that differ.
     """
     return _differences(inputs, counterfactuals).abs().amax(1)
+
+
+def failure_rate(success: Tensor) -> float:
+    """Find the share of pairs without a counterfactual.
+
+    Args:
+        success (Tensor): Whether each of N searches reached its goal, bool, as
+            ``Counterfactuals.success``.
+
+    Returns:
+        float: From 0 to 1.
+
+    Raises:
+        TypeError: Not a bool tensor.
+        ValueError: No pairs.
+
+    Examples::
+
+        >>> import torch
+        >>> failure_rate(torch.tensor([True, True, False, True]))
+        0.25
+    """
+    if not isinstance(success, Tensor) or success.dtype != torch.bool:
+        kind = success.dtype if isinstance(success, Tensor) else type(success).__name__
+        raise TypeError(f"success must be a bool tensor, got {kind}")
+    if success.dim() != 1 or len(success) == 0:
+        raise ValueError(f"success must hold one value per pair, got shape {tuple(success.shape)}")
+    return (~success).double().mean().item()
 
 
 def _differences(inputs: Tensor, counterfactuals: Tensor) -> Tensor:

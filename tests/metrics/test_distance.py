@@ -40,3 +40,13 @@ def test_what_does_not_fit_is_refused(distance):
         distance(images, images.numpy())
     with pytest.raises(ValueError, match="tolerance"):
         metrics.l0(images, images, tolerance=-1)
+
+
+def test_the_failure_rate_is_the_share_without_success():
+    success = torch.arange(900) % 9 != 4
+    assert metrics.failure_rate(success) == np.mean(~success.numpy()) == 100 / 900
+    assert metrics.failure_rate(torch.ones(3, dtype=torch.bool)) == 0.0
+    with pytest.raises(TypeError, match=r"success must be a bool tensor, got torch\.float32"):
+        metrics.failure_rate(torch.ones(3))
+    with pytest.raises(ValueError, match=r"one value per pair, got shape \(0,\)"):
+        metrics.failure_rate(torch.ones(0, dtype=torch.bool))
