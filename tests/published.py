@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+from captum_deduce import Counterfactuals
 
 VARIABLE = "CAPTUM_DEDUCE_REFERENCE"
 
@@ -17,3 +21,35 @@ def published(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs {name} in the folder that {VARIABLE} names")
     return path
+
+
+def published_results() -> dict[str, Counterfactuals]:
+    """The paper's counterfactuals of the first test set: 100 images, 9 targets each.
+
+    Nothing is published of a search but its image (zeros where it failed) and, but for VLK, its
+    number of iterations.
+    """
+    arrays = np.load(published("paper_set1.npz"))
+    images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
+    targets = torch.arange(10).expand(100, 10)
+    asked = targets != labels.unsqueeze(1)
+    originals = torch.arange(100).unsqueeze(1).expand(100, 10)[asked]
+    results = {}
+    for name in ("DeDUCE", "JSMA", "VLK", "REVISE"):
+        found = torch.from_numpy(arrays[f"cf_{name.lower()}"])[asked].unsqueeze(1)
+        unknown = torch.zeros(len(found))
+        iterations = unknown.long()
+        if name != "VLK":
+            iterations = torch.from_numpy(arrays[f"iterations_{name.lower()}"])[asked].long()
+        results[name] = Counterfactuals(
+            inputs=images[originals].unsqueeze(1),
+            counterfactuals=found,
+            target=targets[asked],
+            success=found.flatten(1).any(1),
+            confidence=unknown,
+            iterations=iterations,
+            evaluations=unknown.long(),
+            forward_evaluations=unknown.long(),
+            prediction=labels[originals],
+        )
+    return results

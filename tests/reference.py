@@ -750,3 +750,92 @@ def papernot(
                 retired.add(entry)
         path.append(image.copy())
     raise AssertionError("the loop returns")
+
+
+# --- metrics ---
+
+
+def im1(image: Array, of_target: Array, of_original: Array, epsilon: float) -> float:
+    """Van Looveren and Klaise's first metric, from the two reconstructions of one image."""
+    above = sum((x - r) ** 2 for x, r in zip(image.flat, of_target.flat, strict=True))
+    below = sum((x - r) ** 2 for x, r in zip(image.flat, of_original.flat, strict=True))
+    return float(above / (below + epsilon))
+
+
+def im2(image: Array, of_target: Array, of_all: Array, epsilon: float) -> float:
+    """Their second metric, from the two reconstructions of one image."""
+    above = sum((r - s) ** 2 for r, s in zip(of_target.flat, of_all.flat, strict=True))
+    return float(above / (sum(abs(x) for x in image.flat) + epsilon))
+
+
+def share_kept(
+    image: Array, noise: Array, target: int, scores_of: Callable[[Array], Array]
+) -> float:
+    """How many of the perturbations of one image keep its target, one after the other."""
+    kept = [int(np.argmax(scores_of(image + offset))) == target for offset in noise]
+    return sum(kept) / len(kept)
+
+
+def means_of_sets(values: Array, sets: npt.NDArray[np.int64]) -> dict[int, float]:
+    """The mean of each set, by its number."""
+    return {
+        int(s): float(np.mean([v for v, t in zip(values, sets, strict=True) if t == s]))
+        for s in sorted(set(sets.tolist()))
+    }
+
+
+# --- metrics/anogan.py: equation 7, descended from one start ---
+
+
+@dataclass
+class DrawingMachine:
+    """A generator and a feature map small enough to differentiate by hand.
+
+    G(z) = sigmoid(W z + b) and f(x) = (V x)^2 + V x, entry by entry.
+    """
+
+    W: Array
+    b: Array
+    V: Array
+
+    def draw(self, z: Array) -> Array:
+        return np.asarray(1 / (1 + np.exp(-(self.W @ z + self.b))))
+
+    def features(self, x: Array) -> Array:
+        seen = self.V @ x
+        return np.asarray(seen**2 + seen)
+
+    def loss(self, z: Array, x: Array, weight: float) -> float:
+        drawn = self.draw(z)
+        pixels = sum(abs(d - o) for d, o in zip(drawn, x, strict=True))
+        features = zip(self.features(drawn), self.features(x), strict=True)
+        return float(pixels + weight * sum(abs(d - o) for d, o in features))
+
+    def slope(self, z: Array, x: Array, weight: float) -> Array:
+        drawn = self.draw(z)
+        by_feature = np.sign(self.features(drawn) - self.features(x))
+        by_pixel = np.sign(drawn - x)
+        by_pixel = by_pixel + weight * self.V.T @ (by_feature * (2 * self.V @ drawn + 1))
+        return np.asarray(self.W.T @ (by_pixel * drawn * (1 - drawn)))
+
+
+def anogan_by_gradient_steps(
+    machine: DrawingMachine, z: Array, x: Array, weight: float, rates: list[float]
+) -> float:
+    """The loss after plain steps of these sizes."""
+    for rate in rates:
+        z = z - rate * machine.slope(z, x, weight)
+    return machine.loss(z, x, weight)
+
+
+def anogan_by_adam(
+    machine: DrawingMachine, z: Array, x: Array, weight: float, rates: list[float]
+) -> float:
+    """The loss after steps of Adam with decays .5 and .9."""
+    first, second = np.zeros_like(z), np.zeros_like(z)
+    for t, rate in enumerate(rates, 1):
+        g = machine.slope(z, x, weight)
+        first = 0.5 * first + 0.5 * g
+        second = 0.9 * second + 0.1 * g**2
+        z = z - rate * (first / (1 - 0.5**t)) / (np.sqrt(second / (1 - 0.9**t)) + 1e-8)
+    return machine.loss(z, x, weight)
