@@ -80,7 +80,7 @@ class ClassQuantiles(FittedModule):
         """
         classes = classes.to(self.values.device)
         ranks = torch.full_like(values, torch.nan)
-        for index in classes.unique().tolist():
+        for index in sorted(set(classes.tolist())):
             own = self.values[self.classes == index].sort().values
             if len(own):
                 rows = classes == index
