@@ -36,13 +36,10 @@ extensions = [
     "sphinxcontrib.bibtex",
     "sphinx-mathjax-offline",
     "command_line",
+    "more_pages",
     "public_names",
-    "tutorials",
 ]
-exclude_patterns = ["_build", "_ext", "**/.ipynb_checkpoints"]
-# Pages may be added to the folders of the guide and the tutorials without a change here; an empty
-# folder is no mistake.
-suppress_warnings = ["toc.empty_glob"]
+exclude_patterns = ["_build", "_ext", "jupyter_execute", "**/.ipynb_checkpoints"]
 
 html_theme = "furo"
 html_title = f"captum-deduce {release}"
@@ -87,10 +84,10 @@ intersphinx_mapping = (
 )
 
 # Checked: references to our own names. Not checked without their inventories: others'.
-OTHERS = r"(torch|captum|sklearn|numpy|matplotlib|PIL|collections|pathlib|typing|os)\b.*"
+OTHERS = r"(torch|captum|sklearn|numpy|matplotlib|pandas|PIL|collections|pathlib|typing|os)\b.*"
 WORDS = ["height", "optional", "path", "sequence", "width"]  # no names, in docstrings' types
 nitpick_ignore_regex = [("py:class", "|".join(WORDS))]
 if ONLINE:
-    nitpick_ignore_regex += [("py:.*", r"(matplotlib|PIL)\b.*")]
+    nitpick_ignore_regex += [("py:.*", r"(matplotlib|pandas|PIL)\b.*")]
 else:
-    nitpick_ignore_regex += [("py:.*", OTHERS), ("py:class", "|".join(EXTERNAL))]
+    nitpick_ignore_regex += [("py:.*", OTHERS), ("py:.*", rf"({'|'.join(EXTERNAL)})\b.*")]

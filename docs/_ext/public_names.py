@@ -118,7 +118,7 @@ def canonical(target: str) -> str | None:
     return None
 
 
-# Short names of other packages in the types of docstrings.
+# Short names, or beginnings of names, of other packages in the types of docstrings.
 EXTERNAL = {
     "Axes": "matplotlib.axes.Axes",
     "Callable": "collections.abc.Callable",
@@ -129,9 +129,8 @@ EXTERNAL = {
     "Path": "pathlib.Path",
     "Sequence": "collections.abc.Sequence",
     "Tensor": "torch.Tensor",
-    "nn.Module": "torch.nn.Module",
-    "nn.Sequential": "torch.nn.Sequential",
-    "np.uint8": "numpy.uint8",
+    "nn": "torch.nn",
+    "np": "numpy",
 }
 
 
@@ -139,8 +138,9 @@ def _resolve(app: Sphinx, env: BuildEnvironment, node: Element, content: Element
     if node.get("refdomain") != "py":
         return None
     target = node["reftarget"]
-    if target in EXTERNAL:
-        node["reftarget"] = EXTERNAL[target]  # for intersphinx, or for nitpick_ignore_regex
+    first, *rest = target.split(".")
+    if first in EXTERNAL:
+        node["reftarget"] = ".".join([EXTERNAL[first], *rest])  # for intersphinx
         return None
     name = canonical(target)
     if name is None or name == target:

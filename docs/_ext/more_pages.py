@@ -1,7 +1,12 @@
-"""Bring the notebooks of ``tutorials/`` in as pages, which Sphinx wants below its own folder."""
+"""Pages that are kept elsewhere, and places of pages that may be there or not.
+
+The notebooks of ``tutorials/`` are copied below the folder of the documentation, where Sphinx wants
+its pages. The patterns of the start page's contents need not match anything.
+"""
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +38,28 @@ def _copy(app: Sphinx, config: Config) -> None:
     copy_notebooks(app.srcdir.parent / "tutorials", app.srcdir / "tutorials")
 
 
+def without_empty_patterns(text: str, pages: set[str]) -> str:
+    """Leave out lines of a text that are nothing but a pattern which no page matches.
+
+    Args:
+        text: The source of a page.
+        pages: Names of all pages.
+    """
+    kept = [
+        line
+        for line in text.splitlines(keepends=True)
+        if not line.strip().endswith("*") or any(fnmatch(page, line.strip()) for page in pages)
+    ]
+    return "".join(kept)
+
+
+def _drop_empty_patterns(app: Sphinx, page: str, source: list[str]) -> None:
+    if page == app.config.root_doc:
+        source[0] = without_empty_patterns(source[0], app.env.found_docs)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.connect("config-inited", _copy)
+    app.connect("source-read", _drop_empty_patterns)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
