@@ -6,8 +6,9 @@ from captum_deduce.visualization.captum_maps import (
     captum_image,
     visualize_attribution,
 )
-from captum_deduce.visualization.comparisons import plot_counterfactuals, plot_grid
+from captum_deduce.visualization.comparisons import plot_counterfactuals
 from captum_deduce.visualization.feature_space import plot_density
+from captum_deduce.visualization.grids import plot_grid
 from captum_deduce.visualization.notebook import notebook_html
 from captum_deduce.visualization.traces import Trace, trace_trajectory
 from captum_deduce.visualization.trajectories import plot_trajectory

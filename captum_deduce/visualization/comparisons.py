@@ -1,8 +1,8 @@
-"""Originals beside their counterfactuals: for one result, and for several explainers."""
+"""Originals beside their counterfactuals and what changed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from matplotlib.axes import Axes
@@ -78,11 +78,11 @@ def plot_counterfactuals(
         >>> [axes.get_title() for axes in figure.axes[:3]]
         ['seen as zero', 'seen as one (60.0%)', '4 entries changed']
     """
-    _check_result(result)
+    check_result(result)
     checks.number("max_rows", max_rows, minimum=1, integer=True)
     checks.number("image_size", image_size, minimum=0, exclusive=True)
-    truth = _read_per_pair("labels", labels, len(result), torch.int64)
-    certainty = _read_per_pair(
+    truth = read_per_pair("labels", labels, len(result), torch.int64)
+    certainty = read_per_pair(
         "original_confidence", original_confidence, len(result), torch.float64
     )
     names = read_class_names(class_names, classes_seen(result.prediction, result.target, truth))
@@ -122,101 +122,21 @@ def plot_counterfactuals(
         sheets.write(right, f"{counts[row]:,} {entries} changed")
     _write_headers(sheet, ("original", "counterfactual", "change"))
     if cut:
-        _write_note(sheet, f"the first {len(shown)} of {len(result):,} pairs")
+        sheets.write_note(sheet, f"the first {len(shown)} of {len(result):,} pairs")
     sheets.draw_change_scale(sheet, image, right=0.95)
     return sheet.figure
 
 
-@sheets.own_style()
-def plot_grid(
-    results: Mapping[str, Counterfactuals],
-    *,
-    class_names: Sequence[str] | None = None,
-    labels: Tensor | Sequence[int] | None = None,
-    max_columns: int = 12,
-    image_size: float = 1.0,
-    mean: PerChannel | None = None,
-    std: PerChannel | None = None,
-) -> sheets.Picture:
-    r"""Compare explainers in the form of the paper's figure 3.
-
-    The first row shows the originals, each further row the counterfactuals of one explainer, and
-    each column one (image, target) pair. Above a column stands "class → target"; the class of the
-    original is its label, else what the models see in it, if they agree. The best attempts of
-    failed pairs are crossed out (the paper leaves such images out).
+def check_result(result: object) -> None:
+    """Refuse what can't be drawn.
 
     Args:
-        results (Mapping[str, Counterfactuals]): By the explainers' names, in the order of the rows;
-            all of the same inputs and targets.
-        class_names (Sequence[str], optional): A name per class; long ones are shortened.
-            Default: None (their numbers)
-        labels (Tensor or Sequence[int], optional): The true classes of the originals, N.
-            Default: None
-        max_columns (int, optional): The first pairs are drawn, at most this many; a note says how
-            many there are. Default: 12
-        image_size (float, optional): Inches of an image's longer side, about. Default: 1.0
-        mean (float, sequence or Tensor, optional): The mean with which inputs were normalised: a
-            number or one per channel. Default: None (they were not; colours are from 0 to 1)
-        std (float, sequence or Tensor, optional): The standard deviation, likewise. Default: None
-
-    Returns:
-        matplotlib.figure.Figure: The figure; it is not shown.
+        result (object): What should be counterfactuals of at least one pair.
 
     Raises:
-        TypeError: An argument of the wrong kind.
-        ValueError: No results, results of different inputs or targets, images that are neither grey
-            nor RGB, colours outside [0, 1], or names or labels that do not fit.
+        TypeError: Something else.
+        ValueError: No pairs, or images that are neither grey nor RGB.
     """
-    first = _check_same_pairs(results)
-    checks.number("max_columns", max_columns, minimum=1, integer=True)
-    checks.number("image_size", image_size, minimum=0, exclusive=True)
-    truth = _read_per_pair("labels", labels, len(first), torch.int64)
-    predictions = [result.prediction for result in results.values()]
-    names = read_class_names(class_names, classes_seen(*predictions, first.target, truth))
-    scale = PixelScale.read(mean, std, first.inputs.shape[1:])
-
-    count = min(max_columns, len(first))
-    cut = count < len(first)
-    rows = {
-        name: scale.colors(result[:count].counterfactuals, f"results[{name!r}]")
-        for name, result in results.items()
-    }
-    originals = scale.colors(first[:count].inputs, "inputs")
-    names_width = min(max(map(sheets.text_width, ["original", *rows])), 1.6)
-    image_width = sheets.drawn_size(originals.shape[1:3], image_size)[1]
-    titles = [
-        _pair_title(source, goal, image_width)
-        for source, goal in _sources_and_goals(first, predictions, truth, names)[:count]
-    ]
-    title_lines = 1 + max(title.count("\n") for title in titles)
-    sheet = sheets.make_sheet(
-        1 + len(rows),
-        count,
-        originals.shape[1:3],
-        image_size=image_size,
-        margins=sheets.Margins(
-            left=0.3 + names_width,
-            top=0.2 + title_lines * sheets.LINE,
-            bottom=0.4 if cut else 0.15,
-        ),
-    )
-    for column, axes in enumerate(sheet.axes[0]):
-        sheets.draw_colors(axes, originals[column])
-        sheets.write(axes, titles[column])
-    for row, (name, images) in enumerate(rows.items(), 1):
-        for column, axes in enumerate(sheet.axes[row]):
-            sheets.draw_colors(axes, images[column])
-            if not results[name].success[column]:
-                sheets.mark_failed(axes)
-                _cross_out(axes)
-    for axes, name in zip(sheet.axes[:, 0], ["original", *rows], strict=True):
-        _write_row_name(axes, sheets.fitted(name, names_width))
-    if cut:
-        _write_note(sheet, f"the first {count} of {len(first):,} pairs")
-    return sheet.figure
-
-
-def _check_result(result: object) -> None:
     if not isinstance(result, Counterfactuals):
         raise TypeError(f"result must be Counterfactuals, got {type(result).__name__}")
     if not len(result):
@@ -224,35 +144,22 @@ def _check_result(result: object) -> None:
     check_images(result.inputs[:1], "result.inputs")
 
 
-def _check_same_pairs(results: object) -> Counterfactuals:
-    if not isinstance(results, Mapping):
-        raise TypeError(
-            "results must be a mapping from explainers' names to Counterfactuals, got "
-            f"{type(results).__name__}"
-        )
-    if not results:
-        raise ValueError("results must hold at least one explainer's result, got none")
-    for name, result in results.items():
-        if not isinstance(name, str) or not isinstance(result, Counterfactuals):
-            raise TypeError(
-                f"results must map names to Counterfactuals, got {name!r}: {type(result).__name__}"
-            )
-    first_name: str = next(iter(results))
-    first: Counterfactuals = results[first_name]
-    _check_result(first)
-    for name, result in results.items():
-        for what in ("inputs", "target"):
-            ours, theirs = getattr(first, what).cpu(), getattr(result, what).cpu()
-            if ours.shape != theirs.shape or not torch.equal(ours, theirs.to(ours.dtype)):
-                raise ValueError(
-                    f"results must be of the same pairs, but the {what} of {name!r} (shape "
-                    f"{tuple(theirs.shape)}) differ from those of {first_name!r} (shape "
-                    f"{tuple(ours.shape)})"
-                )
-    return first
+def read_per_pair(name: str, values: object, count: int, dtype: torch.dtype) -> Tensor | None:
+    """Read one number per pair.
 
+    Args:
+        name (str): What they are called in an error.
+        values (Tensor, Sequence or None): What the user gave.
+        count (int): How many pairs there are.
+        dtype (torch.dtype): int64 for class indices.
 
-def _read_per_pair(name: str, values: object, count: int, dtype: torch.dtype) -> Tensor | None:
+    Returns:
+        Tensor or None: N values on the CPU; None where none were given.
+
+    Raises:
+        TypeError: Not numbers.
+        ValueError: Another number of them, or no class indices.
+    """
     if values is None:
         return None
     try:
@@ -285,60 +192,6 @@ def _write_outcome(
         sheets.mark_failed(axes)
 
 
-def _sources_and_goals(
-    first: Counterfactuals, predictions: list[Tensor], truth: Tensor | None, names: list[str]
-) -> list[tuple[str | None, str]]:
-    """Name each pair's class of the original, where there is one, and its target."""
-    seen = torch.stack([prediction.cpu() for prediction in predictions])
-    agreed = (seen == seen[0]).all(0)
-    goals = [names[c] for c in first.target.tolist()]
-    if truth is not None:
-        return [(names[c], goal) for c, goal in zip(truth.tolist(), goals, strict=True)]
-    return [
-        (names[int(seen[0, pair])] if agreed[pair] else None, goal)
-        for pair, goal in enumerate(goals)
-    ]
-
-
-def _pair_title(source: str | None, target: str, width: float) -> str:
-    arrow = f"→ {target}"
-    line = arrow if source is None else f"{source} {arrow}"
-    if sheets.text_width(line) <= width:
-        return line
-    goal = sheets.fitted(target, width, "→ {}")
-    return goal if source is None else f"{sheets.fitted(source, width)}\n{goal}"
-
-
-def _cross_out(axes: Axes) -> None:
-    for ends in ((0, 1), (1, 0)):
-        axes.plot(
-            (0, 1),
-            ends,
-            color=sheets.FAILED_COLOR,
-            linewidth=1.5,
-            transform=axes.transAxes,
-            scalex=False,
-            scaley=False,
-        )
-    axes.text(
-        0.5,
-        0.04,
-        "failed",
-        fontsize=sheets.FONT_SIZE,
-        color="white",
-        ha="center",
-        va="bottom",
-        transform=axes.transAxes,
-        bbox={"facecolor": sheets.FAILED_COLOR, "edgecolor": "none", "pad": 1.5},
-    )
-
-
-def _write_row_name(axes: Axes, name: str) -> None:
-    axes.set_ylabel(
-        name, rotation=0, ha="right", va="center", fontsize=sheets.FONT_SIZE, parse_math=False
-    )
-
-
 def _write_headers(sheet: sheets.Sheet, headers: Sequence[str]) -> None:
     height = sheet.figure.get_size_inches()[1]
     for axes, header in zip(sheet.axes[0], headers, strict=True):
@@ -352,9 +205,3 @@ def _write_headers(sheet: sheets.Sheet, headers: Sequence[str]) -> None:
             fontsize=sheets.FONT_SIZE + 1,
             fontweight="bold",
         )
-
-
-def _write_note(sheet: sheets.Sheet, note: str) -> None:
-    box = sheet.axes[-1, 0].get_position()
-    height = sheet.figure.get_size_inches()[1]
-    sheet.figure.text(box.x0, 0.12 / height, note, fontsize=sheets.FONT_SIZE, va="bottom")

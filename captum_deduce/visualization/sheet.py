@@ -32,6 +32,7 @@ CHANGE_COLORS = "RdBu_r"
 
 FAILED_COLOR = "#D55E00"
 _FRAME_COLOR = "0.75"
+_WIDER_GAP = 0.18
 
 
 class Picture(Figure):
@@ -138,6 +139,7 @@ def make_sheet(
     image_size: float,
     title_lines: int = 0,
     least_width: float = 0.0,
+    columns_together: int = 1,
     margins: Margins | None = None,
 ) -> Sheet:
     """Lay out axes for images in rows and columns.
@@ -149,6 +151,8 @@ def make_sheet(
         image_size (float): Inches that the longer side should take, see :func:`drawn_size`.
         title_lines (int, optional): Lines of text above each image. Default: 0
         least_width (float, optional): Inches that a column takes at least. Default: 0.0
+        columns_together (int, optional): After every so many columns the gap is wider, unless it
+            is 1. Default: 1
         margins (Margins, optional): Around the images. Default: ``Margins()``
 
     Returns:
@@ -159,7 +163,12 @@ def make_sheet(
     gap = 0.12
     column_width = max(width, least_width)
     row_height = height + title_lines * LINE + (0.08 if title_lines else 0)
-    figure_width = _snap(edge.left + columns * (column_width + gap) - gap + edge.right)
+    wider = 0.0 if columns_together == 1 else _WIDER_GAP
+    lefts = [
+        edge.left + column * (column_width + gap) + column // columns_together * wider
+        for column in range(columns)
+    ]
+    figure_width = _snap(lefts[-1] + column_width + edge.right)
     figure_height = _snap(edge.top + rows * (row_height + gap) - gap + edge.bottom)
     figure = Picture(figsize=(figure_width, figure_height), dpi=DPI, facecolor="white")
     axes = np.empty((rows, columns), dtype=object)
@@ -167,7 +176,7 @@ def make_sheet(
         for column in range(columns):
             axes[row, column] = add_axes(
                 figure,
-                _snap(edge.left + column * (column_width + gap) + (column_width - width) / 2),
+                _snap(lefts[column] + (column_width - width) / 2),
                 _snap(figure_height - edge.top - row * (row_height + gap) - row_height),
                 width,
                 height,
@@ -300,6 +309,20 @@ def write_heading(sheet: Sheet, text: str) -> Text:
         fontsize=FONT_SIZE + 1,
         fontweight="bold",
         parse_math=False,
+    )
+
+
+def write_note(sheet: Sheet, note: str) -> None:
+    """Put a line below a sheet, which has a bottom margin of .4 inches for it.
+
+    Args:
+        sheet (Sheet): The sheet.
+        note (str): What to write.
+    """
+    box = sheet.axes[-1, 0].get_position()
+    height = sheet.figure.get_size_inches()[1]
+    sheet.figure.text(
+        box.x0, 0.12 / height, note, fontsize=FONT_SIZE, va="bottom", parse_math=False
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from captum_deduce import ClassGaussianMixture
+from captum_deduce import ClassGaussianMixture, Counterfactuals
 from captum_deduce.visualization import (
     plot_counterfactuals,
     plot_density,
@@ -33,6 +33,19 @@ def counterfactuals() -> Figure:
 
 
 def grid() -> Figure:
+    return plot_grid(_two_explainers())
+
+
+def grid_with_changes() -> Figure:
+    return plot_grid(
+        _two_explainers(),
+        changes=True,
+        notes={"DeDUCE": "3 of 4 found\nL0 1.7", "mirror": "3 of 4 found\nL0 12.0"},
+        caption="all pairs",
+    )
+
+
+def _two_explainers() -> dict[str, Counterfactuals]:
     first = grey_result()
     other = make_result(
         first.inputs,
@@ -41,7 +54,7 @@ def grid() -> Figure:
         prediction=first.prediction.tolist(),
         success=[True, False, True, True],
     )
-    return plot_grid({"DeDUCE": first, "mirror": other})
+    return {"DeDUCE": first, "mirror": other}
 
 
 def trajectory() -> Figure:
@@ -109,6 +122,7 @@ def _ones_and_sevens(images: torch.Tensor) -> torch.Tensor:
 FIGURES: dict[str, Callable[[], Figure]] = {
     "plot_counterfactuals": counterfactuals,
     "plot_grid": grid,
+    "plot_grid_changes": grid_with_changes,
     "plot_trajectory": trajectory,
     "plot_density": density,
 }

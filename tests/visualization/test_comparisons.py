@@ -8,7 +8,7 @@ import pytest
 import torch
 from matplotlib.colors import same_color
 
-from captum_deduce.visualization import plot_counterfactuals, plot_grid
+from captum_deduce.visualization import plot_counterfactuals
 from captum_deduce.visualization.sheet import FAILED_COLOR
 from tests.visualization import stored
 from tests.visualization.samples import (
@@ -170,7 +170,6 @@ def test_results_on_a_gpu_are_drawn():
     there = type(result)(**tensors)
     expected = raster(plot_counterfactuals(result))
     np.testing.assert_array_equal(raster(plot_counterfactuals(there)), expected)
-    np.testing.assert_array_equal(raster(plot_grid({"x": there})), raster(plot_grid({"x": result})))
 
 
 def test_a_result_without_any_change_is_drawn():
@@ -205,7 +204,6 @@ def test_every_size_can_be_read(size):
 def test_nothing_is_left_in_pyplot():
     before = plt.get_fignums()
     plot_counterfactuals(grey_result())
-    plot_grid({"one": grey_result()})
     assert plt.get_fignums() == before
 
 
@@ -240,112 +238,22 @@ def test_what_is_no_image_is_refused(shape, words):
     vectors = make_result(torch.zeros(shape), torch.ones(shape))
     with pytest.raises(ValueError, match=rf"result\.inputs .*{words}"):
         plot_counterfactuals(vectors)
-    with pytest.raises(ValueError, match=rf"result\.inputs .*{words}"):
-        plot_grid({"x": vectors})
 
 
-def test_no_pairs_and_no_results_are_refused():
+def test_no_pairs_are_refused():
     with pytest.raises(ValueError, match="no pairs"):
         plot_counterfactuals(grey_result()[:0])
     with pytest.raises(TypeError, match="result must be Counterfactuals, got dict"):
         plot_counterfactuals({})
-    with pytest.raises(ValueError, match="no pairs"):
-        plot_grid({"x": grey_result()[:0]})
-    with pytest.raises(ValueError, match="at least one"):
-        plot_grid({})
-    with pytest.raises(TypeError, match=r"mapping .*list"):
-        plot_grid([grey_result()])
-    with pytest.raises(TypeError, match="'x': list"):
-        plot_grid({"x": [grey_result()]})
-
-
-# --- plot_grid ---
-
-
-def _two():
-    first = grey_result()
-    second = replace(first, counterfactuals=first.inputs.flip(-1), success=~first.success)
-    return {"DeDUCE": first, "mirror": second}
-
-
-def test_the_grid_has_the_originals_then_a_row_per_explainer():
-    results = _two()
-    rows = _rows(plot_grid(results), 3, 4)
-    expected = [results["DeDUCE"].inputs, *(result.counterfactuals for result in results.values())]
-    for axes_row, images in zip(rows, expected, strict=True):
-        for axes, image in zip(axes_row, images, strict=True):
-            np.testing.assert_array_equal(_array(axes)[..., 0], image[0])
-    assert [axes.get_ylabel() for axes in rows[:, 0]] == ["original", "DeDUCE", "mirror"]
-    assert [axes.get_title() for axes in rows[0]] == ["7 → 1", "1 → 7", "7 → 4", "1 → 1"]
-
-
-def test_failed_pairs_of_the_grid_are_crossed_out():
-    results = _two()
-    rows = _rows(plot_grid(results), 3, 4)
-    for axes_row, success in zip(
-        rows, [torch.ones(4), *(result.success for result in results.values())], strict=True
-    ):
-        for axes, found in zip(axes_row, success, strict=True):
-            assert _is_framed(axes) == (not found)
-            assert len(axes.lines) == (0 if found else 2)
-            assert [text.get_text() for text in axes.texts] == ([] if found else ["failed"])
-
-
-def test_the_crosses_do_not_move_the_images():
-    rows = _rows(plot_grid(_two()), 3, 4)
-    limits = {(axes.get_xlim(), axes.get_ylim()) for axes in rows.flat}
-    assert limits == {((-0.5, 7.5), (7.5, -0.5))}
-
-
-def test_labels_come_first_and_models_that_disagree_are_not_quoted():
-    results = _two()
-    labelled = plot_grid(results, labels=torch.tensor([0, 1, 2, 3]))
-    assert [a.get_title() for a in labelled.axes[:4]] == ["0 → 1", "1 → 7", "2 → 4", "3 → 1"]
-    results["mirror"] = replace(results["mirror"], prediction=torch.tensor([7, 1, 3, 1]))
-    titles = [axes.get_title() for axes in plot_grid(results).axes[:4]]
-    assert titles == ["7 → 1", "1 → 7", "→ 4", "1 → 1"]
-
-
-def test_the_first_columns_are_drawn_and_a_note_says_so():
-    figure = plot_grid(_two(), max_columns=3)
-    assert len(figure.axes) == 9
-    assert "the first 3 of 4 pairs" in _words(figure)
-
-
-def test_twelve_columns_with_long_names_stay_apart():
-    twelve = grey_result()[[0, 1, 2, 3] * 3]
-    names = ["automobile", "a cat in a hat", *["emperor penguin"] * 6]
-    results = {"DeDUCE": twelve, "an explainer with a very long name": twelve}
-    figure = plot_grid(results, class_names=names)
-    assert_readable(figure)
-    width = figure.get_size_inches()[0]
-    assert width < 16
-    assert_readable(plot_grid(results, image_size=0.6))
-    assert_readable(plot_grid({"x": twelve[:1]}))
-
-
-def test_results_of_other_pairs_are_refused():
-    first = grey_result()
-    with pytest.raises(ValueError, match=r"inputs of 'b' .*differ from those of 'a'"):
-        plot_grid({"a": first, "b": first[[1, 0, 2, 3]]})
-    with pytest.raises(ValueError, match=r"inputs of 'b' \(shape \(3, 1, 8, 8\)\)"):
-        plot_grid({"a": first, "b": first[:3]})
-    with pytest.raises(ValueError, match=r"target of 'b'"):
-        plot_grid({"a": first, "b": replace(first, target=first.target + 1)})
-    with pytest.raises(ValueError, match="max_columns"):
-        plot_grid({"a": first}, max_columns=0)
-    with pytest.raises(ValueError, match="labels"):
-        plot_grid({"a": first}, labels=[1])
 
 
 # --- against the stored pictures ---
 
 
-@pytest.mark.parametrize("name", ["plot_counterfactuals", "plot_grid"])
-def test_the_picture_is_the_stored_one(name):
-    figure = stored.FIGURES[name]()
+def test_the_picture_is_the_stored_one():
+    figure = stored.counterfactuals()
     assert_readable(figure)
-    assert stored.distance(figure, name) < stored.TOLERANCE
+    assert stored.distance(figure, "plot_counterfactuals") < stored.TOLERANCE
 
 
 def test_the_comparison_with_stored_pictures_notices_what_matters():
