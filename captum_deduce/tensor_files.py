@@ -19,17 +19,31 @@ def write(
 ) -> None:
     """Write tensors, from any device, and metadata; the package's version is added to these.
 
+    The file appears under its name once it is complete, so that an error or Ctrl-C leaves an older
+    one as it was.
+
     Args:
         path (path): The file; its folder must exist.
         tensors (Mapping[str, Tensor]): By their names in the file.
         metadata (Mapping[str, str]): Words to keep with them.
+
+    Raises:
+        OSError: The file can't be written.
     """
     # Contiguous clones, as safetensors takes no others and none that share memory.
     copies = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    save_file(copies, Path(path), {**metadata, "captum_deduce": __version__})
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(copies, unfinished, {**metadata, "captum_deduce": __version__})
+        unfinished.replace(path)
+    except SafetensorError as error:
+        raise OSError(f"{path} could not be written: {error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -32,6 +32,28 @@ def test_a_file_without_metadata_is_read(tmp_path):
     assert metadata == {}
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_interrupted_write_leaves_the_older_file(tmp_path, monkeypatch, error):
+    path = tmp_path / "file.safetensors"
+    tensor_files.write(path, {"a": torch.ones(2)}, {})
+
+    def half_written(tensors, file, metadata):
+        file.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(tensor_files, "save_file", half_written)
+    with pytest.raises(error):
+        tensor_files.write(path, {"a": torch.zeros(2)}, {})
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    assert tensor_files.read(path, "test")[0]["a"].tolist() == [1, 1]
+
+
+def test_a_place_that_cannot_be_written_is_an_error_of_the_system(tmp_path):
+    path = tmp_path / "missing" / "file.safetensors"
+    with pytest.raises(OSError, match=r"missing.file\.safetensors could not be written"):
+        tensor_files.write(path, {"a": torch.ones(2)}, {})
+
+
 @pytest.mark.parametrize("content", [b"", b"\x80\x04}.", b"\xff" * 100, b"not tensors at all"])
 def test_other_files_are_refused_with_their_path(tmp_path, content):
     path = tmp_path / "broken.safetensors"
