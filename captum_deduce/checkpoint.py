@@ -6,7 +6,6 @@ arguments, from which the classifier is built anew and filled with the stored te
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -16,14 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_deduce import checks, tensor_files
+from captum_deduce import cache, checks, tensor_files
 from captum_deduce._version import __version__
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.models import ARCHITECTURES
 
 _FORMAT = "captum-deduce checkpoint"
 _FORMAT_VERSION = 1
-_CACHE_VARIABLE = "CAPTUM_DEDUCE_CACHE"
 
 
 @dataclass(frozen=True)
@@ -103,12 +101,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
         metadata["covariance_type"] = checkpoint.density.covariance_type
         tensors |= _stored("density", checkpoint.density)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        tensor_files.write(unfinished, tensors, metadata)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    tensor_files.write(path, tensors, metadata)
 
 
 def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Checkpoint:
@@ -153,31 +146,18 @@ def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "
     )
 
 
-def cache_directory() -> Path:
-    """Name the folder for files that can be made again; it need not exist.
-
-    Returns:
-        Path: The environment variable ``CAPTUM_DEDUCE_CACHE``, or else ``captum-deduce`` in the
-        user's cache folder (``XDG_CACHE_HOME``, ``~/.cache``).
-    """
-    if own := os.environ.get(_CACHE_VARIABLE):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "captum-deduce"
-
-
 def cache_path(settings: Settings) -> Path:
-    """Name the file in :func:`cache_directory` for a checkpoint with these settings.
+    """Name the file in :func:`captum_deduce.cache.directory` for a checkpoint with these settings.
 
     Args:
         settings (Settings): What the name depends on, but for the accuracy, together with the
-            version of this package: another version may train otherwise.
+            version of this package.
 
     Returns:
         Path: ``<dataset>-<architecture>-<16 hexadecimal digits>.safetensors``
     """
-    content = asdict(settings) | {"accuracy": None, "captum_deduce": __version__}
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-    return cache_directory() / f"{settings.dataset}-{settings.architecture}-{digest}.safetensors"
+    name = f"{settings.dataset}-{settings.architecture}"
+    return cache.path_for(name, asdict(settings) | {"accuracy": None})
 
 
 def _stored(prefix: str, module: nn.Module) -> dict[str, Tensor]:

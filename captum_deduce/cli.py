@@ -35,12 +35,24 @@ files of these names only:
                                and change
   right-1.png, right-2.png     right images turned into every other class
   counterfactuals.safetensors  all of them, for Counterfactuals.load
-The trained classifier is kept in ~/.cache/captum-deduce (or the folder that
+
+With --compare, all six explainers (DeDUCE, JSMA, Schut, Wachter, VLK, REVISE)
+explain these same images instead, and a table says how many counterfactuals
+each finds, how many entries they change (L0) and by how much (L1), and what
+they cost. Trains what else they need: two plain ResNets that make an ensemble
+with the classifier (Schut), an autoencoder (VLK) and a VAE (REVISE). Writes:
+  compare.png                  six of the images, a row per explainer, and what
+                               each changed
+  compare.md                   the table, and what its columns mean
+  compare-NAME.safetensors     all that the explainer NAME found
+
+Trained models are kept in ~/.cache/captum-deduce (or the folder that
 CAPTUM_DEDUCE_CACHE names), a file for each choice of settings. The next run
-with the same settings reuses it and says so.
+with the same settings reuses them and says so.
 
 Examples:
   captum-deduce demo
+  captum-deduce demo --compare
   captum-deduce demo --dataset mnist --data-root ~/data --images 20
 """
 
@@ -188,12 +200,17 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
         help=f"the folder to write to {_DEFAULT}",
     )
     parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="explain with all six explainers, and compare them",
+    )
+    parser.add_argument(
         "--smoke",
         action="store_true",
         help="the smallest settings for all that isn't given: seconds, poor accuracy",
     )
     parser.add_argument(
-        "--retrain", action="store_true", help="train even if a trained classifier is cached"
+        "--retrain", action="store_true", help="train even if a trained model is cached"
     )
 
 

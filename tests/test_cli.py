@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 
-from captum_deduce import DeDUCE, __version__
+from captum_deduce import DeDUCE, __version__, explainers
 from captum_deduce.cli import main
 from captum_deduce.commands import demo, explain, train
 from captum_deduce.datasets import DATASETS
@@ -57,6 +57,7 @@ def test_each_help_teaches(name, capsys):
     ("name", "words"),
     [
         ("demo", ["mistakes.png", "CAPTUM_DEDUCE_CACHE", "captum-deduce-demo", "--retrain"]),
+        ("demo", ["--compare", *explainers.__all__, "compare.md", "L0", "L1"]),
         ("train", [*ARCHITECTURES, "CAPTUM_DEDUCE_DATA", "--overwrite"]),
         ("explain", ["8 bits", "FAILED", "exit status is 0", "--resize", "IMAGE-to-CLASS.png"]),
     ],
@@ -78,11 +79,11 @@ def test_examples_in_the_help_can_be_parsed(recorded, capsys):
 
 def test_every_option_reaches_the_command(recorded):
     arguments = "demo --dataset mnist --data-root d --images 4 --width 2 --epochs 3 --seed 5"
-    assert main([*arguments.split(), "--smoke", "--retrain", "--device", "cpu"]) == 0
+    assert main([*arguments.split(), "--smoke", "--retrain", "--compare", "--device", "cpu"]) == 0
     ((_, given),) = recorded
     assert given["output"].name == "captum-deduce-demo"
     expected = {"dataset": "mnist", "data_root": "d", "images": 4, "width": 2, "epochs": 3}
-    expected |= {"seed": 5, "smoke": True, "retrain": True, "device": "cpu"}
+    expected |= {"seed": 5, "smoke": True, "retrain": True, "compare": True, "device": "cpu"}
     assert given | expected == given
 
 

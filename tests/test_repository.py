@@ -61,6 +61,7 @@ ORDER = Order(
         ["datasets"],
         ["training"],
         ["reconstruction"],
+        ["cache"],
         ["checkpoint"],
         ["experiments"],
         ["commands"],

@@ -11,8 +11,14 @@ from pathlib import Path
 
 import torch
 
-from captum_deduce import datasets, training
-from captum_deduce.checkpoint import Checkpoint, Settings
+from captum_deduce import cache, datasets, training
+from captum_deduce.checkpoint import (
+    Checkpoint,
+    Settings,
+    cache_path,
+    load_checkpoint,
+    save_checkpoint,
+)
 from captum_deduce.commands.recipes import Recipe
 from captum_deduce.density import ClassGaussianMixture
 
@@ -58,6 +64,8 @@ def fit(
     batch_size: int,
     device: torch.device,
     show_progress: bool,
+    *,
+    with_density: bool = True,
 ) -> Checkpoint:
     """Train the classifier, fit the density, measure the accuracy, and say how it went.
 
@@ -67,6 +75,7 @@ def fit(
         batch_size (int): Of the training.
         device (torch.device): Where to train.
         show_progress (bool): Draw progress bars.
+        with_density (bool, optional): Fit a density. Default: True
 
     Returns:
         Checkpoint: With the measured accuracy in its settings.
@@ -84,18 +93,66 @@ def fit(
         device=device,
         show_progress=show_progress,
     )
-    trained = time.perf_counter()
-    density = ClassGaussianMixture.fit_loader(
-        model, settings.layer, splits.train.batches(), show_progress=show_progress
-    )
-    fitted = time.perf_counter()
+    report = f"Trained in {time.perf_counter() - started:.1f} s on {len(splits.train):,} images"
+    density = None
+    if with_density:
+        started = time.perf_counter()
+        density = ClassGaussianMixture.fit_loader(
+            model, settings.layer, splits.train.batches(), show_progress=show_progress
+        )
+        report += f", density fitted in {time.perf_counter() - started:.1f} s"
     measured = replace(settings, accuracy=training.accuracy(model, splits.test))
-    print(
-        f"Trained in {trained - started:.1f} s on {len(splits.train):,} images, density fitted in "
-        f"{fitted - trained:.1f} s"
-    )
+    print(report)
     print(summary(measured, len(splits.test)))
     return Checkpoint(model.eval(), density, measured)
+
+
+def cached(
+    settings: Settings,
+    splits: datasets.Splits,
+    batch_size: int,
+    device: torch.device,
+    show_progress: bool,
+    *,
+    with_density: bool = True,
+    retrain: bool = False,
+) -> Checkpoint:
+    """Reuse the classifier that was kept for these settings, or :func:`fit` and keep it.
+
+    Args:
+        settings (Settings): Of the classifier; they name the file, see
+            :func:`captum_deduce.checkpoint.cache_path`.
+        splits (Splits): Its data. The settings' ``dataset`` and ``seed`` must tell them from any
+            other.
+        batch_size (int): Of the training.
+        device (torch.device): Where to train, and where the classifier goes.
+        show_progress (bool): Draw progress bars.
+        with_density (bool, optional): A density is needed; a classifier that was kept without one
+            is trained anew. Default: True
+        retrain (bool, optional): Train even if a classifier is kept. Default: False
+
+    Returns:
+        Checkpoint: In eval mode.
+    """
+
+    def load(path: Path) -> Checkpoint:
+        checkpoint = load_checkpoint(path, device)
+        if with_density and checkpoint.density is None:
+            raise ValueError(f"{path} holds no density")
+        print(summary(checkpoint.settings, len(splits.test)))
+        return checkpoint
+
+    def make() -> Checkpoint:
+        return fit(settings, splits, batch_size, device, show_progress, with_density=with_density)
+
+    return cache.obtain(
+        cache_path(settings),
+        "classifier",
+        load=load,
+        make=make,
+        save=save_checkpoint,
+        retrain=retrain,
+    )
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from captum_deduce.explainers import DeDUCE
 from captum_deduce.training import predict
 from captum_deduce.visualization import plot_counterfactuals
 
-_BATCH_SIZE = 128
+BATCH_SIZE = 128
+"""Pairs that are searched for together."""
 
 DPI = 150
 """Pixels per inch of the pictures."""
@@ -102,7 +103,7 @@ def explain(
         images,
         target,
         mask=mask,
-        internal_batch_size=_BATCH_SIZE,
+        internal_batch_size=BATCH_SIZE,
         show_progress=show_progress,
     )
     seconds = time.perf_counter() - started

@@ -80,6 +80,35 @@ RECONSTRUCTIONS = {
 }
 """By model, then by data set."""
 
+
+@dataclass(frozen=True)
+class ComparisonRecipe:
+    """What ``demo --compare`` trains and searches besides the classifier that it explains.
+
+    Args:
+        other_members (int): Plain ResNets beside that classifier in Schut's ensemble.
+        vlk_steps (int): Of VLK, in each of its rounds.
+        revise_steps (int): Most of REVISE, with Adam.
+        reconstructions (ReconstructionRecipe or None): Of autoencoder and VAE; None: those of
+            :data:`RECONSTRUCTIONS`.
+    """
+
+    other_members: int = 2
+    vlk_steps: int = 1000
+    revise_steps: int = 500
+    reconstructions: ReconstructionRecipe | None = None
+
+
+COMPARISON = ComparisonRecipe()
+
+SMOKE_COMPARISON = ComparisonRecipe(
+    other_members=1,
+    vlk_steps=20,
+    revise_steps=20,
+    reconstructions=ReconstructionRecipe(3, batch_size=64, learning_rate=3e-3, threads=1),
+)
+"""For :data:`SMOKE`."""
+
 SMOKE = Recipe(width=4, epochs=5, batch_size=64, images=3, right_images=1, threads=1)
 """The smallest settings with which a classifier still learns something."""
 

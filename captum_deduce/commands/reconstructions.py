@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch.nn.functional import mse_loss
 
-from captum_deduce import datasets
+from captum_deduce import cache, datasets
 from captum_deduce.commands.classifiers import threads
 from captum_deduce.commands.recipes import ReconstructionRecipe
 from captum_deduce.models import VAE, Autoencoder
@@ -67,10 +68,63 @@ def fit(
     mean_image = images.mean(0).expand_as(test)
     print(f"Trained in {seconds:.1f} s on {len(images):,} images")
     print(
-        f"Mean squared error on {len(test):,} test images: {mse_loss(drawn, test):.2g} (of the "
-        f"mean training image in their place: {mse_loss(mean_image, test):.2g})"
+        f"{build.__name__}: mean squared error on {len(test):,} test images: "
+        f"{mse_loss(drawn, test):.2g} (of the mean training image in their place: "
+        f"{mse_loss(mean_image, test):.2g})"
     )
     return model
+
+
+def cached(
+    name: str,
+    dataset: str,
+    splits: datasets.Splits,
+    recipe: ReconstructionRecipe,
+    seed: int,
+    device: torch.device,
+    show_progress: bool,
+    *,
+    retrain: bool = False,
+) -> StoredModel:
+    """Reuse the model that was kept for this data and recipe, or :func:`fit` and keep it.
+
+    Args:
+        name (str): One of :data:`MODELS`.
+        dataset (str): What the data are called; with ``seed`` it must tell them from any other.
+        splits (Splits): The data.
+        recipe (ReconstructionRecipe): How to train it.
+        seed (int): Of weights and training.
+        device (torch.device): Where to train, and where the model goes.
+        show_progress (bool): Draw a progress bar.
+        retrain (bool, optional): Train even if a model is kept. Default: False
+
+    Returns:
+        StoredModel: In eval mode.
+    """
+    kind = MODELS[name][0]
+
+    def load(path: Path) -> StoredModel:
+        model = kind.load(path, device)
+        epochs = f"{recipe.epochs} epoch{'' if recipe.epochs == 1 else 's'}"
+        print(f"{kind.__name__}: {epochs} on {dataset}")
+        return model
+
+    settings = {
+        **asdict(recipe),
+        "threads": None,  # they change no result but for rounding
+        "model": name,
+        "dataset": dataset,
+        "image_shape": list(splits.train.images.shape[1:]),
+        "seed": seed,
+    }
+    return cache.obtain(
+        cache.path_for(f"{dataset}-{name}", settings),
+        kind.__name__,
+        load=load,
+        make=lambda: fit(name, splits, recipe, seed, device, show_progress),
+        save=lambda path, model: model.save(path),
+        retrain=retrain,
+    )
 
 
 def load_hint(name: str, path: Path) -> str:

@@ -25,10 +25,37 @@ def table(columns: Iterable[Column]) -> str:
     aligned = []
     for heading, cells in columns:
         width = max(map(len, (heading, *cells)))
-        to_the_right = all(cell.replace(".", "", 1).isdecimal() for cell in cells)
-        place = str.rjust if to_the_right else str.ljust
+        place = str.rjust if _are_numbers(cells) else str.ljust
         aligned.append([place(cell, width) for cell in (heading, *cells)])
     return "\n".join("  ".join(row).rstrip() for row in zip(*aligned, strict=True))
+
+
+def markdown(columns: Iterable[Column]) -> str:
+    """Write columns as a table in Markdown, numbers and words as in :func:`table`.
+
+    Args:
+        columns (Iterable[tuple[str, Sequence[str]]]): Headings and cells, as many in each.
+
+    Returns:
+        str: A line for the headings, one below it, and one per row.
+    """
+    lined = [
+        (heading, "---:" if _are_numbers(cells) else "---", *cells) for heading, cells in columns
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in zip(*lined, strict=True))
+
+
+def mean(values: Tensor, digits: int) -> str:
+    """Write the mean of some values.
+
+    Args:
+        values (Tensor): N.
+        digits (int): How many to write after the point.
+
+    Returns:
+        str: The mean; "-" where there is no value.
+    """
+    return f"{_mean(values):.{digits}f}" if len(values) else "-"
 
 
 def search_columns(explained: Explained) -> list[Column]:
@@ -74,6 +101,10 @@ def totals(explained: Explained) -> str:
         f"L0 {_mean(found.l0()):.1f}, L1 {_mean(found.l1()):.2f}, "
         f"p(target) {_mean(found.confidence):.3f}, {_mean(found.iterations):.1f} steps\n{time}"
     )
+
+
+def _are_numbers(cells: Sequence[str]) -> bool:
+    return all(cell.replace(".", "", 1).isdecimal() for cell in cells)
 
 
 def _mean(values: Tensor) -> float:

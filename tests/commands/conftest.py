@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,3 +64,25 @@ def probabilities(demo):
         return powers / powers.sum(1, keepdims=True)
 
     return of
+
+
+def _write_idx(path, values):
+    header = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+    path.write_bytes(gzip.compress(header + values.tobytes()))
+
+
+@pytest.fixture
+def small_mnist(tmp_path):
+    """MNIST's files, filled with enlarged digits: 1,200 for training, 120 for testing."""
+    splits = datasets.load_digits()
+    root = tmp_path / "data"
+    root.mkdir()
+    for split, data, count in (("train", splits.train, 1200), ("t10k", splits.test, 120)):
+        rows = np.arange(count) % len(data)
+        small = (data.images.numpy()[rows, 0] * 255).round().astype(np.uint8)
+        large = np.pad(small.repeat(3, 1).repeat(3, 2), ((0, 0), (2, 2), (2, 2)))
+        _write_idx(root / f"{split}-images-idx3-ubyte.gz", large)
+        _write_idx(
+            root / f"{split}-labels-idx1-ubyte.gz", data.target.numpy()[rows].astype(np.uint8)
+        )
+    return root

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from captum_deduce import datasets
-from captum_deduce.commands.classifiers import explain_hint, fit, plan, summary, threads
+from captum_deduce.commands import classifiers
+from captum_deduce.commands.classifiers import cached, explain_hint, fit, plan, summary, threads
 from captum_deduce.commands.recipes import SMOKE
 
 
@@ -98,3 +100,37 @@ def test_the_hint_survives_a_shell():
         "--checkpoint",
         "my models/it's.safetensors",
     ]
+
+
+def test_a_classifier_is_fitted_without_a_density_where_none_is_asked_for(splits, capsys):
+    settings = plan("digits", splits.train, "resnet18", SMOKE.overridden(width=2, epochs=1), 0)
+    found = fit(settings, splits, 200, torch.device("cpu"), False, with_density=False)
+    assert found.density is None
+    assert "density" not in capsys.readouterr().out
+
+
+def test_a_kept_classifier_is_reused_unless_a_density_is_missing(
+    splits, fitted, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("CAPTUM_DEDUCE_CACHE", str(tmp_path))
+    asked = []
+
+    def note(settings, *arguments, with_density):
+        asked.append(with_density)
+        return fitted if with_density else replace(fitted, density=None)
+
+    monkeypatch.setattr(classifiers, "fit", note)
+
+    def obtain(**arguments):
+        return cached(fitted.settings, splits, 100, torch.device("cpu"), False, **arguments)
+
+    assert obtain(with_density=False).density is None
+    assert obtain(with_density=False).density is None
+    assert asked == [False]
+    assert summary(fitted.settings, 500) in capsys.readouterr().out
+    assert obtain().density is not None
+    assert "holds no density" in capsys.readouterr().out
+    assert obtain(with_density=False).density is not None
+    assert asked == [False, True]
+    obtain(retrain=True)
+    assert asked == [False, True, True]

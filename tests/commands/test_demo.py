@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import gzip
 import re
-import struct
 from unittest.mock import Mock
 
 import numpy as np
@@ -11,12 +9,11 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from captum_deduce import Counterfactuals, datasets
+from captum_deduce import Counterfactuals
 from captum_deduce.checkpoint import cache_path, load_checkpoint
 from captum_deduce.cli import main
 from captum_deduce.commands import classifiers
 from captum_deduce.commands import demo as demo_command
-from captum_deduce.commands.demo import choose_pairs
 from captum_deduce.commands.explained import Explained
 from captum_deduce.commands.recipes import RECIPES, SMOKE, SMOKE_TRAINING_IMAGES
 
@@ -172,7 +169,7 @@ def test_a_damaged_cache_is_trained_anew(demo, tmp_path, monkeypatch, capsys, no
     path.parent.mkdir()
     path.write_bytes(demo.path.read_bytes()[:5000])
     monkeypatch.setenv("CAPTUM_DEDUCE_CACHE", str(path.parent))
-    monkeypatch.setattr(demo_command, "fit", lambda *arguments: demo.checkpoint)
+    monkeypatch.setattr(classifiers, "fit", lambda *arguments, **keywords: demo.checkpoint)
     arguments = ["demo", "--smoke", "--device", "cpu", "--output", str(tmp_path / "out")]
     assert main(arguments) == 0
     assert "is of no use and is trained anew" in capsys.readouterr().out
@@ -184,7 +181,7 @@ def test_a_cache_that_cannot_be_written_loses_nothing_else(
 ):
     (tmp_path / "cache").write_text("a file")
     monkeypatch.setenv("CAPTUM_DEDUCE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(demo_command, "fit", lambda *arguments: demo.checkpoint)
+    monkeypatch.setattr(classifiers, "fit", lambda *arguments, **keywords: demo.checkpoint)
     arguments = ["demo", "--smoke", "--device", "cpu", "--output", str(tmp_path / "out")]
     assert main(arguments) == 0
     assert "could not be kept" in capsys.readouterr().out
@@ -209,47 +206,6 @@ def test_a_model_without_mistakes_is_said_to_make_none(
     }
 
 
-def test_pairs_are_chosen_in_the_order_of_the_test_images():
-    test = datasets.ImageData(
-        torch.zeros(7, 1, 8, 8), torch.tensor([2, 2, 0, 1, 0, 1, 2]), ("a", "b", "c")
-    )
-    prediction = torch.tensor([2, 2, 1, 2, 0, 0, 2])
-    pairs = choose_pairs(prediction, test, None, 2)
-    assert pairs.num_mistakes == 3
-    assert pairs.index.tolist() == [2, 3, 5, 0, 0, 4, 4]
-    assert pairs.target.tolist() == [0, 1, 1, 0, 1, 1, 2]
-    assert pairs.labels.tolist() == [0, 1, 1, 2, 2, 0, 0]
-    assert "3 of 7 test images are misclassified; all of them" in pairs.description
-
-    few = choose_pairs(prediction, test, 2, 9)
-    assert few.index.tolist() == [2, 3, 0, 0, 4, 4]
-    assert "the first 2 of them" in few.description
-    none_right = choose_pairs((test.target + 1) % 3, test, 0, 2)
-    assert len(none_right.index) == 0
-
-
-def write_idx(path, values):
-    header = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
-    path.write_bytes(gzip.compress(header + values.tobytes()))
-
-
-@pytest.fixture
-def small_mnist(tmp_path):
-    """MNIST's files, filled with enlarged digits: 1,200 for training, 120 for testing."""
-    splits = datasets.load_digits()
-    root = tmp_path / "data"
-    root.mkdir()
-    for split, data, count in (("train", splits.train, 1200), ("t10k", splits.test, 120)):
-        rows = np.arange(count) % len(data)
-        small = (data.images.numpy()[rows, 0] * 255).round().astype(np.uint8)
-        large = np.pad(small.repeat(3, 1).repeat(3, 2), ((0, 0), (2, 2), (2, 2)))
-        write_idx(root / f"{split}-images-idx3-ubyte.gz", large)
-        write_idx(
-            root / f"{split}-labels-idx1-ubyte.gz", data.target.numpy()[rows].astype(np.uint8)
-        )
-    return root
-
-
 @pytest.mark.parametrize(
     ("options", "dataset", "recipe", "size"),
     [
@@ -262,11 +218,11 @@ def test_mnist_has_its_own_recipe_and_the_smallest_run_part_of_its_images(
 ):
     seen = []
 
-    def record(settings, splits, batch_size, device, show_progress):
+    def record(settings, splits, batch_size, device, show_progress, **keywords):
         seen.append((settings, len(splits.train), batch_size))
         raise ValueError("enough")
 
-    monkeypatch.setattr(demo_command, "fit", record)
+    monkeypatch.setattr(classifiers, "fit", record)
     arguments = ["demo", "--dataset", "mnist", "--data-root", str(small_mnist), *options]
     assert main([*arguments, "--output", str(tmp_path / "out")]) == 2
     ((settings, count, batch_size),) = seen

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -62,3 +63,46 @@ def test_the_recipe_for_digits_learns_to_reconstruct_them(splits, capsys):
     rest = rest - rest @ directions.T @ directions
     with torch.no_grad():
         assert (model(test) - test).square().mean() < 0.6 * rest.square().mean()
+
+
+def test_a_model_is_kept_by_all_that_it_depends_on(splits, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CAPTUM_DEDUCE_CACHE", str(tmp_path))
+    fitted = []
+
+    def note(name, splits, recipe, seed, device, show_progress):
+        fitted.append((name, recipe, seed))
+        return reconstructions.MODELS[name][0](image_size=8)
+
+    monkeypatch.setattr(reconstructions, "fit", note)
+    recipe = ReconstructionRecipe(3, batch_size=64, threads=1)
+
+    def obtain(name="vae", dataset="digits", splits=splits, recipe=recipe, seed=0, **arguments):
+        return reconstructions.cached(
+            name, dataset, splits, recipe, seed, CPU, False, **arguments
+        ).state_dict()
+
+    first = obtain()
+    assert fitted == [("vae", recipe, 0)]
+    (path,) = tmp_path.iterdir()
+    assert path.name.startswith("digits-vae-")
+    for again in (obtain(), obtain(recipe=replace(recipe, threads=2))):
+        assert all(torch.equal(first[name], again[name]) for name in first)
+    assert len(fitted) == 1
+    assert "VAE: 3 epochs on digits" in capsys.readouterr().out
+
+    wide = torch.zeros(2, 1, 8, 9)
+    other = splits._replace(train=replace(splits.train[:2], images=wide))
+    for change in (
+        {"name": "autoencoder"},
+        {"dataset": "digits-1000"},
+        {"splits": other},
+        {"seed": 1},
+        {"recipe": replace(recipe, epochs=4)},
+        {"recipe": replace(recipe, batch_size=65)},
+        {"recipe": replace(recipe, learning_rate=0.5)},
+        {"retrain": True},
+    ):
+        before = len(fitted)
+        obtain(**change)
+        assert len(fitted) == before + 1, change
+    assert len(list(tmp_path.iterdir())) == 8

@@ -4,7 +4,7 @@ import torch
 
 from captum_deduce import Counterfactuals
 from captum_deduce.commands.explained import Explained
-from captum_deduce.commands.tables import search_columns, table, totals
+from captum_deduce.commands.tables import markdown, mean, search_columns, table, totals
 
 
 def explained(success=(True, False, True)):
@@ -63,3 +63,18 @@ def test_totals_are_means_over_the_found_pairs():
 def test_totals_without_a_found_pair_give_no_means():
     none = explained(success=(False, False, False))
     assert totals(none) == "0 of 3 found; 6.00 s in all, 2.000 s per counterfactual"
+
+
+def test_a_table_in_markdown_says_which_columns_are_numbers():
+    columns = [("word", ["a b", "c"]), ("L0", ["1.5", "20"]), ("mixed", ["1", "-"])]
+    assert markdown(columns).splitlines() == [
+        "| word | L0 | mixed |",
+        "| --- | ---: | --- |",
+        "| a b | 1.5 | 1 |",
+        "| c | 20 | - |",
+    ]
+
+
+def test_a_mean_of_nothing_is_none():
+    assert mean(torch.tensor([1, 2, 4]), 2) == "2.33"
+    assert mean(torch.tensor([]), 2) == "-"
