@@ -213,9 +213,10 @@ def _refuse_none(
             raise ValueError(
                 f"{name!r} has no successful pair{where} to take means over ({counts})"
             )
+        hint = "; leave out the results that fail, or pass pairs='own'" if len(used) > 1 else ""
         raise ValueError(
             f"there is no pair{where} on which all succeeded, to take means over (successful are "
-            f"{counts}); leave out the results that fail, or pass pairs='own'"
+            f"{counts}){hint}"
         )
 
 

@@ -27,11 +27,14 @@ class IM1:
         \mathrm{IM1} = \frac{\|x' - \mathrm{AE}_i(x')\|_2^2}
         {\|x' - \mathrm{AE}_{t_0}(x')\|_2^2 + \epsilon}
 
-    with an autoencoder :math:`\mathrm{AE}_c` for each class that was trained on it alone. Lower is
-    better; below 1 the target's autoencoder is the better one. The number depends on the
-    autoencoders (one with a wide code reconstructs every class, and all ratios are near 1), so
-    compare only values of the same ones. They are trained by
-    :func:`captum_deduce.reconstruction.train_class_autoencoders`.
+    with an autoencoder :math:`\mathrm{AE}_c` for each class, trained on that class alone, as by
+    :func:`captum_deduce.reconstruction.train_class_autoencoders`. Lower is better; below 1 the
+    target's autoencoder is the better one.
+
+    The number is only as good as the autoencoders. One with a wide code reconstructs every class,
+    and all ratios are near 1; one that has not learned its class yet reconstructs none. So first
+    take the ratio of held-out images of the classes, with other classes as :math:`t_0`: nearly all
+    must lie below 1, and well. Compare values of the same autoencoders only.
 
     Args:
         autoencoders (Sequence[Callable] or nn.ModuleList): One per class, in the classes' order.
