@@ -10,11 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from captum_deduce import JSMA, remove_spectral_normalization
+from captum_deduce import JSMA, datasets, remove_spectral_normalization
 from captum_deduce.explainers.jsma import most_salient_pair
+from captum_deduce.models import resnet18
+from captum_deduce.training import train_classifier
 from tests import reference
 from tests.conftest import Digits
 from tests.explainers.test_deduce import pairs_of
+from tests.published import published_results
 
 
 @pytest.fixture
@@ -157,3 +160,21 @@ def test_papernot_moves_one_way_only(plain):
 def test_settings_that_are_refused(plain, settings, error, message):
     with pytest.raises(error, match=message):
         JSMA(plain.model, **settings)
+
+
+@pytest.mark.slow
+def test_counterfactuals_are_as_near_as_those_published_with_the_paper():
+    """Of a ResNet-18 as theirs, but a quarter as wide and trained for one epoch of their 50."""
+    theirs = published_results()["JSMA"][:180]  # 20 images
+    try:
+        train = datasets.load_mnist().train
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    model = resnet18(width=16)
+    train_classifier(model, train, epochs=1)
+    ours = JSMA(model).generate(theirs.inputs, theirs.target)
+    both = ours.success & theirs.success
+    assert both.sum() > 0.8 * len(ours)
+    for distance in ("l0", "l1"):
+        mean, published = (getattr(r[both], distance)().double().mean() for r in (ours, theirs))
+        assert 1 / 1.5 < mean / published < 1.5
