@@ -261,18 +261,20 @@ class AdamStep:
     r"""The step of Adam (Kingma and Ba, 2015), with the count of steps of each pair's own.
 
     .. math::
-        \mathbf m' = .9\, \mathbf m + .1\, \mathbf g,\quad
-        \mathbf v' = .999\, \mathbf v + .001\, \mathbf g^2,\quad
-        \mathbf r = \frac{\eta}{\sqrt{\mathbf v' / (1 - .999^t)} + 10^{-8}},\quad
-        \mathbf x' = \mathbf x - \mathbf r \frac{\mathbf m'}{1 - .9^t}
+        \mathbf m' = \beta_1\, \mathbf m + (1 - \beta_1)\, \mathbf g,\quad
+        \mathbf v' = \beta_2\, \mathbf v + (1 - \beta_2)\, \mathbf g^2,\quad
+        \mathbf r = \frac{\eta}{\sqrt{\mathbf v' / (1 - \beta_2^t)} + 10^{-8}},\quad
+        \mathbf x' = \mathbf x - \mathbf r \frac{\mathbf m'}{1 - \beta_1^t}
 
     Args:
         learning_rate (float): :math:`\eta`.
+        decay (float, optional): :math:`\beta_1`. Default: 0.9
+        square_decay (float, optional): :math:`\beta_2`. Default: 0.999
     """
 
     learning_rate: float
-    _decay = 0.9
-    _square_decay = 0.999
+    decay: float = 0.9
+    square_decay: float = 0.999
     _floor = 1e-8
 
     def __call__(
@@ -291,11 +293,11 @@ class AdamStep:
             tuple[Tensor, Tensor]: What to subtract, and each entry's step size r: the metric in
             which a proximal step shrinks.
         """
-        mean.lerp_(gradient, 1 - self._decay)
-        square.mul_(self._square_decay).addcmul_(gradient, gradient, value=1 - self._square_decay)
+        mean.lerp_(gradient, 1 - self.decay)
+        square.mul_(self.square_decay).addcmul_(gradient, gradient, value=1 - self.square_decay)
         done = count.double()
-        correction = 1 / (1 - self._decay**done)
-        root_correction = (1 - self._square_decay**done).rsqrt()
+        correction = 1 / (1 - self.decay**done)
+        root_correction = (1 - self.square_decay**done).rsqrt()
         column = (-1, *[1] * (gradient.dim() - 1))
         root = square.sqrt().mul_(root_correction.to(gradient.dtype).view(column))
         rate = root.add_(self._floor).reciprocal_().mul_(self.learning_rate)
