@@ -312,12 +312,25 @@ def callable_model(name: str, forward_func: object) -> Callable[..., Any]:
             f"{name} must be an nn.Module or a function of the inputs, got "
             f"{type(forward_func).__name__}"
         )
-    if type(forward_func).__name__ in ("DataParallel", "DistributedDataParallel"):
-        raise ValueError(
-            f"{name} is wrapped in {type(forward_func).__name__}, which spreads a batch over "
-            "several devices; pass the model inside it (its .module)"
-        )
+    one_device(name, forward_func)
     return forward_func
+
+
+def one_device(name: str, model: object) -> None:
+    """Refuse what spreads a batch over several devices: a search couldn't read its layers.
+
+    Args:
+        name (str): What the model is, for the message.
+        model (object): The model, or a module of it.
+
+    Raises:
+        ValueError: An ``nn.DataParallel`` or ``DistributedDataParallel`` wrapper.
+    """
+    if type(model).__name__ in ("DataParallel", "DistributedDataParallel"):
+        raise ValueError(
+            f"{name} is wrapped in {type(model).__name__}, which spreads a batch over several "
+            "devices; pass the model inside it (its .module)"
+        )
 
 
 def _broadcast(value: Tensor, shape: torch.Size) -> Tensor | None:

@@ -61,6 +61,8 @@ class FrozenModel:
         self.modules = modules_of(forward_func)
         beside = [module for companion in companions for module in modules_of(companion)]
         self._held = list(dict.fromkeys([*self.modules, *beside]))
+        for part in (part for module in self._held for part in module.modules()):
+            checks.one_device("a module that forward_func runs", part)
         self.layer = None if layer is None else find_layer(forward_func, layer)
         self._outputs: list[Any] = []
         self._owner = 0

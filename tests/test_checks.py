@@ -172,3 +172,6 @@ def test_models():
         checks.callable_model("forward_func", 3)
     with pytest.raises(ValueError, match=r"wrapped in DataParallel.*\.module"):
         checks.callable_model("forward_func", nn.DataParallel(model))
+    checks.one_device("a module", model)
+    with pytest.raises(ValueError, match=r"a module is wrapped in DataParallel"):
+        checks.one_device("a module", nn.DataParallel(model))

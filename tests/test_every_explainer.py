@@ -378,6 +378,65 @@ def test_a_model_without_parameters_that_require_grad(name, unsettled, images, t
     torch.testing.assert_close(result.counterfactuals, expected.counterfactuals, rtol=0, atol=0)
 
 
+class InPlaceFirst(nn.Module):
+    """Overwrites what it is given before the model sees it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x.mul_(2.0).sub_(1.0).add_(1.0).div_(2.0))
+
+
+@every_explainer
+def test_models_that_work_in_place(name, digits, images, target):
+    """On the images themselves too, which stay as they are."""
+    expected = build(name, digits).generate(images, target)
+    assert digits.model[2].inplace
+    plain = copy.copy(digits)
+    plain.model = copy.deepcopy(digits.model)
+    plain.model[2].inplace = False
+    plain.layer = plain.model[6]
+    explainer, original = build(name, digits), images.clone()
+    set_model(explainer, InPlaceFirst(digits.model))
+    for other in (build(name, plain), explainer):
+        result = other.generate(images, target)
+        torch.testing.assert_close(
+            result.counterfactuals, expected.counterfactuals, rtol=0, atol=1e-9
+        )
+        assert torch.equal(images, original)
+
+
+@every_explainer
+def test_models_spread_over_several_devices_are_refused(name, digits, images):
+    explainer, spread = build(name, digits), nn.DataParallel(digits.model)
+    for forward_func in (spread, nn.Sequential(spread), lambda x: spread(x)):
+        set_model(explainer, forward_func)
+        with pytest.raises(ValueError, match=r"wrapped in DataParallel.*\.module"):
+            explainer.generate(images, 3)
+
+
+@every_explainer
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu(name, digits, images, target):
+    expected = build(name, digits).generate(images, target)
+    there = copy.deepcopy(digits)
+    there.model.cuda()
+    there.layer = there.model[6]
+    there.density.cuda()
+    there.train_images = there.train_images.cuda()
+    explainer = build(name, there)
+    for classes in (target, target.cuda(), target.tolist()):
+        result = explainer.generate(images.cuda(), classes, mask=torch.ones(8, 8))
+        assert result.counterfactuals.is_cuda
+        assert result.success.is_cuda
+        assert torch.equal(result.success.cpu(), expected.success)
+        torch.testing.assert_close(result.l1().cpu(), expected.l1(), rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match="but the model's parameters are"):
+        explainer.generate(images, target)
+
+
 @every_explainer
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_grad_modes_around_the_call(name, digits, images, target, context):
@@ -561,6 +620,29 @@ def test_captum_draws_the_attributions(name, digits, images, target):
         use_pyplot=False,
     )
     assert figure.axes
+
+
+@every_explainer
+def test_captum_draws_the_attributions_at_their_place_and_with_their_sign(
+    name, digits, images, target
+):
+    attributions = build(name, digits).attribute(images, target)
+    figure, axes = captum_visualization.visualize_image_attr_multiple(
+        attributions[0].permute(1, 2, 0).numpy(),
+        images[0].permute(1, 2, 0).numpy(),
+        methods=["original_image", "heat_map", "blended_heat_map", "heat_map"],
+        signs=["all", "all", "absolute_value", "absolute_value"],
+        show_colorbar=True,
+        use_pyplot=False,
+    )
+    assert len(axes) == 4
+    map_ = attributions[0, 0].numpy()
+    place = np.unravel_index(np.abs(map_).argmax(), map_.shape)
+    assert axes[1].images[-1].get_array()[place] == np.sign(map_[place])
+    assert axes[3].images[-1].get_array()[place] == 1
+    unchanged = map_ == 0
+    assert (axes[1].images[-1].get_array()[unchanged] == 0).all()
+    assert len(figure.axes) > len(axes)  # the colour bars
 
 
 # --- bad input ---

@@ -241,6 +241,14 @@ def test_outputs_that_are_no_class_scores(forward_func, error, message):
         frozen(IMAGES)
 
 
+def test_a_part_that_spreads_over_several_devices_is_refused():
+    spread = nn.DataParallel(nn.Linear(64, 4))
+    inside = nn.Sequential(nn.Flatten(), spread)
+    for forward_func in (spread, inside, lambda x: spread(x.flatten(1))):
+        with pytest.raises(ValueError, match=r"wrapped in DataParallel.*\.module"):
+            FrozenModel(forward_func)
+
+
 def test_half_precision_scores_are_widened():
     with FrozenModel(lambda x: x.flatten(1).half()) as frozen:
         assert frozen(IMAGES)[0].dtype == torch.float32

@@ -135,7 +135,8 @@ class MeanPrediction:
         Returns:
             Tensor: N x C.
         """
-        logs = [
-            class_scores(member(*inputs), len(inputs[0])).log_softmax(1) for member in self.members
-        ]
+        images, *arguments = inputs
+        # A clone for each, as one member's first layer may work in place.
+        outputs = (member(images.clone(), *arguments) for member in self.members)
+        logs = [class_scores(output, len(images)).log_softmax(1) for output in outputs]
         return torch.stack(logs).logsumexp(0) - math.log(len(logs))
