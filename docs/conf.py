@@ -20,6 +20,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 # Models this small wait for threads more than they gain.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A notebook's progress bars need another package; pages draw none.
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
 
 project = "captum-deduce"
 author = "The captum-deduce developers"
@@ -55,6 +57,7 @@ nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+nb_render_markdown_format = "gfm"  # with tables
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

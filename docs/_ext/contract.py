@@ -138,9 +138,6 @@ BUILDERS: dict[str, Builder] = {
 }
 """Each explainer around a model and a layer of it; short searches, to keep the page quick."""
 
-VARIED = {"VLK": ("kappa", 0.1, 0.9, 0.1)}
-"""What `MinParamPerturbation` varies, from where, to where, in what steps; most: confidence."""
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -176,7 +173,7 @@ def _attribute(subject: Subject) -> str:
     bench, result = subject.bench, subject.result
     attributions = subject.build().attribute(bench.images, target=bench.target)
     _require(torch.equal(attributions, result.counterfactuals - bench.images), attributions)
-    return f"{int(result.success.sum())} of 6 found, L1 {_number(result.l1().mean())}"
+    return f"{int(result.success.sum())} of 6, {_number(result.l1().mean())}"
 
 
 def _noise_tunnel(subject: Subject, kind: str) -> str:
@@ -249,18 +246,17 @@ def _min_param(subject: Subject) -> str:
     bench = subject.bench
     image, goal = bench.images[:1], int(bench.target[0])
     predicted = int(predict(bench.model, image).argmax())
-    setting, lowest, highest, step = VARIED.get(subject.name, ("confidence", 0.3, 0.9, 0.1))
     search = MinParamPerturbation(
         forward_func=bench.model,
         attack=subject.build(),
-        arg_name=setting,
-        arg_min=lowest,
-        arg_max=highest,
-        arg_step=step,
+        arg_name="max_iterations",
+        arg_min=1,
+        arg_max=100,
+        arg_step=1,
     )
     found, value = search.evaluate(image, target=predicted, attack_kwargs={"target": goal})
     _require(found is not None and int(predict(bench.model, found).argmax()) != predicted, value)
-    return f"{setting} {_number(value)}"
+    return str(value)
 
 
 def _picture(subject: Subject) -> str:
@@ -271,7 +267,7 @@ def _picture(subject: Subject) -> str:
     row, column, _ = np.unravel_index(np.abs(attribution).argmax(), attribution.shape)
     drawn, value = float(axes.images[0].get_array()[row, column]), attribution[row, column, 0]
     _require(figure.axes and abs(drawn) == 1 and drawn * value > 0, (drawn, value))
-    return f"{value:+.2f} in row {row}, column {column}"
+    return f"{value:+.2f} at ({row}, {column})"
 
 
 def _pictures(subject: Subject) -> str:
@@ -284,20 +280,20 @@ def _pictures(subject: Subject) -> str:
     )
     panels = sum(len(panel.images) > 0 for panel in axes)
     _require(panels == 3 and figure.axes, panels)
-    return f"{panels} panels"
+    return str(panels)
 
 
 TOOLS: dict[str, Callable[[Subject], str]] = {
-    "`attribute`: found, mean L1 of the attributions": _attribute,
+    "`attribute`: found, mean L1": _attribute,
     "`NoiseTunnel`, `smoothgrad`: mean magnitude": partial(_noise_tunnel, kind="smoothgrad"),
     "`NoiseTunnel`, `smoothgrad_sq`": partial(_noise_tunnel, kind="smoothgrad_sq"),
     "`NoiseTunnel`, `vargrad`": partial(_noise_tunnel, kind="vargrad"),
     "`sensitivity_max`: mean": _sensitivity,
     "`infidelity`: mean (with the opposite sign)": _infidelity,
-    "`AttackComparator`: share in the target class before → after": _attack_comparator,
-    "`MinParamPerturbation`: least setting that changes the class": _min_param,
-    "`visualize_image_attr`: the strongest entry and where it is drawn": _picture,
-    "`visualize_image_attr_multiple`": _pictures,
+    "`AttackComparator`: in the target class": _attack_comparator,
+    "`MinParamPerturbation`: least `max_iterations`": _min_param,
+    "`visualize_image_attr`: strongest entry, row and column": _picture,
+    "`visualize_image_attr_multiple`: panels": _pictures,
 }
 
 
@@ -316,7 +312,7 @@ def _target_forms(subject: Subject) -> str:
 def _tuple(subject: Subject) -> str:
     found = subject.build().perturb((subject.bench.images,), subject.bench.target)
     _require(isinstance(found, tuple) and len(found) == 1, type(found))
-    return f"{subject.same(found[0])}, in a tuple"
+    return subject.same(found[0])
 
 
 def _double(subject: Subject) -> str:
@@ -325,7 +321,7 @@ def _double(subject: Subject) -> str:
     _require(result.counterfactuals.dtype == torch.float64, result.counterfactuals.dtype)
     ratio = float(result.l1().mean() / subject.result.l1().mean())
     _require(abs(ratio - 1) < 0.1, ratio)
-    return f"{int(result.success.sum())} of 6 found, L1 {ratio - 1:+.1%}"
+    return f"{int(result.success.sum())} of 6, L1 ±{abs(ratio - 1):.1%}"
 
 
 def _within(subject: Subject, context: Callable[[], Any]) -> str:
@@ -379,13 +375,13 @@ def _data_parallel(subject: Subject) -> str:
 def _cuda(subject: Subject) -> str:
     result = Subject(subject.name, subject.bench.to("cuda")).result
     _require(result.counterfactuals.is_cuda, result.counterfactuals.device)
-    return f"{int(result.success.sum())} of 6 found"
+    return f"{int(result.success.sum())} of 6"
 
 
 CALLS: dict[str, Callable[[Subject], str]] = {
     "target as `int`, NumPy integer, list, tensor, tensor of one": _target_forms,
-    "inputs in a tuple": _tuple,
-    "model and inputs in float64": _double,
+    "inputs in a tuple, images in a tuple": _tuple,
+    "model and inputs in float64: found, difference": _double,
     "under `torch.no_grad()`": partial(_within, context=torch.no_grad),
     "under `torch.inference_mode()`": partial(_within, context=torch.inference_mode),
     "`nn.Sequential`, the layer as a module": _layer_module,
@@ -396,7 +392,7 @@ CALLS: dict[str, Callable[[Subject], str]] = {
     "model in `nn.DataParallel`": _data_parallel,
 }
 if torch.cuda.is_available():
-    CALLS["model and inputs on CUDA"] = _cuda
+    CALLS["model and inputs on CUDA: found"] = _cuda
 
 
 @dataclass(frozen=True)

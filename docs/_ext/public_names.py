@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Iterator
 from functools import cache
 from types import ModuleType
@@ -135,6 +136,8 @@ EXTERNAL = {
 
 
 def _resolve(app: Sphinx, env: BuildEnvironment, node: Element, content: Element) -> Element | None:
+    from docutils.utils import get_source_line
+
     if node.get("refdomain") != "py":
         return None
     target = node["reftarget"]
@@ -143,11 +146,40 @@ def _resolve(app: Sphinx, env: BuildEnvironment, node: Element, content: Element
         node["reftarget"] = ".".join([EXTERNAL[first], *rest])  # for intersphinx
         return None
     name = canonical(target)
-    if name is None or name == target:
+    if name is None:
+        # A docstring may name something of its own module that is not public: shown, not linked.
+        return content if _is_internal(target, get_source_line(node)[0] or "") else None
+    if name == target:
         return None
     return env.domains["py"].resolve_xref(
         env, node["refdoc"], app.builder, node["reftype"], name, node, content
     )
+
+
+def _is_internal(target: str, source: str) -> bool:
+    """Whether a name exists in the module whose docstring refers to it."""
+    found = re.search(rf"docstring of ({PACKAGE}[\w.]*)", source)
+    parts = found.group(1).split(".") if found else []
+    prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    names = [target] if target.startswith(f"{PACKAGE}.") else [f"{p}.{target}" for p in prefixes]
+    return any(_exists(name) for name in names)
+
+
+def _exists(name: str) -> bool:
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError):
+        return False
+    return True
+
+
+def _check_completeness(app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn of public names that no page describes."""
+    from sphinx.util import logging
+
+    missing = set(public_names()) - set(env.domains["py"].data["objects"])
+    for name in sorted(missing):
+        logging.getLogger(__name__).warning("%s is public and on no page of the API", name)
 
 
 def _documented_elsewhere(
@@ -167,6 +199,7 @@ def _documented_elsewhere(
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
+    app.connect("env-check-consistency", _check_completeness)
     app.connect("autodoc-skip-member", _documented_elsewhere)
     app.connect("missing-reference", _resolve, priority=400)  # before intersphinx
     return {"parallel_read_safe": True, "parallel_write_safe": True}

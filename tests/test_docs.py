@@ -1,0 +1,149 @@
+"""The documentation names everything public, and its tables are of real results."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from captum_deduce import explainers
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _docs_extensions():
+    """Make the modules of docs/_ext importable while these tests run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(DOCS / "_ext"))
+        yield
+    for name in ("command_line", "contract", "more_pages", "public_names"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def public_names():
+    return importlib.import_module("public_names")
+
+
+def documented(pages: list[Path], names_of) -> set[str]:
+    """What the directives of autodoc on some pages describe."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    found = set(re.findall(r"^\.\. auto(?:class|function|data):: ([\w.]+)", text, re.MULTILINE))
+    for module in re.findall(r"^\.\. automodule:: ([\w.]+)", text, re.MULTILINE):
+        found |= {f"{module}.{name}" for name in names_of(module)}
+    return found
+
+
+def test_the_api_pages_name_everything_public(public_names):
+    pages = [*sorted((DOCS / "api").glob("*.md")), DOCS / "command-line.md"]
+    missing = set(public_names.public_names()) - documented(pages, public_names.names_of)
+    assert not missing, f"on no page of docs/api: {sorted(missing)}"
+
+
+def test_a_missing_name_is_noticed(public_names, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        ".. automodule:: captum_deduce.metrics\n\n.. autoclass:: captum_deduce.DeDUCE\n",
+        encoding="utf-8",
+    )
+    named = documented([page], public_names.names_of)
+    assert {"captum_deduce.DeDUCE", "captum_deduce.metrics.l0"} <= named
+    assert "captum_deduce.Counterfactuals" in set(public_names.public_names()) - named
+
+
+def test_what_is_public(public_names):
+    modules = public_names.public_modules()
+    assert {"captum_deduce", "captum_deduce.explainers", "captum_deduce.search"} <= set(modules)
+    for private in ("captum_deduce._version", "captum_deduce.commands", "captum_deduce.__main__"):
+        assert private not in modules
+    assert "load_digits" in public_names.names_of("captum_deduce.datasets")
+    assert "DATASETS" in public_names.names_of("captum_deduce.datasets")  # a string describes it
+    assert "Tensor" not in public_names.names_of("captum_deduce.datasets")  # only imported there
+    names = public_names.public_names()
+    assert "captum_deduce.DeDUCE" in names
+    assert "captum_deduce.explainers.DeDUCE" not in names  # the same by a longer path
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("captum_deduce.counterfactuals.Counterfactuals", "captum_deduce.Counterfactuals"),
+        ("captum_deduce.explainers.deduce.DeDUCE", "captum_deduce.DeDUCE"),
+        ("Counterfactuals.save", "captum_deduce.Counterfactuals.save"),
+        ("captum_deduce.JSMA.generate", "captum_deduce.CounterfactualExplainer.generate"),
+        ("captum_deduce.metrics.distance.l0", "captum_deduce.metrics.l0"),
+        ("spectral_norms", "captum_deduce.spectral.spectral_norms"),
+        ("captum_deduce.no_such_thing", None),
+        ("no_such_thing", None),
+    ],
+)
+def test_references_find_the_documented_name(public_names, target, name):
+    assert public_names.canonical(target) == name
+
+
+def test_notebooks_are_copied_once_and_stale_copies_go(tmp_path):
+    copy_notebooks = importlib.import_module("more_pages").copy_notebooks
+    source, pages = tmp_path / "source", tmp_path / "pages"
+    source.mkdir()
+    (source / "one.ipynb").write_text("1", encoding="utf-8")
+    (source / "two.ipynb").write_text("2", encoding="utf-8")
+    (source / "README.md").write_text("no notebook", encoding="utf-8")
+    copy_notebooks(source, pages)
+    before = (pages / "two.ipynb").stat().st_mtime_ns
+    (source / "one.ipynb").unlink()
+    copy_notebooks(source, pages)
+    assert [path.name for path in pages.iterdir()] == ["two.ipynb"]
+    assert (pages / "two.ipynb").stat().st_mtime_ns == before
+    (source / "two.ipynb").write_text("changed", encoding="utf-8")
+    copy_notebooks(source, pages)
+    assert (pages / "two.ipynb").read_text(encoding="utf-8") == "changed"
+
+
+def test_patterns_without_pages_are_left_out():
+    without_empty_patterns = importlib.import_module("more_pages").without_empty_patterns
+    text = "```{toctree}\nguide/*\napi/index\ntutorials/*\n```\n"
+    assert without_empty_patterns(text, {"guide/start"}) == text.replace("tutorials/*\n", "")
+    assert without_empty_patterns(text, {"guide/start", "tutorials/1"}) == text
+
+
+def test_the_help_of_every_command_is_shown():
+    pytest.importorskip("sphinx")
+    command_line = importlib.import_module("command_line")
+    text = command_line.help_text()
+    assert text.startswith("usage: captum-deduce")
+    names = command_line.commands(text)
+    assert {"demo", "train", "explain"} <= set(names)
+    assert command_line.help_text("train").startswith("usage: captum-deduce train")
+
+
+def test_the_contract_is_shown_for_every_explainer():
+    contract = importlib.import_module("contract")
+    assert sorted(contract.BUILDERS) == sorted(explainers.__all__)
+
+
+@pytest.mark.slow
+def test_the_contract_tables_are_complete():
+    contract = importlib.import_module("contract")
+    bench = contract.workbench()
+    for table, rows in (
+        (contract.tools(bench), contract.TOOLS),
+        (contract.calls(bench), contract.CALLS),
+    ):
+        assert table.columns == list(contract.BUILDERS)
+        assert list(table.rows) == list(rows)
+        assert all(len(cells) == len(table.columns) for cells in table.rows.values())
+        assert all(cell for cells in table.rows.values() for cell in cells)
+        lines = table._repr_markdown_().splitlines()
+        assert len(lines) == len(rows) + 2
+        assert {line.count("|") for line in lines} == {len(table.columns) + 2}
+
+
+def test_a_result_that_breaks_the_contract_is_no_cell():
+    contract = importlib.import_module("contract")
+    with pytest.raises(contract.ContractError, match="a difference"):
+        contract._require(False, "a difference")
