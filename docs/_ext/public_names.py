@@ -152,7 +152,7 @@ def _resolve(app: Sphinx, env: BuildEnvironment, node: Element, content: Element
     if name == target:
         return None
     return env.domains["py"].resolve_xref(
-        env, node["refdoc"], app.builder, node["reftype"], name, node, content
+        env, node["refdoc"], app.builder, "obj", name, node, content
     )
 
 
