@@ -59,12 +59,14 @@ Examples:
 _TRAIN = """\
 Train a classifier, fit the density of its features, and write both with their
 settings to one safetensors file: the checkpoint that captum-deduce explain
-takes. With --model, train an autoencoder, as the explainer VLK takes, or a VAE,
-as REVISE does, for use from Python.
+takes. With --model, train an autoencoder, as the explainer VLK takes, a VAE, as
+REVISE does, or a Wasserstein GAN, as the metric AnoGAN does, for use from
+Python.
 
 Examples:
   captum-deduce train --dataset mnist --data-root ~/data --output mnist.safetensors
   captum-deduce train --dataset digits --model autoencoder
+  captum-deduce train --dataset mnist --data-root ~/data --model wgan
 """
 
 _EXPLAIN = """\
@@ -163,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, run, add_arguments, line, description in (
         ("demo", _demo, _add_demo, "train, find mistakes, explain them", _DEMO),
-        ("train", _train, _add_train, "train a classifier, an autoencoder or a VAE", _TRAIN),
+        ("train", _train, _add_train, "train a classifier or a model of images", _TRAIN),
         ("explain", _explain, _add_explain, "explain images of your own", _EXPLAIN),
     ):
         command = commands.add_parser(
@@ -226,7 +228,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         choices=("classifier", *RECONSTRUCTIONS),
         default="classifier",
         help="what to train (default: %(default)s); epochs of an autoencoder {autoencoder}, of a "
-        "VAE {vae}".format(**others),
+        "VAE {vae}, of a GAN {wgan}".format(**others),
     )
     parser.add_argument(
         "--architecture",

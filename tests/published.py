@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from captum_deduce import Counterfactuals
+from captum_deduce.models import WGAN
 
 VARIABLE = "CAPTUM_DEDUCE_REFERENCE"
 
@@ -53,3 +55,25 @@ def published_results() -> dict[str, Counterfactuals]:
             prediction=labels[originals],
         )
     return results
+
+
+def published_wgan() -> WGAN:
+    """The generator and critic behind the paper's AnoGAN scores."""
+    state = {}
+    for name, value in load_file(published("wgan_generator.safetensors")).items():
+        _, block, place, kind = name.split(".")
+        # Blocks of three layers, one after the other, behind the one that unflattens latents.
+        state[f"generator.{1 + 3 * int(block) + int(place)}.{kind}"] = value
+    normalised = {
+        "weight_orig": "parametrizations.weight.original",
+        "weight_u": "parametrizations.weight.0._u",
+        "weight_v": "parametrizations.weight.0._v",
+    }
+    for name, value in load_file(published("wgan_discriminator.safetensors")).items():
+        part, place, kind = name.split(".")
+        # The head's convolution comes after a padding, which is none for 28x28 pixels.
+        ours = {"disc1": f"feature_map.{place}", "disc2": "head.3" if place == "2" else "head.0"}
+        state[f"{ours[part]}.{normalised.get(kind, kind)}"] = value
+    wgan = WGAN()
+    wgan.load_state_dict(state)
+    return wgan.eval()

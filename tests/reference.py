@@ -831,11 +831,11 @@ def anogan_by_gradient_steps(
 def anogan_by_adam(
     machine: DrawingMachine, z: Array, x: Array, weight: float, rates: list[float]
 ) -> float:
-    """The loss after steps of Adam with decays .5 and .9."""
+    """The loss after steps of Adam with decays .7 and .95."""
     first, second = np.zeros_like(z), np.zeros_like(z)
     for t, rate in enumerate(rates, 1):
         g = machine.slope(z, x, weight)
-        first = 0.5 * first + 0.5 * g
-        second = 0.9 * second + 0.1 * g**2
-        z = z - rate * (first / (1 - 0.5**t)) / (np.sqrt(second / (1 - 0.9**t)) + 1e-8)
+        first = 0.7 * first + 0.3 * g
+        second = 0.95 * second + 0.05 * g**2
+        z = z - rate * (first / (1 - 0.7**t)) / (np.sqrt(second / (1 - 0.95**t)) + 1e-8)
     return machine.loss(z, x, weight)

@@ -268,13 +268,14 @@ def test_weights_fall_towards_0_while_each_round_succeeds():
 # --- Adam, with a count of each pair's own ---
 
 
+@pytest.mark.parametrize("decays", [{}, {"decay": 0.5, "square_decay": 0.9}], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_each_pair_moves_as_under_torchs_adam_whenever_it_began(dtype):
+def test_each_pair_moves_as_under_torchs_adam_whenever_it_began(dtype, decays):
     generator = torch.Generator().manual_seed(0)
     gradients = torch.randn(30, 3, 2, 2, 2, generator=generator, dtype=dtype)
     gradients *= torch.tensor([1e-3, 1.0, 1e3], dtype=dtype).view(3, 1, 1, 1)
     begins = [0, 4, 11]
-    rule = AdamStep(learning_rate=0.03)
+    rule = AdamStep(learning_rate=0.03, **decays)
     points = torch.zeros(3, 2, 2, 2, dtype=dtype)
     mean, square = torch.zeros_like(points), torch.zeros_like(points)
     count = torch.zeros(3, dtype=torch.int64)
@@ -287,7 +288,8 @@ def test_each_pair_moves_as_under_torchs_adam_whenever_it_began(dtype):
         points = points - update
     for pair, begin in enumerate(begins):
         alone = torch.zeros(2, 2, 2, dtype=dtype, requires_grad=True)
-        optimizer = torch.optim.Adam([alone], lr=0.03)
+        betas = tuple(decays.values()) or (0.9, 0.999)
+        optimizer = torch.optim.Adam([alone], lr=0.03, betas=betas)
         for step in range(begin, 30):
             alone.grad = gradients[step, pair].clone()
             optimizer.step()

@@ -51,7 +51,7 @@ RECIPES = {
 
 @dataclass(frozen=True)
 class ReconstructionRecipe:
-    """How a model that reconstructs images is trained.
+    """How a model that reconstructs or draws images is trained.
 
     Args:
         epochs (int): Of the training.
@@ -76,6 +76,11 @@ RECONSTRUCTIONS = {
         "digits": ReconstructionRecipe(100, batch_size=64, learning_rate=3e-3, threads=1),
         "mnist": ReconstructionRecipe(10),
         "cifar10": ReconstructionRecipe(20),
+    },
+    "wgan": {
+        "digits": ReconstructionRecipe(100, batch_size=64, learning_rate=1e-3, threads=1),
+        "mnist": ReconstructionRecipe(15, batch_size=64, learning_rate=5e-4),
+        "cifar10": ReconstructionRecipe(30, batch_size=64, learning_rate=5e-4),
     },
 }
 """By model, then by data set."""

@@ -1,4 +1,4 @@
-"""``captum-deduce train --model``: models that reconstruct images, each in a file of its own."""
+"""``captum-deduce train --model``: models that reconstruct or draw images, each in its own file."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from captum_deduce import cache, datasets
+from captum_deduce.adversarial import train_wgan
 from captum_deduce.commands.classifiers import threads
 from captum_deduce.commands.recipes import ReconstructionRecipe
-from captum_deduce.models import VAE, Autoencoder
+from captum_deduce.models import VAE, WGAN, Autoencoder
 from captum_deduce.models.stored import StoredModel
 from captum_deduce.reconstruction import train_autoencoder, train_vae
 
 MODELS: dict[str, tuple[type[StoredModel], Callable[..., list[float]]]] = {
     "autoencoder": (Autoencoder, train_autoencoder),
     "vae": (VAE, train_vae),
+    "wgan": (WGAN, train_wgan),
 }
 """What can be trained, by the names of the command line, and what trains it."""
 
@@ -32,7 +35,7 @@ def fit(
     device: torch.device,
     show_progress: bool,
 ) -> StoredModel:
-    """Train a model, measure its reconstructions of the test images, and say how it went.
+    """Train a model, measure it on the test images, and say how it went.
 
     Args:
         name (str): One of :data:`MODELS`.
@@ -46,7 +49,7 @@ def fit(
         StoredModel: In eval mode.
     """
     build, train = MODELS[name]
-    images, test = splits.train.images, splits.test.images
+    images = splits.train.images
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build(in_channels=images.shape[1], image_size=tuple(images.shape[2:])).eval()
@@ -62,16 +65,12 @@ def fit(
             device=device,
             show_progress=show_progress,
         )
-        seconds = time.perf_counter() - started
-        with torch.no_grad():
-            drawn = torch.cat([model(batch.to(device)).cpu() for batch in torch.split(test, 500)])
-    mean_image = images.mean(0).expand_as(test)
-    print(f"Trained in {seconds:.1f} s on {len(images):,} images")
-    print(
-        f"{build.__name__}: mean squared error on {len(test):,} test images: "
-        f"{mse_loss(drawn, test):.2g} (of the mean training image in their place: "
-        f"{mse_loss(mean_image, test):.2g})"
-    )
+        print(f"Trained in {time.perf_counter() - started:.1f} s on {len(images):,} images")
+        if isinstance(model, WGAN):
+            quality = _distance(model, splits, seed, device)
+        else:
+            quality = _error(model, splits, device)
+        print(f"{build.__name__}: {quality}")
     return model
 
 
@@ -139,3 +138,30 @@ def load_hint(name: str, path: Path) -> str:
     """
     kind = MODELS[name][0].__name__
     return f"In Python: captum_deduce.models.{kind}.load({str(path)!r})"
+
+
+@torch.no_grad()
+def _error(model: StoredModel, splits: datasets.Splits, device: torch.device) -> str:
+    test, mean_image = splits.test.images, splits.train.images.mean(0)
+    drawn = torch.cat([model(batch.to(device)).cpu() for batch in torch.split(test, 500)])
+    return (
+        f"mean squared error on {len(test):,} test images: {mse_loss(drawn, test):.2g} (of the "
+        f"mean training image in their place: {mse_loss(mean_image.expand_as(test), test):.2g})"
+    )
+
+
+@torch.no_grad()
+def _distance(model: WGAN, splits: datasets.Splits, seed: int, device: torch.device) -> str:
+    def verdict(images: Tensor) -> float:
+        parts = [model.judge(batch.to(device)).double() for batch in torch.split(images, 500)]
+        return torch.cat(parts).mean().item()
+
+    test = splits.test.images
+    source = torch.Generator().manual_seed(seed)
+    latents = torch.randn(len(test), model.latent_size, generator=source)
+    drawn = torch.cat([model.generate(batch.to(device)) for batch in torch.split(latents, 500)])
+    return (
+        f"the critic's estimate of the Wasserstein distance from {len(test):,} test images: "
+        f"{verdict(test) - verdict(drawn):.2g} (of training images in the drawn ones' place: "
+        f"{verdict(test) - verdict(splits.train.images[: len(test)]):.2g})"
+    )

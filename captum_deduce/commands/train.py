@@ -1,4 +1,4 @@
-"""``captum-deduce train``: a classifier with its density, or a model that reconstructs images."""
+"""``captum-deduce train``: a classifier with its density, or a model of images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def run(
 ) -> None:
     """Train a classifier, fit the density of its features, and write both to a checkpoint.
 
-    Or train a model that reconstructs images, and write it to a file that its ``load`` reads.
+    Or train a model that reconstructs or draws images, and write it to a file that its ``load``
+    reads.
 
     Args:
         dataset (str): One of :data:`captum_deduce.datasets.DATASETS`.

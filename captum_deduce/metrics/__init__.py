@@ -5,6 +5,7 @@ called with :class:`~captum_deduce.Counterfactuals` and return one value a pair.
 explainer. :func:`evaluate` tabulates them for the results of several.
 """
 
+from captum_deduce.metrics.anogan import AnoGAN
 from captum_deduce.metrics.distance import failure_rate, l0, l1, l2, linf
 from captum_deduce.metrics.evaluation import DEFAULT_METRICS, evaluate
 from captum_deduce.metrics.evaluation_table import EvaluationTable, Measured, Summary
@@ -18,6 +19,7 @@ __all__ = [
     "DEFAULT_METRICS",
     "IM1",
     "IM2",
+    "AnoGAN",
     "EvaluationTable",
     "Measured",
     "Oracle",

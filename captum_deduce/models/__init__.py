@@ -1,4 +1,4 @@
-"""Classifiers with and without spectral normalisation, and models that reconstruct images."""
+"""Classifiers with and without spectral normalisation; models that reconstruct or draw images."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from captum_deduce.models.resnet import (
     sn_resnet50,
 )
 from captum_deduce.models.vae import VAE
+from captum_deduce.models.wgan import WGAN
 
 ARCHITECTURES: dict[str, Callable[..., ResNet]] = {
     "resnet18": resnet18,
@@ -25,6 +26,7 @@ ARCHITECTURES: dict[str, Callable[..., ResNet]] = {
 __all__ = [
     "ARCHITECTURES",
     "VAE",
+    "WGAN",
     "Autoencoder",
     "ResNet",
     "resnet18",

@@ -24,7 +24,7 @@ def test_every_model_has_a_recipe_for_every_data_set():
         assert set(recipes) == set(RECIPES)
 
 
-@pytest.mark.parametrize("name", reconstructions.MODELS)
+@pytest.mark.parametrize("name", ["autoencoder", "vae"])
 def test_what_is_printed_is_measured_on_the_test_images(name, splits, capsys):
     recipe = ReconstructionRecipe(3, batch_size=64, learning_rate=3e-3, threads=1)
     model = reconstructions.fit(name, splits, recipe, 1, CPU, False)
@@ -36,6 +36,20 @@ def test_what_is_printed_is_measured_on_the_test_images(name, splits, capsys):
     assert float(errors[1]) == pytest.approx(expected, rel=0.05)
     assert float(errors[2]) == pytest.approx((test - mean_image).square().mean().item(), rel=0.05)
     assert f"{len(splits.train):,} images" in printed
+    assert not model.training
+
+
+def test_of_a_gan_the_critics_estimate_is_printed(splits, capsys):
+    recipe = ReconstructionRecipe(2, batch_size=64, learning_rate=1e-3, threads=1)
+    model = reconstructions.fit("wgan", splits, recipe, 1, CPU, False)
+    printed = capsys.readouterr().out
+    found = re.search(r"from 500 test images: (\S+) \(.* place: (\S+)\)", printed)
+    latents = torch.randn(500, 64, generator=torch.Generator().manual_seed(1))
+    test, train = splits.test.images, splits.train.images[:500]
+    with torch.no_grad():
+        real, drawn, others = map(model.judge, (test, model.generate(latents), train))
+    assert float(found[1]) == pytest.approx((real.mean() - drawn.mean()).item(), rel=0.05)
+    assert float(found[2]) == pytest.approx((real.mean() - others.mean()).item(), rel=0.1, abs=1e-4)
     assert not model.training
 
 

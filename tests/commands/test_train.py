@@ -9,7 +9,7 @@ from safetensors import safe_open
 from captum_deduce.checkpoint import load_checkpoint
 from captum_deduce.cli import main
 from captum_deduce.commands import classifiers
-from captum_deduce.models import VAE, Autoencoder
+from captum_deduce.models import VAE, WGAN, Autoencoder
 
 
 @pytest.fixture
@@ -89,10 +89,11 @@ def test_missing_data_is_said_with_the_place(dataset, tmp_path, capsys):
     assert str(tmp_path / "nowhere") in line
 
 
-@pytest.mark.parametrize(("name", "kind"), [("autoencoder", Autoencoder), ("vae", VAE)])
-def test_models_that_reconstruct_images_get_files_of_their_own(
-    name, kind, tmp_path, monkeypatch, capsys
-):
+@pytest.mark.parametrize(
+    ("name", "kind", "takes"),
+    [("autoencoder", Autoencoder, (1, 8, 8)), ("vae", VAE, (1, 8, 8)), ("wgan", WGAN, (64,))],
+)
+def test_models_of_images_get_files_of_their_own(name, kind, takes, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = ["train", "--dataset", "digits", "--model", name, "--device", "cpu"]
     assert main([*arguments, "--epochs", "2"]) == 0
@@ -101,7 +102,7 @@ def test_models_that_reconstruct_images_get_files_of_their_own(
     assert f"Saved: {path}" in printed
     assert f"{kind.__name__}.load('{path}')" in printed
     model = kind.load(path)
-    assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 1, 8, 8)
+    assert model(torch.zeros(1, *takes)).shape == (1, 1, 8, 8)
     assert main(arguments) == 2
     assert f"--output {path} exists" in capsys.readouterr().err
 
