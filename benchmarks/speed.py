@@ -8,7 +8,7 @@ and 20 test images x 9 targets:
 * against the arithmetic: as many bare forward passes with input gradients, in batches of the very
   sizes that the search used;
 * how often the batch changes a result in float32, where near-ties may go either way;
-* peak memory as steps and images grow, each measured in a process of its own.
+* memory that a search takes as steps and images grow.
 
     python benchmarks/speed.py --data-root DIR --checkpoint mnist.safetensors
 """
@@ -18,13 +18,11 @@ from __future__ import annotations
 import argparse
 import copy
 import platform
-import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import torch
+from measuring import batch_sizes, extra_mebibytes, replay
 from torch import Tensor, nn
 
 from captum_deduce import (
@@ -90,30 +88,14 @@ def published_pattern(
     return pairs, found, evaluations
 
 
-def replay(model: nn.Module, images: Tensor, sizes: list[int]) -> float:
-    """Seconds that bare forward passes and input gradients of these batch sizes take."""
-    started = time.perf_counter()
-    for size in sizes:
-        leaf = images[:size].clone().requires_grad_()
-        loss = nn.functional.cross_entropy(
-            model(leaf), torch.zeros(size, dtype=torch.int64), reduction="sum"
-        )
-        torch.autograd.grad(loss, leaf)
-    return time.perf_counter() - started
-
-
 def timed(
     explainer: DeDUCE, pairs: tuple[Tensor, Tensor], batch_size: int
 ) -> tuple[float, Counterfactuals, list[int]]:
     """Seconds, result, and the batch size of every evaluation of the search."""
-    sizes: list[int] = []
-    handle = explainer.forward_func.register_forward_pre_hook(
-        lambda module, inputs: sizes.append(len(inputs[0]))
-    )
-    started = time.perf_counter()
-    result = explainer.generate(*pairs, internal_batch_size=batch_size)
-    seconds = time.perf_counter() - started
-    handle.remove()
+    with batch_sizes(explainer.forward_func) as sizes:
+        started = time.perf_counter()
+        result = explainer.generate(*pairs, internal_batch_size=batch_size)
+        seconds = time.perf_counter() - started
     return seconds, result, sizes
 
 
@@ -151,33 +133,20 @@ def compare(checkpoint: Checkpoint, images: Tensor, labels: Tensor, batch_size: 
     print(f"float32, one at a time against batches: {changed_by_the_batch(alone, result[:18])}")
 
 
-def peak_megabytes(images: Tensor, labels: Tensor, checkpoint: Checkpoint, steps: int) -> float:
-    """Run up to so many steps (the confidence is out of reach) and read the process's peak."""
+def memory(checkpoint: Checkpoint, images: Tensor, labels: Tensor) -> None:
+    """Run up to so many steps; the confidence is out of reach."""
     explainer = DeDUCE(checkpoint.model, checkpoint.model.avgpool, checkpoint.density)
-    explainer.generate(
-        images,
-        (labels + 1) % 10,
-        internal_batch_size=20,
-        max_iterations=steps,
-        confidence=1 - 1e-12,
-        max_changes=50,
-    )
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def memory(arguments: argparse.Namespace) -> None:
-    for label, images, steps in (
-        ("20 images, 10 steps", 20, 10),
-        ("20 images, 100 steps", 20, 100),
-        ("200 images, 10 steps", 200, 10),
-    ):
-        command = [sys.executable, __file__, "--peak", str(images), str(steps)]
-        command += ["--threads", str(arguments.threads)]
-        if arguments.data_root:
-            command += ["--data-root", arguments.data_root]
-        command += ["--checkpoint", str(arguments.checkpoint)]
-        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        print(f"peak memory, {label}, batches of 20: {float(output):.0f} MB")
+    for count, steps in ((20, 10), (20, 100), (200, 10)):
+        extra = extra_mebibytes(
+            explainer.generate,
+            images[:count],
+            (labels[:count] + 1) % 10,
+            internal_batch_size=20,
+            max_iterations=steps,
+            confidence=1 - 1e-12,
+            max_changes=50,
+        )
+        print(f"memory of {count} images x {steps} steps, batches of 20: {extra:.0f} MiB")
 
 
 def main() -> None:
@@ -189,15 +158,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20, help="test images (default: 20)")
     parser.add_argument("--batch-size", type=int, default=180, help="active pairs (default: 180)")
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default: 2)")
-    parser.add_argument("--peak", type=int, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     test = load_mnist(arguments.data_root).test
     checkpoint = load_checkpoint(arguments.checkpoint)
-    if arguments.peak:
-        count, steps = arguments.peak
-        print(peak_megabytes(test.images[:count], test.target[:count], checkpoint, steps))
-        return
     print(f"torch {torch.__version__}, {arguments.threads} threads, {platform.machine()}")
     print(f"classifier: {checkpoint.settings}")
     compare(
@@ -206,7 +170,7 @@ def main() -> None:
         test.target[: arguments.images],
         arguments.batch_size,
     )
-    memory(arguments)
+    memory(checkpoint, test.images, test.target)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ once with the convolutional one of the package. The fastest of several repetitio
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from collections.abc import Sequence
 
 import torch
+from measuring import extra_mebibytes, tiny_cnn
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -25,12 +25,6 @@ from captum_deduce.datasets import load_digits
 from captum_deduce.models import Autoencoder
 from captum_deduce.reconstruction import train_autoencoder
 from captum_deduce.training import accuracy, train_classifier
-
-
-def tiny_cnn() -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10)
-    )
 
 
 class LinearAutoencoder(nn.Module):
@@ -59,10 +53,6 @@ def bare(classifier: nn.Module, autoencoder: nn.Module, images: Tensor, count: i
         loss = loss + code.sum() + autoencoder.decoder(code).sum()
         torch.autograd.grad(loss, leaf)
     return time.perf_counter() - started
-
-
-def peak_mebibytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -119,10 +109,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"{min(seconds) / len(result):17.4f} {min(seconds) / min(without):12.2f}"
             )
         if isinstance(autoencoder, LinearAutoencoder):
-            before = peak_mebibytes()
-            explainer.generate(images, target, max_iterations=5 * given.iterations)
-            grown = peak_mebibytes() - before
-    print(f"{grown:.1f} MiB more for 10x iterations")
+            few, many = (
+                extra_mebibytes(explainer.generate, images, target, max_iterations=iterations)
+                for iterations in (given.iterations // 2, 5 * given.iterations)
+            )
+    print(f"memory: {few:.1f} MiB, and {many:.1f} MiB for 10x iterations")
 
 
 if __name__ == "__main__":
