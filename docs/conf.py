@@ -66,6 +66,7 @@ bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "unsrt"
 
 autoclass_content = "both"
+autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 # Types stand in the docstrings, with shapes and units.

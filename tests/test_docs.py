@@ -106,7 +106,8 @@ def test_notebooks_are_copied_once_and_stale_copies_go(tmp_path):
 
 def test_patterns_without_pages_are_left_out():
     without_empty_patterns = importlib.import_module("more_pages").without_empty_patterns
-    text = "```{toctree}\nguide/*\napi/index\ntutorials/*\n```\n"
+    words = "Words, *emphasised words*\nor *one*\n\n"
+    text = f"{words}```{{toctree}}\nguide/*\napi/index\ntutorials/*\n```\n"
     assert without_empty_patterns(text, {"guide/start"}) == text.replace("tutorials/*\n", "")
     assert without_empty_patterns(text, {"guide/start", "tutorials/1"}) == text
 

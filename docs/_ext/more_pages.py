@@ -6,6 +6,7 @@ its pages. The patterns of the start page's contents need not match anything.
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,12 +46,12 @@ def without_empty_patterns(text: str, pages: set[str]) -> str:
         text: The source of a page.
         pages: Names of all pages.
     """
-    kept = [
+    return "".join(
         line
         for line in text.splitlines(keepends=True)
-        if not line.strip().endswith("*") or any(fnmatch(page, line.strip()) for page in pages)
-    ]
-    return "".join(kept)
+        if not re.fullmatch(r"[\w/-]+\*", line.strip())
+        or any(fnmatch(page, line.strip()) for page in pages)
+    )
 
 
 def _drop_empty_patterns(app: Sphinx, page: str, source: list[str]) -> None:
