@@ -220,7 +220,7 @@ class LatentSpace:
             Tensor: A latents, detached, of the images' dtype.
 
         Raises:
-            TypeError: The encoder returns no tensor.
+            TypeError: The encoder returns no tensor, or one of integers.
             ValueError: It returns another number of rows.
         """
         if isinstance(self.beginning, Tensor):
@@ -235,6 +235,8 @@ class LatentSpace:
                 "encoder must return latents, or a tuple that begins with them, got "
                 f"{type(latents).__name__}"
             )
+        if not latents.is_floating_point():
+            raise TypeError(f"encoder must return floating-point latents, got {latents.dtype}")
         if latents.dim() == 0 or len(latents) != len(images):
             raise ValueError(
                 f"encoder must return one latent per image ({len(images)}), got shape "

@@ -86,6 +86,8 @@ class Wachter(CounterfactualExplainer):
       anew at the first success, as the probability of a class that is far away is nearly flat.
     * A round also ends when :data:`~captum_deduce.explainers.wachter.PATIENCE` steps in a row
       brought no closer success.
+    * A probability below 1e-19 (in float64 1e-154) counts as that much in the gradient, which would
+      underflow: its direction is kept.
     * A weighted gradient whose largest entry exceeds 1e6 is scaled down to it: the distance has no
       say there, and its square would overflow.
     * Changes below 1e-6 of the range are undone.
@@ -187,6 +189,7 @@ class Wachter(CounterfactualExplainer):
         weight = None
         if self.distance == "mad" and self.mad is not None:
             mad = checks.per_input("mad", self.mad, problem.inputs)
+            _check_mad(mad)  # again, as small numbers may vanish in the inputs' dtype
             weight = span / mad.masked_fill(mad == 0, mad[mad > 0].min())
         return DistanceDescent(problem, self, weight)
 
@@ -244,7 +247,8 @@ class DistanceDescent(search.Procedure):
         log_probability = losses.target_log_probability(scores, target)
         probability = log_probability.detach().exp()
         # The slope of (f - y')^2, by way of log f, which the model's pass is differentiated for.
-        slope = 2 * (probability - self.settings.target_probability) * probability
+        least = torch.finfo(probability.dtype).tiny ** 0.5
+        slope = 2 * (probability - self.settings.target_probability) * probability.clamp_min(least)
         (gradient,) = torch.autograd.grad(log_probability, images, slope)
         gradient *= self.span
         if "allowed" in state:
@@ -365,7 +369,8 @@ def _check_mad(mad: object) -> None:
     if not isinstance(mad, Tensor):
         raise TypeError(f"mad must be a torch.Tensor, got {type(mad).__name__}")
     if not (torch.isfinite(mad).all() and (mad >= 0).all() and (mad > 0).any()):
+        extremes = (mad.min().item(), mad.max().item()) if mad.numel() else ()
         raise ValueError(
-            "mad must be finite and not negative, and above 0 somewhere, got values from "
-            f"{mad.min().item():g} to {mad.max().item():g}"
+            "mad must be finite and not negative, and above 0 somewhere, got the extremes "
+            f"{extremes} in {tuple(mad.shape)} values of {mad.dtype}"
         )

@@ -449,6 +449,11 @@ def test_a_vae_for_other_images_is_refused(digits):
             TypeError,
             "encoder must return latents, or a tuple .*got str",
         ),
+        (
+            {"encoder": lambda x: x.flatten(1).long()},
+            TypeError,
+            "encoder must return floating-point latents, got torch.int64",
+        ),
         ({"encoder": lambda x: x[:1]}, ValueError, r"one latent per image \(2\), got shape \(1, 1"),
         (
             {"initial_latent": torch.zeros(4, 12)},
@@ -457,7 +462,7 @@ def test_a_vae_for_other_images_is_refused(digits):
         ),
         ({"initial_latent": torch.zeros(12)}, ValueError, r"\(1 x ...\) or .*got shape \(12,\)"),
     ],
-    ids=["no tensor", "rows", "latents", "one row"],
+    ids=["no tensor", "integers", "rows", "latents", "one row"],
 )
 def test_places_to_begin_that_do_not_fit_are_refused(digits, vae, arguments, error, message):
     explainer = REVISE(digits.model, vae.decode, **arguments)

@@ -184,12 +184,13 @@ def test_counterfactuals_are_sparse_and_closer_than_the_first_success(digits):
     assert result.l0().double().mean() < 20
 
 
-def test_a_class_of_vanishing_probability_is_reached():
-    """The gradient of (f - 1)^2 is of the size of f: 1e-13 here."""
+@pytest.mark.parametrize(("bias", "largest"), [(100.0, 1e-13), (0.0, 0.0)])
+def test_a_class_of_vanishing_probability_is_reached(bias, largest):
+    """The gradient of (f - 1)^2 is of the size of f, which may be 0 in float32."""
     weight = torch.linspace(-9, 9, 64).float()
     image = (weight < 0).float().view(1, 1, 8, 8) * 0.9
-    model = logistic(weight.double(), 100.0).float()
-    assert 0 < model(image).softmax(1)[0, 1] < 1e-13
+    model = logistic(weight.double(), bias).float()
+    assert model(image).softmax(1)[0, 1] <= largest
     result = Wachter(model).generate(image, 1)
     assert result.success.all()
 
@@ -283,6 +284,7 @@ def test_pixels_that_vary_little_are_changed_less(digits):
         ({"distance": "mad"}, ValueError, "mad must be given where distance='mad'"),
         ({"mad": [0.1]}, TypeError, "mad must be a torch.Tensor, got list"),
         ({"mad": torch.zeros(1, 8, 8)}, ValueError, "mad must be .*above 0 somewhere"),
+        ({"mad": torch.zeros(0)}, ValueError, r"mad must be .*got the extremes \(\)"),
         ({"mad": -torch.ones(1, 8, 8)}, ValueError, "mad must be finite and not negative"),
         ({"mad": torch.full((1, 8, 8), torch.nan)}, ValueError, "mad must be finite"),
         ({"target_probability": 0.5}, ValueError, r"above confidence \(0.5\), got 0.5"),
@@ -308,5 +310,9 @@ def test_a_deviation_of_another_shape_is_refused_before_any_work(digits):
     explainer = Wachter(digits.model, distance="mad", mad=torch.ones(5, 5))
     with pytest.raises(ValueError, match=r"mad must broadcast to one input of shape \(1, 8, 8\)"):
         explainer.generate(digits.images[:1], 3)
+    vanishing = torch.full((1, 8, 8), 1e-60, dtype=torch.float64)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with pytest.raises(ValueError, match=r"mad .* above 0 somewhere, got .*\(0.0, 0.0\) .*float32"):
+        Wachter(model, distance="mad", mad=vanishing).generate(torch.rand(1, 1, 8, 8), 3)
     with pytest.raises(TypeError, match="inputs must be float32 or float64"):
         median_absolute_deviation(torch.zeros(3, 1, 2, 2).long())
