@@ -213,6 +213,16 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
     def _procedure(self, problem: Problem) -> search.Procedure:
         """Build the method for one call."""
 
+    def _finish(
+        self,
+        problem: Problem,
+        found: search.SearchResult,
+        internal_batch_size: int | None,
+        show_progress: bool,
+    ) -> search.SearchResult:
+        """Do what is left to do after the search, while the model is still prepared."""
+        return found
+
     def _frozen_model(self) -> FrozenModel:
         return FrozenModel(self.forward_func)
 
@@ -300,6 +310,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
                     show_progress=show_progress,
                     return_trajectory=return_trajectory,
                 )
+                found = self._finish(problem, found, internal_batch_size, show_progress)
         forward_only = torch.full_like(found.iterations, runner_up_passes)
         if found.forward_evaluations is not None:
             forward_only += found.forward_evaluations

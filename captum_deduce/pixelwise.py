@@ -10,7 +10,7 @@ from torch import Tensor
 from captum_deduce import checks, search
 from captum_deduce.explainer import CounterfactualExplainer
 from captum_deduce.losses import target_log_probability
-from captum_deduce.problem import Problem, confidence_of, is_success
+from captum_deduce.problem import Goal, Problem, confidence_of
 from captum_deduce.steps import PixelStep
 
 Objective = Callable[[Tensor, Tensor, Tensor, list[int]], tuple[Tensor, Tensor | None]]
@@ -27,11 +27,12 @@ class PixelwiseExplainer(CounterfactualExplainer):
 
     step_size: float
     max_changes: int | None
-    pixels_per_step: int
+    pixels_per_step: int | str
     momentum: float
     max_iterations: int
     skip_saturated: bool
     pixel: str
+    rounds: int = 1
 
     def _objective(
         self, scores: Tensor, features: Tensor, target: Tensor, classes: list[int]
@@ -44,17 +45,25 @@ class PixelwiseExplainer(CounterfactualExplainer):
         checks.number("step_size", self.step_size, minimum=checks.TOLERANCE, maximum=1)
         if self.max_changes is not None:
             checks.number("max_changes", self.max_changes, minimum=1, integer=True)
-        checks.number("pixels_per_step", self.pixels_per_step, minimum=1, integer=True)
+        self._check_pixels_per_step()
         checks.number("momentum", self.momentum, minimum=0)
         checks.number("max_iterations", self.max_iterations, minimum=0, integer=True)
         checks.flag("skip_saturated", self.skip_saturated)
         checks.choice("pixel", self.pixel, ("entry", "site"))
 
+    def _check_pixels_per_step(self) -> None:
+        checks.number("pixels_per_step", self.pixels_per_step, minimum=1, integer=True)
+
+    def _goal(self, problem: Problem) -> Goal:
+        """What ends the search of each pair."""
+        return Goal(self.confidence)
+
     def _step(self, problem: Problem) -> PixelStep:
+        pixels = self.pixels_per_step
         return PixelStep(
             step_size=self.step_size,
             max_changes=self.max_changes,
-            pixels_per_step=self.pixels_per_step,
+            pixels_per_step=pixels if isinstance(pixels, int) else 1,
             by_site=self.pixel == "site",
             skip_saturated=self.skip_saturated,
             lower=problem.lower,
@@ -66,45 +75,57 @@ class PixelwiseExplainer(CounterfactualExplainer):
             problem,
             self._objective,
             self._step(problem),
-            confidence=self.confidence,
+            self._goal(problem),
             momentum=self.momentum,
             max_iterations=self.max_iterations,
+            rounds=self.rounds,
         )
 
 
 class PixelDescent(search.Procedure):
-    r"""Evaluate, stop above the confidence, else move the pixels that matter most.
+    r"""Evaluate, stop at the goal, else move the pixels that matter most.
+
+    With several rounds a success is not the end: the third of the changes that the loss misses
+    least is undone, and the search goes on from there, since a pixel that was chosen far from the
+    decision boundary is often not needed at it. The closest success counts, by the number of
+    changed entries plus the sum of the changes' sizes, as fractions of the range. A pair ends after
+    its last round, and as soon as an attempt that is no success has become as far as the closest
+    one.
 
     Args:
         problem (Problem): What the call asks for.
         objective (Objective): The pairs' losses.
         step (PixelStep): How the images move.
-        confidence (float): :math:`\gamma`; where it is below .5 the target must also be the
-            argmax.
+        goal (Goal): What ends a round.
         momentum (float): :math:`m` of equation 6. As there, the whole previous direction enters,
             before pixels are masked, and it takes part in selecting them.
-        max_iterations (int): Most steps of a pair.
+        max_iterations (int): Most steps of a pair, in all rounds.
+        rounds (int, optional): How many successes to look for. Default: 1
         retire_at_bounds (bool, optional): Whether an entry is out for good once a step has put it
             on a bound. Default: False
     """
+
+    undone_share = 0.3
 
     def __init__(
         self,
         problem: Problem,
         objective: Objective,
         step: PixelStep,
+        goal: Goal,
         *,
-        confidence: float,
         momentum: float,
         max_iterations: int,
+        rounds: int = 1,
         retire_at_bounds: bool = False,
     ) -> None:
         self.problem = problem
         self.objective = objective
         self.step_rule = step
-        self.confidence = confidence
+        self.goal = goal
         self.momentum = momentum
         self.max_iterations = max_iterations
+        self.rounds = rounds
         self.retire_at_bounds = retire_at_bounds
 
     def start(self, pairs: list[int]) -> search.State:
@@ -114,6 +135,9 @@ class PixelDescent(search.Procedure):
         state["changes"] = self.step_rule.initial_changes(state["images"])
         if self.momentum:
             state["direction"] = torch.zeros_like(state["images"])
+        if self.rounds > 1:
+            state["rounds"] = torch.full_like(state["target"], self.rounds)
+            state["closest"] = torch.full_like(state["target"], torch.inf, dtype=torch.float64)
         if self.retire_at_bounds and "allowed" not in state:
             state["allowed"] = torch.ones_like(state["images"], dtype=torch.bool)
         return state
@@ -125,17 +149,24 @@ class PixelDescent(search.Procedure):
         scores, features = self.problem.forward(images, state)
         classes = [self.problem.classes[pair] for pair in pairs]
         gradient, log_density = self.gradient(images, scores, features, target, classes)
-        confidence = confidence_of(scores, target)
-        prediction = scores.detach().argmax(1)
-        success = is_success(confidence, prediction, target, self.confidence)
+        log_density = None if log_density is None else log_density.detach()
+        found = (confidence_of(scores, target), scores.detach().argmax(1), target, log_density)
+        success = finished = self.goal.reached(*found)
+        distance = None
+        if self.rounds > 1:
+            distance = self._distance(images.detach(), state["original"])
+            over = (state["rounds"] == 1) | (distance == 0)
+            finished = torch.where(success, over, distance >= state["closest"])
         return search.Evaluation(
             images=images.detach(),
-            confidence=confidence,
+            confidence=found[0],
             success=success,
-            finished=success,
-            prediction=prediction,
+            finished=finished,
+            prediction=found[1],
             gradient=gradient,
-            log_density=None if log_density is None else log_density.detach(),
+            distance=distance,
+            log_density=log_density,
+            merit=self.goal.merit(*found),
         )
 
     def gradient(
@@ -167,7 +198,13 @@ class PixelDescent(search.Procedure):
         if self.momentum:
             direction = direction + self.momentum * state["direction"]
             state["direction"] = direction
-        return self.move(state, direction) | ~torch.isfinite(direction).flatten(1).all(1)
+        broken = ~torch.isfinite(direction).flatten(1).all(1)
+        if self.rounds == 1:
+            return self.move(state, direction) | broken
+        before, changes = state["images"], state["changes"]
+        stuck = self.move(state, direction)
+        self._undo(state, before, changes, evaluation)
+        return (stuck & ~evaluation.success) | broken
 
     def move(self, state: search.State, direction: Tensor, allowed: Tensor | None = None) -> Tensor:
         """Apply the step rule to the state.
@@ -191,3 +228,29 @@ class PixelDescent(search.Procedure):
             arrived = (moved != images) & ((moved == rule.lower) | (moved == rule.upper))
             state["allowed"] = state["allowed"] & ~arrived
         return stuck
+
+    def _distance(self, images: Tensor, original: Tensor) -> Tensor:
+        span = self.step_rule.upper - self.step_rule.lower
+        size = ((images - original).abs() / span).double().flatten(1)
+        return (size + (size > 0)).sum(1)
+
+    def _undo(
+        self, state: search.State, before: Tensor, changes: Tensor, evaluation: search.Evaluation
+    ) -> None:
+        """Begin the next round of the pairs that were at their goal, in place of their move."""
+        success, rule = evaluation.success, self.step_rule
+        column = success.view(-1, *[1] * (before.dim() - 1))
+        undone = column & rule.dispensable(
+            before, evaluation.gradient, state["original"], self.undone_share
+        )
+        state["images"] = torch.where(
+            undone, state["original"], torch.where(column, before, state["images"])
+        )
+        kept = torch.where(column, changes, state["changes"])
+        state["changes"] = torch.where(undone, torch.zeros_like(kept), kept)
+        if self.momentum:
+            state["direction"] = torch.where(column, torch.zeros_like(before), state["direction"])
+        state["rounds"] = state["rounds"] - success.to(state["rounds"])
+        if evaluation.distance is not None:
+            nearer = torch.minimum(state["closest"], evaluation.distance)
+            state["closest"] = torch.where(success, nearer, state["closest"])

@@ -83,6 +83,61 @@ class Problem:
         return self.model(images.clone(), tuple(arguments))
 
 
+@dataclass(frozen=True)
+class Goal:
+    """What an image has to reach to be a counterfactual.
+
+    Args:
+        confidence (float): What the target's softmax probability has to exceed; where it is below
+            .5 the target must also be the most likely class.
+        log_density (Tensor, optional): For each class the least log-density of an image's features
+            under it, C, float64. Default: None (any will do)
+    """
+
+    confidence: float
+    log_density: Tensor | None = None
+
+    def reached(
+        self, confidence: Tensor, prediction: Tensor, target: Tensor, log_density: Tensor | None
+    ) -> Tensor:
+        """Tell which images are what was asked for.
+
+        Args:
+            confidence (Tensor): Softmax probability of the target, N.
+            prediction (Tensor): The most likely class, N.
+            target (Tensor): N classes.
+            log_density (Tensor or None): Of the features under the target class, N.
+
+        Returns:
+            Tensor: N, bool.
+        """
+        confident = is_success(confidence, prediction, target, self.confidence)
+        if self.log_density is None or log_density is None:
+            return confident
+        return confident & (log_density >= self.log_density[target])
+
+    def merit(
+        self, confidence: Tensor, prediction: Tensor, target: Tensor, log_density: Tensor | None
+    ) -> Tensor | None:
+        """Rank attempts that miss the goal: confident ones first, among them the likelier.
+
+        Args:
+            confidence (Tensor): As for :meth:`reached`.
+            prediction (Tensor): Likewise.
+            target (Tensor): Likewise.
+            log_density (Tensor or None): Likewise.
+
+        Returns:
+            Tensor or None: N, float64, higher is better; None where the confidence alone ranks.
+        """
+        if self.log_density is None or log_density is None:
+            return None
+        confident = is_success(confidence, prediction, target, self.confidence)
+        # No log-density is as low as half of the lowest number.
+        unlikely = torch.finfo(torch.float64).min * (1 - confidence.double().nan_to_num(0.0) / 2)
+        return torch.where(confident, log_density.nan_to_num(-torch.inf), unlikely)
+
+
 def confidence_of(scores: Tensor, target: Tensor) -> Tensor:
     """Softmax probability of the target class.
 

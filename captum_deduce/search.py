@@ -41,6 +41,8 @@ class Evaluation:
             Default: None
         target (Tensor, optional): The class that the pair counts as asking for where any will do,
             A, int64. Default: None (a procedure whose targets do not change)
+        merit (Tensor, optional): What the best of the attempts without success has most of, A.
+            Default: None (the confidence)
     """
 
     images: Tensor
@@ -52,6 +54,7 @@ class Evaluation:
     distance: Tensor | None = None
     log_density: Tensor | None = None
     target: Tensor | None = None
+    merit: Tensor | None = None
 
 
 class Procedure(ABC):
@@ -134,6 +137,7 @@ def run(
     batch_size: int | None = None,
     show_progress: bool = False,
     return_trajectory: bool = False,
+    description: str = "counterfactuals",
 ) -> SearchResult:
     """Search for the counterfactuals of all pairs.
 
@@ -146,6 +150,7 @@ def run(
         batch_size (int, optional): Most pairs in the active set. Default: None (all)
         show_progress (bool, optional): Draw a progress bar over the pairs. Default: False
         return_trajectory (bool, optional): Keep every image that was evaluated. Default: False
+        description (str, optional): What the bar says. Default: "counterfactuals"
 
     Returns:
         SearchResult: In the order of the pairs, whatever the order in which they ended.
@@ -161,9 +166,7 @@ def run(
     ended_steps: list[int] = []
     paths: list[list[Tensor]] = [[] for _ in range(num_pairs)]
 
-    with tqdm(
-        total=num_pairs, desc="counterfactuals", unit="pair", disable=not show_progress
-    ) as bar:
+    with tqdm(total=num_pairs, desc=description, unit="pair", disable=not show_progress) as bar:
         while active:
             evaluation = procedure.evaluate(state, active)
             best = _keep_best(best, evaluation, steps)
@@ -211,6 +214,7 @@ def _keep_best(best: State, evaluation: Evaluation, steps: list[int]) -> State:
         "confidence": evaluation.confidence.nan_to_num(0.0),
         "success": evaluation.success,
     }
+    seen["merit"] = seen["confidence"] if evaluation.merit is None else evaluation.merit
     for name in ("distance", "log_density", "target"):
         value = getattr(evaluation, name)
         if value is not None:
@@ -220,7 +224,7 @@ def _keep_best(best: State, evaluation: Evaluation, steps: list[int]) -> State:
         return {name: value.clone() for name, value in first.items()}
     better = seen["success"] & ~best["success"]
     neither = ~seen["success"] & ~best["success"]
-    better |= neither & (seen["confidence"] > best["confidence"])
+    better |= neither & (seen["merit"] > best["merit"])
     if "distance" in seen:
         better |= seen["success"] & best["success"] & (seen["distance"] < best["distance"])
     prediction = best["prediction"]
@@ -255,7 +259,8 @@ def _in_order(
     order = sorted(range(len(pairs)), key=pairs.__getitem__)
     joined = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
     values = _rows(joined, order)
-    values.pop("distance", None)
+    for name in ("distance", "merit"):
+        values.pop(name, None)
     iterations = torch.tensor([steps[place] for place in order])
     return SearchResult(
         **values,

@@ -15,10 +15,15 @@ class PixelStep:
     r"""Lines 7 to 10 of algorithm 1: move the most salient pixels by a fixed amount.
 
     A pixel is *admissible* where the mask allows it and it was changed fewer than ``max_changes``
-    times. The ``pixels_per_step`` admissible ones with the largest |direction| x (upper - lower)
+    times. The ``pixels_per_step`` admissible ones of the largest ``|direction|`` x (upper - lower)
     move against the sign of the direction, by ``step_size`` x (upper - lower), clipped to the
     bounds. Scaling by the range makes the choice the same whether inputs are normalised outside or
     inside of the model. Ties go to the first pixel (with several pixels a step: to any).
+
+    With ``most_gain`` the number of pixels adapts to the way that is left. A pixel's *gain* is what
+    its move takes off the loss by first order, ``|direction|`` x the length of the move. The pixels
+    with the largest gains move, as many as together stay within ``most_gain``, and the one that
+    exceeds it: many far from the decision boundary, where a relative loss is flat, one near it.
 
     Deviations from the paper: line 7's sign is mended (:math:`\mathbf g` is the gradient of a loss,
     so the step goes against it), and values within 1e-6 of the range of a bound or of the original
@@ -36,6 +41,8 @@ class PixelStep:
             may be chosen, and is then clipped back to where it was.
         lower (Tensor): Lower bound, of the shape of one input.
         upper (Tensor): Upper bound, likewise.
+        most_gain (float, optional): See above; then ``pixels_per_step`` is the most that move.
+            Default: None (always ``pixels_per_step``, chosen by slope)
     """
 
     step_size: float
@@ -45,6 +52,7 @@ class PixelStep:
     skip_saturated: bool
     lower: Tensor
     upper: Tensor
+    most_gain: float | None = None
 
     def initial_changes(self, images: Tensor) -> Tensor:
         """Count no changes yet.
@@ -80,7 +88,8 @@ class PixelStep:
         """
         proposal = self.proposal(images, direction, original)
         movable = self.movable(images, proposal, allowed)
-        score = direction.abs() * (self.upper - self.lower)
+        length = self.upper - self.lower if self.most_gain is None else (proposal - images).abs()
+        score = direction.abs() * length
         if self.by_site:
             score = (score * movable).sum(1, keepdim=True)
         admissible = self.admissible(movable, changes)
@@ -143,10 +152,37 @@ class PixelStep:
             best = flat.argmax(1, keepdim=True)
         else:
             best = flat.topk(min(self.pixels_per_step, flat.shape[1])).indices
-        chosen = torch.zeros_like(flat, dtype=torch.bool).scatter_(
-            1, best, flat.gather(1, best) >= 0
-        )
+        highest = flat.gather(1, best)
+        moves = highest >= 0
+        if self.most_gain is not None:
+            moves &= highest.cumsum(1) - highest < self.most_gain
+        chosen = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, best, moves)
         return chosen.view_as(score)
+
+    def dispensable(
+        self, images: Tensor, direction: Tensor, original: Tensor, share: float
+    ) -> Tensor:
+        """Find the changed pixels whose return to the original raises the loss least.
+
+        By first order, that is by direction x (original - image), summed over a site's channels.
+
+        Args:
+            images (Tensor): A x channels x ...
+            direction (Tensor): Gradient of the loss, of the same shape.
+            original (Tensor): The images that the search began with.
+            share (float): How many of an image's changed pixels, rounded up.
+
+        Returns:
+            Tensor: Bool, one for each pixel, of the shape of :meth:`initial_changes`.
+        """
+        rise = direction * (original - images)
+        changed = images != original
+        if self.by_site:
+            rise, changed = rise.sum(1, keepdim=True), changed.any(1, keepdim=True)
+        count = (share * changed.flatten(1).sum(1, keepdim=True)).ceil()
+        order = torch.where(changed, rise, torch.inf).flatten(1).argsort(dim=1, stable=True)
+        rank = order.argsort(1)
+        return (rank < count).view_as(changed) & changed
 
 
 @dataclass(frozen=True)

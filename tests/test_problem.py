@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from scipy.special import softmax
 
-from captum_deduce.problem import argument_rows, confidence_of, is_success
+from captum_deduce.problem import Goal, argument_rows, confidence_of, is_success
 
 
 def test_confidence_is_the_softmax_probability_of_the_target():
@@ -22,6 +22,27 @@ def test_success_needs_the_confidence_and_below_a_half_the_argmax():
     prediction, target = torch.tensor([1, 1, 1, 2]), torch.tensor([1, 1, 1, 1])
     assert is_success(confidence, prediction, target, 0.5).tolist() == [True, False, False, False]
     assert is_success(confidence, prediction, target, 0.3).tolist() == [True, True, True, False]
+
+
+def test_a_goal_may_ask_for_a_log_density_of_each_class():
+    confidence, target = torch.tensor([0.9, 0.9, 0.9, 0.4]), torch.tensor([0, 1, 1, 1])
+    log_density = torch.tensor([-3.0, -3.0, -2.0, 9.0], dtype=torch.float64)
+    goal = Goal(0.5, torch.tensor([-4.0, -2.0], dtype=torch.float64))
+    found = goal.reached(confidence, target, target, log_density)
+    assert found.tolist() == [True, False, True, False]
+    assert Goal(0.5).reached(confidence, target, target, log_density).tolist() == [True] * 3 + [
+        False
+    ]
+
+
+def test_of_attempts_without_success_the_confident_rank_first_and_then_the_likely():
+    confidence = torch.tensor([0.2, 0.5, 0.6, 0.9, float("nan")])
+    target = torch.zeros(5, dtype=torch.int64)
+    log_density = torch.tensor([5.0, 1e9, -1e12, -7.0, 0.0], dtype=torch.float64)
+    goal = Goal(0.5, torch.zeros(1, dtype=torch.float64))
+    merit = goal.merit(confidence, target, target, log_density)
+    assert merit.argsort().tolist() == [4, 0, 1, 2, 3]
+    assert Goal(0.5).merit(confidence, target, target, log_density) is None
 
 
 def test_only_tensors_with_a_row_per_pair_are_cut():

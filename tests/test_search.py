@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -110,6 +112,18 @@ def test_of_equal_attempts_the_earliest_is_kept():
 
     result = search.run(Flat([0.2, 0.3], max_iterations=3), 2)
     assert result.images.squeeze(1).tolist() == [0.0, 0.0]
+
+
+def test_merit_ranks_attempts_without_success_where_a_procedure_gives_it():
+    class Merited(Countdown):
+        def evaluate(self, state, pairs):
+            evaluation = super().evaluate(state, pairs)
+            middle = -(evaluation.confidence - 0.5).abs()
+            return replace(evaluation, merit=middle)
+
+    result = search.run(Merited([0.25, 0.3], max_iterations=3), 2)
+    assert not result.success.any()
+    torch.testing.assert_close(result.confidence, torch.tensor([0.5, 0.6]).double())
 
 
 def test_a_confidence_of_nan_never_becomes_the_best_attempt():

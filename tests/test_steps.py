@@ -56,6 +56,53 @@ def test_pixels_changed_often_enough_and_masked_ones_stay():
     assert changes.flatten().tolist() == [2, 0, 2, 0]
 
 
+def test_adaptive_steps_move_until_they_promise_enough():
+    """Gains are slope x length: 3 x .2, 2 x .2, 4 x .05 (near its bound), .5 x .2."""
+    images, gradient = row(0.5, 0.5, 0.95, 0.5), row(3, 2, -4, 0.5)
+    for most_gain, expected in (
+        (0.1, row(0.3, 0.5, 0.95, 0.5)),
+        (0.6, row(0.3, 0.5, 0.95, 0.5)),
+        (0.61, row(0.3, 0.3, 0.95, 0.5)),
+        (1.1, row(0.3, 0.3, 1.0, 0.5)),
+        (9.0, row(0.3, 0.3, 1.0, 0.3)),
+    ):
+        rule = step_rule(pixels_per_step=4, most_gain=most_gain)
+        moved, changes, _ = rule(images, gradient, rule.initial_changes(images), images, None)
+        torch.testing.assert_close(moved, expected)
+        assert torch.equal(changes.bool(), moved != images)
+    most = step_rule(pixels_per_step=2, most_gain=9.0)
+    moved, _, _ = most(images, gradient, most.initial_changes(images), images, None)
+    torch.testing.assert_close(moved, row(0.3, 0.3, 0.95, 0.5))
+
+
+def test_dispensable_changes_are_those_that_the_loss_misses_least():
+    """Undoing raises the loss by gradient x (original - image): .6, -.1, .2, none changed, 0."""
+    original = row(0.0, 0.5, 0.0, 0.3, 1.0)
+    images = row(0.2, 1.0, 0.4, 0.3, 0.0)
+    gradient = row(-3.0, 0.2, -0.5, -9.0, 0.0)
+    rule = step_rule((1, 1, 5))
+    for share, expected in (
+        (0.25, [1]),
+        (0.5, [1, 4]),
+        (0.51, [1, 2, 4]),
+        (1.0, [0, 1, 2, 4]),
+        (0.0, []),
+    ):
+        undone = rule.dispensable(images, gradient, original, share)
+        assert undone.flatten().nonzero().flatten().tolist() == expected
+    assert not rule.dispensable(original, gradient, original, 1.0).any()
+
+
+def test_dispensable_sites_are_judged_by_all_their_channels():
+    original = torch.zeros(1, 2, 1, 2, dtype=torch.float64)
+    images = torch.tensor([[[[0.5, 0.5]], [[0.5, 0.0]]]], dtype=torch.float64)
+    gradient = torch.tensor([[[[-1.0, -1.5]], [[-1.0, 9.0]]]], dtype=torch.float64)
+    rule = step_rule((2, 1, 2), by_site=True)
+    undone = rule.dispensable(images, gradient, original, 0.5)
+    assert undone.shape == (1, 1, 1, 2)
+    assert undone.flatten().tolist() == [False, True]
+
+
 @pytest.mark.parametrize("skip_saturated", [True, False])
 def test_without_an_admissible_pixel_the_image_is_stuck_and_stays(skip_saturated):
     rule = step_rule(skip_saturated=skip_saturated, max_changes=1)

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from captum_deduce import checks, losses
+from captum_deduce import checks, losses, search
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.features import FrozenModel, find_layer
 from captum_deduce.pixelwise import PixelwiseExplainer
+from captum_deduce.problem import Goal, Problem
+from captum_deduce.refinement import refine
+from captum_deduce.steps import PixelStep
+
+ADAPTIVE = "adaptive"
+"""As many pixels a step as the way to the goal suggests."""
+
+_GAIN = 0.5
+_MOST_PIXELS = 64
 
 
 class DeDUCE(PixelwiseExplainer):
@@ -62,11 +72,14 @@ class DeDUCE(PixelwiseExplainer):
         confidence: float = 0.5,
         step_size: float = 0.2,
         max_changes: int = 5,
-        pixels_per_step: int = 1,
+        pixels_per_step: int | str = 1,
         momentum: float = 0.6,
         max_iterations: int = 700,
         classification_weight: float = 1.0,
         normalize_terms: bool = True,
+        density_quantile: float | None = None,
+        rounds: int = 1,
+        refine: bool = False,
         skip_saturated: bool = True,
         pixel: str = "entry",
         lower_bound: float | Tensor = 0.0,
@@ -86,13 +99,28 @@ class DeDUCE(PixelwiseExplainer):
             step_size (float, optional): :math:`\delta`, how far a pixel moves in a step, as a
                 fraction of ``upper_bound - lower_bound``. Default: 0.2
             max_changes (int, optional): :math:`p`, most changes of one pixel. Default: 5
-            pixels_per_step (int, optional): :math:`m` of algorithm 1. Default: 1
+            pixels_per_step (int or str, optional): :math:`m` of algorithm 1, or ``"adaptive"``: in
+                each step as many pixels as by first order take half of their size off the terms of
+                equation 5, at most 64, chosen by the length of their move as well as by their
+                slope: many far from the goal, one near it. Default: 1
             momentum (float, optional): :math:`m` of equation 6. Default: 0.6
             max_iterations (int, optional): Most steps of an image. Default: 700
             classification_weight (float, optional): :math:`\mu` of equation 5, or :math:`\lambda`
                 of equation 4. Default: 1.0
             normalize_terms (bool, optional): Equation 5, both terms relative to their size; False:
                 equation 4, :math:`\lambda \ell_c - \log p_t`. Default: True
+            density_quantile (float, optional): The search also goes on until :math:`\log p_t` is no
+                lower than this quantile of the log-densities of the target class's own training
+                images (:meth:`ClassGaussianMixture.quantile`), so that the counterfactual's
+                features are as likely as those of most real images. Default: None (the paper's:
+                the density guides the search, but does not end it)
+            rounds (int, optional): How many counterfactuals to find for a pair, each from the one
+                before, with the third of its changes undone that the objective misses least; the
+                closest is returned (fewest changed entries plus L1, in units of the range). All
+                rounds share ``max_iterations``. Default: 1
+            refine (bool, optional): At last undo every change that is not needed for
+                ``confidence`` and ``density_quantile``, the smallest first; a forward pass for each
+                changed pixel. Default: False
             skip_saturated (bool, optional): Never choose a pixel that the move would not change, as
                 it sits on a bound; False: algorithm 1 to the letter, where such steps count.
                 Default: True
@@ -104,8 +132,9 @@ class DeDUCE(PixelwiseExplainer):
 
         Raises:
             TypeError: An argument of the wrong kind.
-            ValueError: A layer that is not in the model, a density that is not fitted, or a number
-                out of its range.
+            ValueError: A layer that is not in the model, a density that is not fitted or has no
+                quantiles where ``density_quantile`` asks for one, ``"adaptive"`` without
+                ``normalize_terms``, or a number out of its range.
         """
         super().__init__(forward_func)
         find_layer(forward_func, layer)
@@ -126,6 +155,9 @@ class DeDUCE(PixelwiseExplainer):
         self.max_iterations = max_iterations
         self.classification_weight = classification_weight
         self.normalize_terms = normalize_terms
+        self.density_quantile = density_quantile
+        self.rounds = rounds
+        self.refine = refine
         self.skip_saturated = skip_saturated
         self.pixel = pixel
         self.lower_bound = lower_bound
@@ -136,6 +168,60 @@ class DeDUCE(PixelwiseExplainer):
         super()._check_settings()
         checks.number("classification_weight", self.classification_weight, minimum=0)
         checks.flag("normalize_terms", self.normalize_terms)
+        checks.number("rounds", self.rounds, minimum=1, integer=True)
+        checks.flag("refine", self.refine)
+        if self.density_quantile is not None:
+            checks.number("density_quantile", self.density_quantile, minimum=0, maximum=1)
+            self.density.quantile(self.density_quantile)
+        if self.pixels_per_step == ADAPTIVE and not self.normalize_terms:
+            raise ValueError(
+                'pixels_per_step="adaptive" needs normalize_terms=True: it counts in fractions of '
+                "equation 5's terms"
+            )
+
+    def _check_pixels_per_step(self) -> None:
+        if isinstance(self.pixels_per_step, str):
+            checks.choice("pixels_per_step", self.pixels_per_step, (ADAPTIVE,))
+        else:
+            super()._check_pixels_per_step()
+
+    def _step(self, problem: Problem) -> PixelStep:
+        step = super()._step(problem)
+        if self.pixels_per_step != ADAPTIVE:
+            return step
+        return replace(step, pixels_per_step=_MOST_PIXELS, most_gain=_GAIN)
+
+    def _goal(self, problem: Problem) -> Goal:
+        if self.density_quantile is None:
+            return Goal(self.confidence)
+        least = self.density.quantile(self.density_quantile)
+        missing = least[problem.target.to(least.device)].isnan()
+        if missing.any():
+            raise ValueError(
+                f"density_quantile needs log-densities of every target class, got none of class "
+                f"{int(problem.target[missing.to(problem.target.device)][0])}; add them with "
+                "density.update_quantiles(features, labels)"
+            )
+        return Goal(self.confidence, least)
+
+    def _finish(
+        self,
+        problem: Problem,
+        found: search.SearchResult,
+        internal_batch_size: int | None,
+        show_progress: bool,
+    ) -> search.SearchResult:
+        if not self.refine:
+            return found
+        return refine(
+            problem,
+            self._goal(problem),
+            found,
+            self._log_density,
+            by_site=self.pixel == "site",
+            batch_size=internal_batch_size,
+            show_progress=show_progress,
+        )
 
     def _frozen_model(self) -> FrozenModel:
         return FrozenModel(self.forward_func, self.layer)
@@ -159,8 +245,11 @@ class DeDUCE(PixelwiseExplainer):
     def _objective(
         self, scores: Tensor, features: Tensor, target: Tensor, classes: list[int]
     ) -> tuple[Tensor, Tensor]:
-        log_density = self.density.log_prob(features, torch.tensor(classes))
+        log_density = self._log_density(features, classes)
         cross_entropy = -losses.target_log_probability(scores, target)
         combine = losses.relative_sum if self.normalize_terms else losses.weighted_sum
         loss = combine(cross_entropy, log_density, self.classification_weight)
         return loss, log_density
+
+    def _log_density(self, features: Tensor, classes: list[int]) -> Tensor:
+        return self.density.log_prob(features, torch.tensor(classes))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_deduce import checks, search
 from captum_deduce.pixelwise import PixelDescent, PixelwiseExplainer
-from captum_deduce.problem import Problem
+from captum_deduce.problem import Goal, Problem
 
 SALIENCIES = ("gradient", "papernot")
 
@@ -134,17 +134,16 @@ class JSMA(PixelwiseExplainer):
 
     def _procedure(self, problem: Problem) -> search.Procedure:
         settings: dict[str, Any] = {
-            "confidence": self.confidence,
             "momentum": self.momentum,
             "max_iterations": self.max_iterations,
             "retire_at_bounds": True,
         }
-        step = self._step(problem)
+        step, goal = self._step(problem), Goal(self.confidence)
         if self.saliency == "papernot":
             return PapernotDescent(
-                problem, self._objective, step, increase=self.increase, **settings
+                problem, self._objective, step, goal, increase=self.increase, **settings
             )
-        return PixelDescent(problem, self._objective, step, **settings)
+        return PixelDescent(problem, self._objective, step, goal, **settings)
 
 
 class PapernotDescent(PixelDescent):

@@ -9,6 +9,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
 from captum_deduce import ClassGaussianMixture, DeDUCE, remove_spectral_normalization
@@ -46,6 +47,48 @@ def naive(digits: Digits, image: Tensor, target: int, **settings) -> reference.A
         ),
         **settings,
     )
+
+
+def class_features(digits: Digits, target: int) -> np.ndarray:
+    place = list(digits.model).index(digits.layer) + 1
+    with torch.no_grad():
+        rows = digits.train_labels == target
+        return plain_copy(digits.model)[:place](digits.train_images[rows]).numpy()
+
+
+def leave_one_out_quantile(digits: Digits, target: int, q: float) -> float:
+    """The quantile of a class's log-densities, each under a fit to all other samples."""
+    features = class_features(digits, target)
+    values = []
+    for i in range(len(features)):
+        others = np.delete(features, i, axis=0)
+        fitted = stats.multivariate_normal(others.mean(0), np.cov(others, rowvar=False))
+        values.append(fitted.logpdf(features[i]))
+    return float(np.quantile(values, q))
+
+
+def naive_judge(digits: Digits, target: int):
+    """Confidence and log-density of an image, and the gradient of equation 5."""
+    model, place = plain_copy(digits.model), list(digits.model).index(digits.layer) + 1
+    features = class_features(digits, target)
+    mean = torch.from_numpy(features.mean(0))
+    covariance = torch.from_numpy(np.cov(features, rowvar=False))
+    fitted = stats.multivariate_normal(features.mean(0), np.cov(features, rowvar=False))
+
+    def both(x: Tensor) -> tuple[Tensor, Tensor]:
+        z = model[:place](x.unsqueeze(0))
+        return model[place:](z)[0], z[0]
+
+    def judge(image: np.ndarray) -> tuple[float, float]:
+        with torch.no_grad():
+            scores, z = both(torch.from_numpy(image))
+        confidence = torch.exp(-reference.cross_entropy(scores, target)).item()
+        return confidence, float(fitted.logpdf(z.numpy()))
+
+    def gradient_of(image: np.ndarray) -> np.ndarray:
+        return reference.deduce_gradient(image, target, both, mean, covariance, 1.0, True)
+
+    return judge, gradient_of
 
 
 def pairs_of(digits: Digits, count: int) -> tuple[Tensor, Tensor]:
@@ -106,6 +149,54 @@ def test_every_setting_equals_its_reference(digits, settings):
     assert_equals_reference(digits, *pairs_of(digits, 9), **settings)
 
 
+BEYOND = [
+    {"density_quantile": 0.05},
+    {"density_quantile": 0.3, "confidence": 0.9, "max_iterations": 40},
+    {"pixels_per_step": "adaptive"},
+    {"pixels_per_step": "adaptive", "step_size": 1.0, "momentum": 0.0},
+    {"rounds": 3},
+    {"rounds": 4, "pixels_per_step": "adaptive", "step_size": 1.0, "max_changes": 2},
+    {"refine": True},
+    {
+        "density_quantile": 0.1,
+        "confidence": 0.8,
+        "rounds": 3,
+        "pixels_per_step": "adaptive",
+        "refine": True,
+        "max_iterations": 60,
+    },
+]
+
+
+@pytest.mark.parametrize("settings", BEYOND, ids=str)
+def test_what_goes_past_the_paper_equals_its_reference(digits, settings):
+    images, targets = pairs_of(digits, 9)
+    explainer = DeDUCE(digits.model, digits.layer, digits.density)
+    result = explainer.generate(
+        images, targets, return_trajectory=True, internal_batch_size=4, **settings
+    )
+    written = dict(settings)
+    quantile = written.pop("density_quantile", None)
+    if written.pop("pixels_per_step", 1) == "adaptive":
+        written["most_gain"] = 0.5
+    for i, (image, target) in enumerate(zip(images, targets.tolist(), strict=True)):
+        if quantile is not None:
+            least = leave_one_out_quantile(digits, target, quantile)
+            written["least_log_density"] = least
+        judge, gradient_of = naive_judge(digits, target)
+        expected = reference.deduce_in_rounds(image.numpy(), target, judge, gradient_of, **written)
+        assert result.success[i].item() == expected.success
+        assert result.iterations[i].item() == expected.steps
+        assert result.forward_evaluations[i].item() == expected.forward_passes
+        path = result.trajectory[i].numpy()
+        np.testing.assert_allclose(path, np.stack(expected.path), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(result.counterfactuals[i].numpy(), expected.image, atol=1e-12)
+        assert result.confidence[i].item() == pytest.approx(expected.confidence, rel=1e-9)
+        assert result.log_density[i].item() == pytest.approx(
+            judge(result.counterfactuals[i].numpy())[1], rel=1e-7
+        )
+
+
 @pytest.fixture(scope="module")
 def colour_digits() -> Digits:
     """Digits in three channels of their own strength, so that channels matter unequally."""
@@ -132,6 +223,81 @@ def test_colour_images_by_entry_and_by_site(colour_digits, by_site, skip_saturat
     assert_equals_reference(
         colour_digits, images, targets, by_site=by_site, skip_saturated=skip_saturated
     )
+
+
+def test_a_density_goal_is_met_or_the_pair_has_failed(digits):
+    images, targets = pairs_of(digits, 60)
+    explainer = DeDUCE(digits.model, digits.layer, digits.density, density_quantile=0.2)
+    result = explainer.generate(images, targets, max_iterations=25)
+    least = digits.density.quantile(0.2)[result.target]
+    assert (result.log_density[result.success] >= least[result.success]).all()
+    assert 0 < result.success.sum() < 60
+    # failed ones: the likeliest of the confident attempts, where there is one
+    paths = explainer.generate(
+        images, targets, max_iterations=25, return_trajectory=True
+    ).trajectory
+    with torch.no_grad():
+        for i in (~result.success).nonzero().flatten().tolist():
+            probability = digits.model(paths[i]).softmax(1)[:, targets[i]]
+            features = digits.model[: list(digits.model).index(digits.layer) + 1](paths[i])
+            log_density = digits.density.log_prob(features, int(targets[i]))
+            confident = probability > 0.5
+            if confident.any():
+                assert result.log_density[i].item() == pytest.approx(
+                    log_density[confident].max().item()
+                )
+            else:
+                assert result.confidence[i].item() == pytest.approx(probability.max().item())
+
+
+def test_refinement_and_rounds_never_move_farther(digits):
+    images, targets = pairs_of(digits, 60)
+    explainer = DeDUCE(digits.model, digits.layer, digits.density)
+    once = explainer.generate(images, targets)
+    refined = explainer.generate(images, targets, refine=True)
+    assert (refined.l0() <= once.l0()).all()
+    assert (refined.l0() < once.l0()).any()
+    assert (refined.l1() <= once.l1() + 1e-9).all()
+    assert (refined.confidence > 0.5).all()
+    several = explainer.generate(images, targets, rounds=4)
+    assert (several.l0() + several.l1() <= once.l0() + once.l1() + 1e-9).all()
+    assert (several.l0() + several.l1()).mean() < 0.95 * (once.l0() + once.l1()).mean()
+
+
+def test_an_image_of_the_target_class_stays_as_it_is_in_all_rounds(digits):
+    with torch.no_grad():
+        confidence, predicted = digits.model(digits.images).softmax(1).max(1)
+    sure = (confidence > 0.5).nonzero().flatten()[:5]
+    images, predicted = digits.images[sure], predicted[sure]
+    explainer = DeDUCE(digits.model, digits.layer, digits.density, rounds=5, refine=True)
+    result = explainer.generate(images, predicted)
+    assert result.success.all()
+    assert not result.l0().any()
+    assert result.evaluations.tolist() == [1] * 5
+    assert result.forward_evaluations.tolist() == [0] * 5
+
+
+def test_quantiles_are_asked_for_at_once(digits):
+    features = torch.randn(60, 16, dtype=torch.float64)
+    merged = ClassGaussianMixture("diag").partial_fit(features, torch.arange(60) % 10)
+    with pytest.raises(RuntimeError, match="update_quantiles"):
+        DeDUCE(digits.model, digits.layer, merged, density_quantile=0.05)
+    for wrong in (-0.1, 1.5, "half"):
+        with pytest.raises((ValueError, TypeError), match="density_quantile"):
+            DeDUCE(digits.model, digits.layer, digits.density, density_quantile=wrong)
+    with pytest.raises(ValueError, match="normalize_terms=True"):
+        DeDUCE(
+            digits.model,
+            digits.layer,
+            digits.density,
+            pixels_per_step="adaptive",
+            normalize_terms=False,
+        )
+    for wrong in ("many", 0, 2.5, True):
+        with pytest.raises((ValueError, TypeError), match="pixels_per_step"):
+            DeDUCE(digits.model, digits.layer, digits.density, pixels_per_step=wrong)
+    with pytest.raises((ValueError, TypeError), match="rounds"):
+        DeDUCE(digits.model, digits.layer, digits.density, rounds=0)
 
 
 def test_no_step_that_cannot_change_the_image_is_evaluated(digits):
