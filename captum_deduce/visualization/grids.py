@@ -263,7 +263,12 @@ def _read_notes(
 
 def _write_row_name(axes: Axes, name: str, note: str | None = None) -> None:
     """Write a name at half the height of a row, or at its top in bold with a note below it."""
-    style: dict[str, Any] = {"rotation": 0, "ha": "right", "fontsize": sheets.FONT_SIZE, "parse_math": False}
+    style: dict[str, Any] = {
+        "rotation": 0,
+        "ha": "right",
+        "fontsize": sheets.FONT_SIZE,
+        "parse_math": False,
+    }
     if note is None:
         axes.set_ylabel(name, va="center", **style)
     else:
