@@ -227,6 +227,7 @@ def run(
     device = models.prototypes.features.device
     inputs = test.images[pairs.index].to(device)
     compared = []
+    print()
     for name, (settings, explainer) in explainers(models, how).items():
         started = time.perf_counter()
         result = explainer.generate(
@@ -330,13 +331,13 @@ def draw(compared: Sequence[Compared], class_names: tuple[str, ...], path: Path)
     rows = torch.linspace(0, len(first) - 1, count).round().to(torch.int64)
     notes = {}
     for one in compared:
-        lines = [
-            one.settings,
-            f"{len(one.found)} of {len(first)} found",
-            f"L0 {tables.mean(one.found.l0(), 1)}, L1 {tables.mean(one.found.l1(), 2)}",
-            f"{one.seconds_per_pair:.3f} s",
-        ]
-        notes[one.name] = "\n".join(line for line in lines if line)
+        lines = [one.settings] if one.settings else []
+        lines.append(f"{len(one.found)} of {len(first)} found")
+        if len(one.found):
+            l0, l1 = tables.mean(one.found.l0(), 1), tables.mean(one.found.l1(), 2)
+            lines.append(f"L0 {l0}, L1 {l1}")
+        lines.append(f"{one.seconds_per_pair:.3f} s")
+        notes[one.name] = "\n".join(lines)
     figure = plot_grid(
         {one.name: one.result[rows] for one in compared},
         class_names=class_names,
@@ -345,8 +346,8 @@ def draw(compared: Sequence[Compared], class_names: tuple[str, ...], path: Path)
         changes=True,
         notes=notes,
         caption=(
-            f"{count} of {len(first)} pairs; on the left: all pairs, mean L0 and L1 over those "
-            "found, seconds per pair"
+            f"{count} of {len(first)} pairs, class seen → target; on the left: all pairs, mean L0 "
+            "and L1 over those found, seconds per pair"
         ),
     )
     figure.savefig(path, dpi=DPI)

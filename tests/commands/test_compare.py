@@ -309,6 +309,8 @@ def test_the_picture_shows_pairs_from_first_to_last(comparison, tmp_path, monkey
     }
     compared = [compare.Compared(name, "", result, 5.0) for name, result in results.items()]
     compared[1] = replace(compared[1], settings="set otherwise")
+    none = replace(results["VLK"], success=torch.zeros(10, dtype=torch.bool))
+    compared[4] = replace(compared[4], result=none)
     compare.draw(compared, tuple("0123456789"), tmp_path / "compare.png")
     rows = [0, 2, 4, 5, 7, 9]  # of ten
     assert list(seen["results"]) == NAMES
@@ -324,6 +326,7 @@ def test_the_picture_shows_pairs_from_first_to_last(comparison, tmp_path, monkey
         f"L0 {l0:.1f}, L1 {l1:.2f}",
         "0.500 s",
     ]
+    assert seen["notes"]["VLK"] == "0 of 10 found\n0.500 s"
     assert seen["notes"]["DeDUCE"].split("\n")[0] == "10 of 10 found"
     assert seen["caption"].startswith("6 of 10 pairs")
 
