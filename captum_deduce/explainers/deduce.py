@@ -20,6 +20,26 @@ from captum_deduce.steps import PixelStep
 ADAPTIVE = "adaptive"
 """As many pixels a step as the way to the goal suggests."""
 
+PAPER: dict[str, Any] = {"skip_saturated": False}
+"""Settings of :meth:`DeDUCE.paper`."""
+
+CLOSEST: dict[str, Any] = {
+    "step_size": 1.0,
+    "pixels_per_step": ADAPTIVE,
+    "rounds": 4,
+    "refine": True,
+}
+"""Settings of :meth:`DeDUCE.closest`."""
+
+REALISTIC: dict[str, Any] = {
+    "confidence": 0.995,
+    "density_quantile": 0.05,
+    "step_size": 0.5,
+    "pixels_per_step": ADAPTIVE,
+    "rounds": 4,
+}
+"""Settings of :meth:`DeDUCE.realistic`."""
+
 _GAIN = 0.5
 _MOST_PIXELS = 64
 
@@ -163,6 +183,80 @@ class DeDUCE(PixelwiseExplainer):
         self.lower_bound = lower_bound
         self.upper_bound = upper_bound
         self._check_settings()
+
+    @classmethod
+    def paper(
+        cls,
+        forward_func: Callable[..., Any],
+        layer: nn.Module | str,
+        density: ClassGaussianMixture,
+        **settings: Any,
+    ) -> DeDUCE:
+        """Algorithm 1 to the letter: the defaults, and steps that change nothing count as well.
+
+        Args:
+            forward_func (Callable or nn.Module): As for the constructor.
+            layer (nn.Module or str): Likewise.
+            density (ClassGaussianMixture): Likewise.
+            **settings (Any): Keyword arguments of the constructor that win over the preset's.
+
+        Returns:
+            DeDUCE: The explainer.
+        """
+        return cls(forward_func, layer, density, **{**PAPER, **settings})
+
+    @classmethod
+    def closest(
+        cls,
+        forward_func: Callable[..., Any],
+        layer: nn.Module | str,
+        density: ClassGaussianMixture,
+        **settings: Any,
+    ) -> DeDUCE:
+        """Fewer and smaller changes in less time: what the model's decision hangs on.
+
+        Pixels move all the way at once, many far from the decision boundary and one near it; four
+        rounds take back what was not needed. Such images are near and sparse, but hardly any other
+        model sees the target in them.
+
+        Args:
+            forward_func (Callable or nn.Module): As for the constructor.
+            layer (nn.Module or str): Likewise.
+            density (ClassGaussianMixture): Likewise.
+            **settings (Any): Keyword arguments of the constructor that win over the preset's.
+
+        Returns:
+            DeDUCE: The explainer.
+        """
+        return cls(forward_func, layer, density, **{**CLOSEST, **settings})
+
+    @classmethod
+    def realistic(
+        cls,
+        forward_func: Callable[..., Any],
+        layer: nn.Module | str,
+        density: ClassGaussianMixture,
+        **settings: Any,
+    ) -> DeDUCE:
+        """Images that other models, too, see as the target class.
+
+        The model has to be sure, and the features at least as likely as those of the least likely
+        twentieth of the class's training images; several rounds then look for the closest such
+        image. ``confidence`` is the dial: lower is closer, higher more real. How real the images
+        become is decided by the model: one trained with noise
+        (:func:`captum_deduce.training.train_classifier` with ``noise``) has gradients that follow
+        what people see; without such training the images stay partly adversarial.
+
+        Args:
+            forward_func (Callable or nn.Module): As for the constructor.
+            layer (nn.Module or str): Likewise.
+            density (ClassGaussianMixture): Likewise; with quantiles.
+            **settings (Any): Keyword arguments of the constructor that win over the preset's.
+
+        Returns:
+            DeDUCE: The explainer.
+        """
+        return cls(forward_func, layer, density, **{**REALISTIC, **settings})
 
     def _check_settings(self) -> None:
         super()._check_settings()

@@ -13,6 +13,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from captum_deduce import ClassGaussianMixture, DeDUCE, remove_spectral_normalization
+from captum_deduce.explainers import deduce
 from tests import reference
 from tests.conftest import Digits, digits_network, train_briefly
 
@@ -275,6 +276,37 @@ def test_an_image_of_the_target_class_stays_as_it_is_in_all_rounds(digits):
     assert not result.l0().any()
     assert result.evaluations.tolist() == [1] * 5
     assert result.forward_evaluations.tolist() == [0] * 5
+
+
+@pytest.mark.parametrize("name", ["paper", "closest", "realistic"])
+def test_presets_are_settings_that_the_caller_may_overrule(digits, name):
+    images, targets = pairs_of(digits, 20)
+    arguments = (digits.model, digits.layer, digits.density)
+    settings = getattr(deduce, name.upper())
+    preset = getattr(DeDUCE, name)(*arguments)
+    written_out = DeDUCE(*arguments, **settings)
+    found = preset.generate(images, targets, max_iterations=60)
+    expected = written_out.generate(images, targets, max_iterations=60)
+    assert torch.equal(found.counterfactuals, expected.counterfactuals)
+    overruled = getattr(DeDUCE, name)(*arguments, step_size=0.3, skip_saturated=True)
+    assert (overruled.step_size, overruled.skip_saturated) == (0.3, True)
+
+
+def test_the_presets_do_what_they_are_for(digits):
+    images, targets = pairs_of(digits, 80)
+    arguments = (digits.model, digits.layer, digits.density)
+    default = DeDUCE(*arguments).generate(images, targets)
+    closest = DeDUCE.closest(*arguments).generate(images, targets)
+    realistic = DeDUCE.realistic(*arguments).generate(images, targets)
+    assert default.success.all()
+    assert closest.success.all()
+    assert closest.l0().double().mean() < 0.8 * default.l0().double().mean()
+    assert closest.evaluations.double().mean() < default.evaluations.double().mean()
+    found = realistic.success
+    assert (realistic.confidence[found] > 0.995).all()
+    least = digits.density.quantile(0.05)[targets]
+    assert (realistic.log_density[found] >= least[found]).all()
+    assert realistic.log_density.mean() > default.log_density.mean()
 
 
 def test_quantiles_are_asked_for_at_once(digits):
