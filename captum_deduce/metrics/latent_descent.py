@@ -12,8 +12,11 @@ from tqdm.auto import tqdm
 
 from captum_deduce.steps import AdamStep
 
+# A start whose mean loss in a window of steps is so many times its image's best is given up, but
+# not in the first quarter: some that end best begin far behind.
 _WINDOW = 100
 _HOPELESS = 2.0
+_GRACE = 0.25
 
 
 class Objective:
@@ -163,7 +166,7 @@ class LatentDescent:
         schedule (Schedule): How.
         batch_size (int): Most starts under way, but for an image that has more.
         early_stop (bool): Give up a start once its loss, averaged over 100 steps, is twice that of
-            its image's best.
+            its image's best; after a quarter of the steps.
         show_progress (bool): Draw a progress bar over the steps.
     """
 
@@ -255,11 +258,13 @@ class LatentDescent:
     def _hopeless(self, rows: _Rows, losses: Tensor) -> Tensor:
         """Add up a window's losses; at its end find the starts that are far behind."""
         rows.recent += losses
-        ends = (rows.step + 1) % _WINDOW == 0
+        done = rows.step + 1
+        ends = done % _WINDOW == 0
         if not ends.any():
             return ends
         recent = rows.recent.cpu().nan_to_num(nan=torch.inf)
         best = torch.full((int(rows.image.max()) + 1,), torch.inf, dtype=recent.dtype)
         best = best.scatter_reduce(0, rows.image, recent, "amin")
         rows.recent[ends.to(losses.device)] = 0
-        return ends & (recent > _HOPELESS * best[rows.image])
+        judged = ends & (done >= _GRACE * self.schedule.steps)
+        return judged & (recent > _HOPELESS * best[rows.image])

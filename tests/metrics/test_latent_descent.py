@@ -170,6 +170,10 @@ def test_far_starts_are_given_up_at_the_end_of_a_window(machine, images, monkeyp
     assert losses[0, 0].item() == pytest.approx(alone.item(), rel=1e-9)
     assert losses[0, 1].isinf()
     assert counting.rows == [2] * 5 + [1] * 8
+    counting.rows.clear()
+    descend(counting.objective, Schedule("sgd", 24, 1e-3), image, starts, 8, True)
+    # A quarter is over after 6 steps, at the second window's end it counts.
+    assert counting.rows == [2] * 10 + [1] * 15
 
 
 def test_a_start_that_is_no_number_is_given_up_for_one_that_is(
