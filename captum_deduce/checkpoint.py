@@ -39,6 +39,8 @@ class Settings:
             Default: ``"avgpool"``
         accuracy (float, optional): Share of test images that the classifier gets right.
             Default: None (not measured)
+        noise (float, optional): Of the training, see
+            :func:`captum_deduce.training.train_classifier`. Default: 0.0
 
     Raises:
         ValueError: An unknown architecture.
@@ -52,6 +54,7 @@ class Settings:
     seed: int
     layer: str = "avgpool"
     accuracy: float | None = None
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         checks.choice("architecture", self.architecture, tuple(ARCHITECTURES))
@@ -156,8 +159,11 @@ def cache_path(settings: Settings) -> Path:
     Returns:
         Path: ``<dataset>-<architecture>-<16 hexadecimal digits>.safetensors``
     """
-    name = f"{settings.dataset}-{settings.architecture}"
-    return cache.path_for(name, asdict(settings) | {"accuracy": None})
+    content = asdict(settings) | {"accuracy": None}
+    if not settings.noise:
+        # So that classifiers that were kept before there was noise are still found.
+        del content["noise"]
+    return cache.path_for(f"{settings.dataset}-{settings.architecture}", content)
 
 
 def _stored(prefix: str, module: nn.Module) -> dict[str, Tensor]:

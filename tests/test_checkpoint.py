@@ -250,6 +250,7 @@ def test_cached_files_are_named_by_everything_that_makes_a_model(monkeypatch, tm
     others = [
         replace(SETTINGS, seed=12),
         replace(SETTINGS, epochs=5),
+        replace(SETTINGS, noise=0.5),
         replace(SETTINGS, layer="stages"),
         replace(SETTINGS, dataset="digits"),
         replace(SETTINGS, architecture="sn_resnet50"),

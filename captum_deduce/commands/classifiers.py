@@ -29,6 +29,7 @@ def plan(
     architecture: str,
     recipe: Recipe,
     seed: int,
+    noise: float = 0.0,
 ) -> Settings:
     """Describe a classifier that fits the data.
 
@@ -38,6 +39,7 @@ def plan(
         architecture (str): One of :data:`captum_deduce.models.ARCHITECTURES`.
         recipe (Recipe): Its width and epochs.
         seed (int): Of weights and training.
+        noise (float, optional): Of the training. Default: 0.0
 
     Returns:
         Settings: Of the classifier to train.
@@ -55,6 +57,7 @@ def plan(
         dataset=dataset,
         epochs=recipe.epochs,
         seed=seed,
+        noise=noise,
     )
 
 
@@ -89,6 +92,7 @@ def fit(
         splits.train,
         epochs=settings.epochs,
         batch_size=batch_size,
+        noise=settings.noise,
         seed=settings.seed,
         device=device,
         show_progress=show_progress,
@@ -180,9 +184,11 @@ def summary(settings: Settings, num_test_images: int) -> str:
     Returns:
         str: The line.
     """
+    noise = f" with noise up to {settings.noise:g}" if settings.noise else ""
     return (
         f"Classifier: {settings.architecture} of width {settings.arguments['width']}, "
-        f"{settings.epochs} epoch{'' if settings.epochs == 1 else 's'} on {settings.dataset}: "
+        f"{settings.epochs} epoch{'' if settings.epochs == 1 else 's'} on "
+        f"{settings.dataset}{noise}: "
         f"{settings.accuracy:.2%} of {num_test_images:,} test images right"
     )
 

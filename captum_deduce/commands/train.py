@@ -21,6 +21,7 @@ def run(
     architecture: str | None = None,
     width: int | None = None,
     epochs: int | None = None,
+    noise: float | None = None,
     seed: int = 0,
     device: str | None = None,
     output: Path | None = None,
@@ -43,6 +44,8 @@ def run(
         width (int, optional): Channels of a classifier's first stage. Default: the data set's
             recipe
         epochs (int, optional): Of the training. Default: the data set's recipe
+        noise (float, optional): Of a classifier's training, see
+            :func:`captum_deduce.training.train_classifier`. Default: None (none)
         seed (int, optional): Of data split, weights and training. Default: 0
         device (str, optional): Where to train. Default: CUDA where there is one, else the CPU
         output (Path, optional): The checkpoint. Default: ``<dataset>-<architecture>.safetensors``
@@ -51,11 +54,13 @@ def run(
         show_progress (bool, optional): Draw progress bars. Default: False
 
     Raises:
-        ValueError: The checkpoint exists, its folder is a file, or the model has no architecture
-            or width to choose.
+        ValueError: The checkpoint exists, its folder is a file, or the model has no architecture,
+            width or noise to choose.
     """
-    if model != "classifier" and (architecture, width) != (None, None):
-        raise ValueError(f"--architecture and --width are a classifier's, not of --model {model}")
+    if model != "classifier" and (architecture, width, noise) != (None, None, None):
+        raise ValueError(
+            f"--architecture, --width and --noise are a classifier's, not of --model {model}"
+        )
     architecture = architecture or "sn_resnet18"
     place = read_device(device)
     name = architecture if model == "classifier" else model
@@ -65,7 +70,7 @@ def run(
     splits = datasets.load(dataset, data_root, seed=seed)
     if model == "classifier":
         recipe = RECIPES[dataset].overridden(width=width, epochs=epochs)
-        settings = plan(dataset, splits.train, architecture, recipe, seed)
+        settings = plan(dataset, splits.train, architecture, recipe, seed, noise or 0.0)
         make_folder(path.parent)
         with threads(recipe.threads):
             checkpoint = fit(settings, splits, recipe.batch_size, place, show_progress)

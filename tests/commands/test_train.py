@@ -6,10 +6,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from captum_deduce import training
 from captum_deduce.checkpoint import load_checkpoint
 from captum_deduce.cli import main
 from captum_deduce.commands import classifiers
 from captum_deduce.models import VAE, WGAN, Autoencoder
+from captum_deduce.training import train_classifier
 
 
 @pytest.fixture
@@ -38,6 +40,23 @@ def test_a_checkpoint_holds_classifier_density_and_settings(train, tmp_path):
     assert f"{loaded.settings.accuracy:.2%} of 500 test images" in printed
     assert loaded.density.num_features == 16
     assert loaded.model(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+
+
+def test_noise_reaches_the_training_and_the_checkpoint(train, tmp_path, monkeypatch):
+    given = {}
+
+    def recorded(*arguments, **settings):
+        given.update(settings)
+        return train_classifier(*arguments, **settings)
+
+    monkeypatch.setattr(training, "train_classifier", recorded)
+    printed = train("--noise", "0.25", "--output", "n.safetensors").out
+    assert given["noise"] == 0.25
+    assert load_checkpoint(tmp_path / "n.safetensors").settings.noise == 0.25
+    assert "on digits with noise up to 0.25:" in printed
+    error = train("--noise", "-1", "--output", "m.safetensors", status=2).err
+    assert "noise" in error
+    assert not (tmp_path / "m.safetensors").exists()
 
 
 def test_the_default_name_says_what_was_trained(train, tmp_path):
