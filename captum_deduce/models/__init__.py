@@ -12,6 +12,7 @@ from captum_deduce.models.resnet import (
     sn_resnet18,
     sn_resnet50,
 )
+from captum_deduce.models.small_cnn import SmallCNN
 from captum_deduce.models.vae import VAE
 from captum_deduce.models.wgan import WGAN
 
@@ -29,6 +30,7 @@ __all__ = [
     "WGAN",
     "Autoencoder",
     "ResNet",
+    "SmallCNN",
     "resnet18",
     "resnet50",
     "sn_resnet18",

@@ -1,0 +1,204 @@
+"""The paper's algorithms with its settings, and what their counterfactuals are measured with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_deduce.commands.compare import NEIGHBOURS
+from captum_deduce.commands.explained import make_explainer
+from captum_deduce.counterfactuals import Counterfactuals
+from captum_deduce.experiments.paper import METHODS
+from captum_deduce.experiments.plan import Cases, Descent, Scoring
+from captum_deduce.experiments.runs import Run, Store
+from captum_deduce.experiments.trained import Trained
+from captum_deduce.explainer import CounterfactualExplainer
+from captum_deduce.explainers import JSMA, REVISE, VLK, DeDUCE
+from captum_deduce.metrics import AnoGAN, EvaluationTable, Oracle, evaluate
+from captum_deduce.models import WGAN
+
+AGREEMENT = "oracle"
+"""Share of the oracles, over pairs and oracles, for which the target is the most likely class."""
+
+PROBABILITY = "oracle p"
+"""Mean over pairs and oracles of the target's probability."""
+
+
+def deduce(models: Trained, **settings: Any) -> DeDUCE:
+    """Make DeDUCE as published, or with another objective.
+
+    Args:
+        models (Trained): Of which the spectrally normalised classifier is explained.
+        **settings (Any): Keyword arguments of :class:`captum_deduce.DeDUCE`.
+
+    Returns:
+        DeDUCE: On the models' device.
+    """
+    return make_explainer(models.normalised, **settings)
+
+
+def revise(models: Trained, descent: Descent, distance_weight: float = 1.0) -> REVISE:
+    """Make REVISE.
+
+    Args:
+        models (Trained): Of which the plain classifier is explained.
+        descent (Descent): How it descends.
+        distance_weight (float, optional): Its lambda. Default: 1.0
+
+    Returns:
+        REVISE: On the models' device.
+    """
+    return REVISE(
+        models.plain.model,
+        models.vae,
+        distance_weight=distance_weight,
+        optimizer=descent.optimizer,
+        learning_rate=descent.learning_rate,
+        max_iterations=descent.max_iterations,
+    )
+
+
+def published(models: Trained) -> dict[str, CounterfactualExplainer]:
+    """Make the four algorithms of table 1.
+
+    Args:
+        models (Trained): What they need: DeDUCE explains the spectrally normalised classifier, the
+            baselines the plain one.
+
+    Returns:
+        dict[str, CounterfactualExplainer]: By the names in the paper.
+    """
+    model, autoencoder = models.plain.model, models.autoencoder
+    vlk = VLK(
+        model,
+        autoencoder,
+        autoencoder.encoder,
+        models.prototypes,
+        k=NEIGHBOURS,
+        max_iterations=models.size.vlk_steps,
+    )
+    made = (deduce(models), JSMA(model), vlk, revise(models, models.size.revise))
+    return dict(zip(METHODS, made, strict=True))
+
+
+def search(
+    store: Store,
+    explainers: Mapping[str, CounterfactualExplainer],
+    cases: Cases,
+    *,
+    alone: bool = False,
+) -> dict[str, Run]:
+    """Search for the counterfactuals of the same pairs with each explainer, and say how it went.
+
+    Args:
+        store (Store): Where they are kept.
+        explainers (Mapping[str, CounterfactualExplainer]): By name.
+        cases (Cases): The pairs.
+        alone (bool, optional): Search for one pair at a time. Default: False
+
+    Returns:
+        dict[str, Run]: By name.
+    """
+    runs = {}
+    for name, explainer in explainers.items():
+        runs[name] = store.search(name, explainer, cases.inputs, cases.target, alone=alone)
+        found, total = int(runs[name].result.success.sum()), len(cases)
+        print(f"{name}: {found} of {total} found in {runs[name].seconds.sum():.1f} s", flush=True)
+    return runs
+
+
+def oracle_metrics(models: Trained) -> dict[str, Callable[[Counterfactuals], Tensor]]:
+    """Measure whether classifiers that had no part in the search see the target.
+
+    Args:
+        models (Trained): With the oracles.
+
+    Returns:
+        dict[str, Callable]: :data:`AGREEMENT` and :data:`PROBABILITY`.
+    """
+    return {
+        AGREEMENT: Oracle(models.oracles),
+        PROBABILITY: Oracle(models.oracles, "probability"),
+    }
+
+
+def make_anogan(wgan: WGAN, scoring: Scoring, seed: int) -> AnoGAN:
+    """Make AnoGAN.
+
+    Args:
+        wgan (WGAN): Its generator and feature map.
+        scoring (Scoring): How it descends.
+        seed (int): Of its starts.
+
+    Returns:
+        AnoGAN: On the WGAN's device.
+    """
+    return AnoGAN(
+        wgan.generate,
+        wgan.features,
+        latent_size=wgan.latent_size,
+        optimizer=scoring.optimizer,
+        steps=scoring.steps,
+        candidates=scoring.candidates,
+        seed=seed,
+    )
+
+
+def measure(
+    results: Mapping[str, Counterfactuals],
+    metrics: Mapping[str, Callable[[Counterfactuals], Tensor]],
+    sets: Tensor | None,
+) -> EvaluationTable | None:
+    """Take means by the paper's rule, over the pairs on which all succeeded.
+
+    Explainers that found nothing at all have no means and are left out of the rule and of the
+    table. If the others have no pair in common, each has means over its own.
+
+    Args:
+        results (Mapping[str, Counterfactuals]): By name, of the same pairs.
+        metrics (Mapping[str, Callable]): By name.
+        sets (Tensor or None): Number of each pair's set.
+
+    Returns:
+        EvaluationTable or None: None where nobody found anything.
+    """
+    found = {name: result for name, result in results.items() if result.success.any()}
+    if not found:
+        return None
+    common = found_by_all(list(found.values()))
+    used = [common] if common.any() else [result.success for result in found.values()]
+    if sets is not None and any(set(sets[mask].tolist()) != set(sets.tolist()) for mask in used):
+        sets = None  # a set without a pair has no mean
+    return evaluate(found, metrics, pairs="common" if common.any() else "own", sets=sets)
+
+
+def evenly_among(mask: Tensor, count: int | None) -> Tensor:
+    """Choose some of the pairs of a mask, spread evenly.
+
+    Args:
+        mask (Tensor): N, bool.
+        count (int or None): How many at most; None: all.
+
+    Returns:
+        Tensor: Their places, ascending.
+    """
+    places = mask.nonzero().flatten()
+    if count is None or count >= len(places):
+        return places
+    return places[torch.linspace(0, len(places) - 1, count).round().long()]
+
+
+def found_by_all(results: Sequence[Counterfactuals]) -> Tensor:
+    """Tell which pairs all found, of those that found anything.
+
+    Args:
+        results (Sequence[Counterfactuals]): Of the same N pairs.
+
+    Returns:
+        Tensor: N, bool.
+    """
+    masks = [result.success for result in results if result.success.any()]
+    return torch.stack(masks).all(0) if masks else torch.zeros_like(results[0].success)

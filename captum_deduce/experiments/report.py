@@ -1,0 +1,112 @@
+"""What an experiment returns, and cells of its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from captum_deduce.commands.tables import Column
+from captum_deduce.counterfactuals import Counterfactuals
+from captum_deduce.metrics import EvaluationTable, Summary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ABSENT = "-"
+"""A cell without a value: nothing was found, or the paper does not say."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an experiment found.
+
+    Args:
+        title (str): What it is, in a line.
+        columns (list[tuple[str, Sequence[str]]]): Its table, as
+            :func:`captum_deduce.commands.tables.markdown` takes it; empty: it has none.
+        notes (list[str]): Sentences that belong below the table or the figure.
+        data (dict[str, Any]): All numbers, in a form that ``json.dumps`` takes.
+        figure (matplotlib.figure.Figure or None): Its picture.
+        results (Mapping[str, Counterfactuals]): What the explainers found, by name.
+    """
+
+    title: str
+    columns: list[Column] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
+    figure: Figure | None = None
+    results: Mapping[str, Counterfactuals] = field(default_factory=dict)
+
+
+def cell(summary: Summary, decimals: int, scale: float = 1.0) -> str:
+    """Write a mean, with the deviation over sets in brackets where there is one.
+
+    Args:
+        summary (Summary): The mean.
+        decimals (int): How many to write.
+        scale (float, optional): A factor, such as 100 for per cent. Default: 1.0
+
+    Returns:
+        str: As the paper writes it.
+    """
+    mean = f"{summary.mean * scale:.{decimals}f}"
+    if summary.deviation is None:
+        return mean
+    return f"{mean} ({summary.deviation * scale:.{decimals}f})"
+
+
+def metric_column(
+    table: EvaluationTable | None,
+    metric: str,
+    rows: Sequence[str],
+    decimals: int,
+    scale: float = 1.0,
+) -> list[str]:
+    """Write a metric of every row.
+
+    Args:
+        table (EvaluationTable or None): Where it was measured.
+        metric (str): Its name there.
+        rows (Sequence[str]): Names of results, some of which may not be in the table.
+        decimals (int): How many to write.
+        scale (float, optional): A factor. Default: 1.0
+
+    Returns:
+        list[str]: A cell for each row; :data:`ABSENT` for those that are not in the table.
+    """
+    known = [] if table is None else table.results
+    return [
+        cell(table[row, metric], decimals, scale) if table is not None and row in known else ABSENT
+        for row in rows
+    ]
+
+
+def failure_column(
+    results: Mapping[str, Counterfactuals], table: EvaluationTable | None
+) -> list[str]:
+    """Write the share of all pairs, in per cent, for which nothing was found.
+
+    Args:
+        results (Mapping[str, Counterfactuals]): By name.
+        table (EvaluationTable or None): Of those that found anything.
+
+    Returns:
+        list[str]: A cell for each result.
+    """
+    cells = metric_column(table, "failure rate", list(results), 2, 100.0)
+    return ["100.00" if shown == ABSENT else shown for shown in cells]
+
+
+def caption(table: EvaluationTable | None) -> str:
+    """Say over which pairs the means are.
+
+    Args:
+        table (EvaluationTable or None): The means.
+
+    Returns:
+        str: A sentence.
+    """
+    if table is None:
+        return "No explainer found anything."
+    return table.to_markdown().rsplit("\n\n", 1)[1]

@@ -1,0 +1,159 @@
+"""The models that experiments need: each trained, or read from the cache, when first asked for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from captum_deduce import cache, training
+from captum_deduce.checkpoint import Checkpoint
+from captum_deduce.commands import classifiers, reconstructions
+from captum_deduce.commands.compare import make_prototypes
+from captum_deduce.datasets import Splits
+from captum_deduce.experiments.plan import Size
+from captum_deduce.models import VAE, WGAN, Autoencoder, SmallCNN
+from captum_deduce.models.stored import StoredModel
+from captum_deduce.prototypes import PrototypeIndex
+
+
+class Trained:
+    """The models of one size, in eval mode on one device.
+
+    Args:
+        size (Size): How they are trained.
+        splits (Splits): On what, with the size's seed.
+        device (torch.device): Where.
+        show_progress (bool): Draw progress bars.
+    """
+
+    def __init__(
+        self, size: Size, splits: Splits, device: torch.device, show_progress: bool
+    ) -> None:
+        self.size = size
+        self.splits = splits
+        self.device = device
+        self.show_progress = show_progress
+
+    @cached_property
+    def normalised(self) -> Checkpoint:
+        """The classifier that DeDUCE explains: spectrally normalised, with its density."""
+        return self._classifier("sn_resnet18", with_density=True)
+
+    @cached_property
+    def plain(self) -> Checkpoint:
+        """The classifier that the baselines explain, without spectral normalisation."""
+        return self._classifier("resnet18", with_density=False)
+
+    @cached_property
+    def autoencoder(self) -> Autoencoder:
+        """Of VLK."""
+        return cast(Autoencoder, self._reconstruction("autoencoder"))
+
+    @cached_property
+    def prototypes(self) -> PrototypeIndex:
+        """The training images as VLK's encoder sees them, by the plain classifier's classes."""
+        return make_prototypes(self.plain.model, self.autoencoder.encoder, self.splits.train)
+
+    @cached_property
+    def vae(self) -> VAE:
+        """Of REVISE."""
+        return cast(VAE, self._reconstruction("vae"))
+
+    @cached_property
+    def wgan(self) -> WGAN:
+        """Of AnoGAN."""
+        return cast(WGAN, self._reconstruction("wgan"))
+
+    @cached_property
+    def oracles(self) -> list[SmallCNN]:
+        """Classifiers that no explainer knows, of another architecture and from other seeds."""
+        return [self._oracle(seed) for seed in self.size.oracle.seeds]
+
+    def accuracies(self) -> dict[str, float]:
+        """Share of test images that each classifier gets right, of those that were asked for.
+
+        Returns:
+            dict[str, float]: By name.
+        """
+        known: dict[str, nn.Module] = {}
+        for name in ("normalised", "plain"):
+            if name in vars(self):
+                known[getattr(self, name).settings.architecture] = getattr(self, name).model
+        if "oracles" in vars(self):
+            known |= {f"oracle {place}": model for place, model in enumerate(self.oracles, 1)}
+        return {name: training.accuracy(model, self.splits.test) for name, model in known.items()}
+
+    def _classifier(self, architecture: str, *, with_density: bool) -> Checkpoint:
+        size, recipe = self.size, self.size.classifier
+        print(f"\n{architecture}:")
+        return classifiers.cached(
+            classifiers.plan(size.dataset, self.splits.train, architecture, recipe, size.seed),
+            self.splits,
+            recipe.batch_size,
+            self.device,
+            self.show_progress,
+            with_density=with_density,
+        )
+
+    def _reconstruction(self, name: str) -> StoredModel:
+        print(f"\n{name}:")
+        return reconstructions.cached(
+            name,
+            self.size.dataset,
+            self.splits,
+            getattr(self.size, name),
+            self.size.seed,
+            self.device,
+            self.show_progress,
+        )
+
+    def _oracle(self, seed: int) -> SmallCNN:
+        print(f"\noracle of seed {seed}:")
+        recipe, train = self.size.oracle, self.splits.train
+        channels, height, columns = train.images.shape[1:]
+        arguments: dict[str, Any] = {
+            "in_channels": channels,
+            "num_classes": len(train.class_names),
+            "width": recipe.width,
+            "image_size": (height, columns),
+        }
+
+        def load(path: Path) -> SmallCNN:
+            return SmallCNN.load(path, self.device)
+
+        def make() -> SmallCNN:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                model = SmallCNN(**arguments)
+            training.train_classifier(
+                model,
+                train,
+                epochs=recipe.epochs,
+                batch_size=recipe.batch_size,
+                learning_rate=recipe.learning_rate,
+                seed=seed,
+                device=self.device,
+                show_progress=self.show_progress,
+            )
+            return model.eval()
+
+        settings = {
+            **asdict(recipe),
+            "seeds": [seed],
+            "model": "small_cnn",
+            "dataset": self.size.dataset,
+            "data_seed": self.size.seed,
+            "arguments": arguments,
+        }
+        return cache.obtain(
+            cache.path_for(f"{self.size.dataset}-oracle", settings),
+            "oracle",
+            load=load,
+            make=make,
+            save=lambda path, model: model.save(path),
+        )
