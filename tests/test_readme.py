@@ -62,10 +62,22 @@ def test_the_example_runs_as_printed(tmp_path, monkeypatch):
     assert (result.confidence >= target_probability(images) - 1e-6).all()
     assert (tmp_path / "counterfactuals.png").stat().st_size > 1000
 
+    torch.manual_seed(1)
+    names["other"] = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 10))
+    train(names["other"], names["train_loader"])
+    exec(blocks(README.read_text(encoding="utf-8"))["evaluate"], names)
+
+    both = torch.stack([each.success for each in names["results"].values()]).all(0)
+    with torch.no_grad():
+        seen = names["other"](result.counterfactuals).argmax(1) == labels
+    table = names["table"]
+    assert table["DeDUCE", "seen by another"].mean == seen[both].double().mean().item()
+    assert table["closest", "L0"].pairs == int(both.sum())
+
 
 def test_the_commands_need_nothing_but_a_python():
     text = README.read_text(encoding="utf-8")
-    for name in ("demo", "tests"):
+    for name in ("demo", "tests", "docs"):
         command = blocks(text)[name]
         assert command.startswith("python3 -m venv ")
         assert command.count("\n") == 1
