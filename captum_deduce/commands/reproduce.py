@@ -20,6 +20,7 @@ from captum_deduce.commands.explained import DPI
 from captum_deduce.commands.given import file_stem, make_folder, read_device
 from captum_deduce.experiments import figures
 from captum_deduce.experiments import tables as experiments
+from captum_deduce.experiments.frontier import frontier
 from captum_deduce.experiments.plan import SIZES, Size
 from captum_deduce.experiments.report import Report
 from captum_deduce.experiments.runs import Store
@@ -35,6 +36,7 @@ EXPERIMENTS: dict[str, Callable[[Trained, Store], Report]] = {
     "fig3": figures.figure3,
     "fig4": figures.figure4,
     "fig5": figures.figure5,
+    "frontier": frontier,
 }
 """What can be reproduced, by the names of the command line."""
 

@@ -91,6 +91,8 @@ class Size:
         anogan (Scoring): Of AnoGAN.
         timed_pairs (int): How many pairs table 2 times.
         seed (int): Of data split, weights, training, and what is drawn.
+        noise (float): Of the training of the classifier whose counterfactuals are more real.
+        noise_epochs (int): Of that training.
     """
 
     name: str
@@ -108,6 +110,8 @@ class Size:
     anogan: Scoring
     timed_pairs: int
     seed: int = 0
+    noise: float = 1.0
+    noise_epochs: int = 6
 
     def overridden(self, images: int | None = None, width: int | None = None) -> Size:
         """Return the size with some numbers replaced.
@@ -149,6 +153,8 @@ SMOKE = Size(
     revise_grid=_adam(_RATES, 40),
     anogan=Scoring("adam", steps=10, candidates=20, pairs=3),
     timed_pairs=2,
+    noise=0.5,
+    noise_epochs=8,
 )
 """Seconds on one core: that everything runs, no more."""
 
@@ -189,6 +195,7 @@ FULL = Size(
     ),
     anogan=Scoring(),
     timed_pairs=100,
+    noise_epochs=50,
 )
 """The paper's numbers; needs a GPU."""
 

@@ -45,6 +45,16 @@ class Trained:
         return self._classifier("sn_resnet18", with_density=True)
 
     @cached_property
+    def noise_trained(self) -> Checkpoint:
+        """The same, trained with noise, which makes its counterfactuals more real."""
+        return self._classifier(
+            "sn_resnet18",
+            with_density=True,
+            noise=self.size.noise,
+            epochs=self.size.noise_epochs,
+        )
+
+    @cached_property
     def plain(self) -> Checkpoint:
         """The classifier that the baselines explain, without spectral normalisation."""
         return self._classifier("resnet18", with_density=False)
@@ -81,18 +91,29 @@ class Trained:
             dict[str, float]: By name.
         """
         known: dict[str, nn.Module] = {}
-        for name in ("normalised", "plain"):
+        for name in ("normalised", "plain", "noise_trained"):
             if name in vars(self):
-                known[getattr(self, name).settings.architecture] = getattr(self, name).model
+                settings, model = getattr(self, name).settings, getattr(self, name).model
+                noise = f", noise up to {settings.noise:g}" if settings.noise else ""
+                known[settings.architecture + noise] = model
         if "oracles" in vars(self):
             known |= {f"oracle {place}": model for place, model in enumerate(self.oracles, 1)}
         return {name: training.accuracy(model, self.splits.test) for name, model in known.items()}
 
-    def _classifier(self, architecture: str, *, with_density: bool) -> Checkpoint:
-        size, recipe = self.size, self.size.classifier
-        print(f"\n{architecture}:")
+    def _classifier(
+        self,
+        architecture: str,
+        *,
+        with_density: bool,
+        noise: float = 0.0,
+        epochs: int | None = None,
+    ) -> Checkpoint:
+        size, recipe = self.size, self.size.classifier.overridden(epochs=epochs)
+        print(f"\n{architecture}{', trained with noise' if noise else ''}:")
         return classifiers.cached(
-            classifiers.plan(size.dataset, self.splits.train, architecture, recipe, size.seed),
+            classifiers.plan(
+                size.dataset, self.splits.train, architecture, recipe, size.seed, noise
+            ),
             self.splits,
             recipe.batch_size,
             self.device,

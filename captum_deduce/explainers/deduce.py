@@ -32,7 +32,7 @@ CLOSEST: dict[str, Any] = {
 """Settings of :meth:`DeDUCE.closest`."""
 
 REALISTIC: dict[str, Any] = {
-    "confidence": 0.995,
+    "confidence": 0.998,
     "density_quantile": 0.05,
     "step_size": 0.5,
     "pixels_per_step": ADAPTIVE,

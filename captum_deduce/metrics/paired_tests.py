@@ -2,6 +2,7 @@ r"""Whether two explainers differ by more than chance, on the pairs that both we
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -64,11 +65,11 @@ def paired_tests_on(
     if not observed.any():
         return len(observed), 1.0, 1.0
     values = observed.numpy()
-    return (
-        len(observed),
-        float(stats.ttest_1samp(values, 0.0).pvalue),
-        float(stats.wilcoxon(values).pvalue),
-    )
+    with warnings.catch_warnings():
+        # SciPy warns where all differences are nearly the same, and is right to return 0 then.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        t_pvalue = float(stats.ttest_1samp(values, 0.0).pvalue)
+    return len(observed), t_pvalue, float(stats.wilcoxon(values).pvalue)
 
 
 def means_by(groups: Tensor, values: Tensor) -> Tensor:

@@ -1,0 +1,232 @@
+"""Past the paper: how near and how real the counterfactuals of every method and preset are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from captum_deduce.commands.explained import make_explainer
+from captum_deduce.commands.tables import Column
+from captum_deduce.experiments.methods import (
+    AGREEMENT,
+    PROBABILITY,
+    oracle_metrics,
+    published,
+    search,
+)
+from captum_deduce.experiments.plan import every_target
+from captum_deduce.experiments.report import Report, failure_column, metric_column
+from captum_deduce.experiments.runs import Run, Store
+from captum_deduce.experiments.trained import Trained
+from captum_deduce.explainer import CounterfactualExplainer
+from captum_deduce.explainers import DeDUCE
+from captum_deduce.metrics import EvaluationTable, evaluate, l0, l1
+from captum_deduce.visualization import sheet as sheets
+
+SMALL_BUDGET: dict[str, Any] = {
+    "confidence": 0.988,
+    "density_quantile": 0.01,
+    "step_size": 0.34,
+    "rounds": 6,
+}
+"""What turns :meth:`captum_deduce.DeDUCE.realistic` into its closer variant."""
+
+_MARKERS = {"plain": "s", "SN": "o", "SN, noise": "^"}
+_COLORS = {"plain": "#CC79A7", "SN": "#0072B2", "SN, noise": "#D55E00"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A point of the frontier.
+
+    Args:
+        classifier (str): What is explained: "plain", "SN" (spectrally normalised) or "SN, noise"
+            (the same, trained with noise).
+        explainer (CounterfactualExplainer): With which settings.
+    """
+
+    classifier: str
+    explainer: CounterfactualExplainer
+
+
+def deduce_entries(models: Trained) -> dict[str, Entry]:
+    """Make DeDUCE and its presets, on the classifier trained as usual and on the one with noise.
+
+    Args:
+        models (Trained): The classifiers.
+
+    Returns:
+        dict[str, Entry]: By name.
+    """
+    model, layer = models.normalised.model, models.normalised.settings.layer
+    usual = (model, layer, make_explainer(models.normalised).density)
+    robust = models.noise_trained
+    noise = (robust.model, robust.settings.layer, make_explainer(robust).density)
+    return {
+        "paper": Entry("SN", DeDUCE.paper(*usual)),
+        "DeDUCE": Entry("SN", DeDUCE(*usual)),
+        "closest": Entry("SN", DeDUCE.closest(*usual)),
+        "realistic": Entry("SN", DeDUCE.realistic(*usual)),
+        "DeDUCE, noise": Entry("SN, noise", DeDUCE(*noise)),
+        "closest, noise": Entry("SN, noise", DeDUCE.closest(*noise)),
+        "realistic, closer, noise": Entry("SN, noise", DeDUCE.realistic(*noise, **SMALL_BUDGET)),
+        "realistic, noise": Entry("SN, noise", DeDUCE.realistic(*noise)),
+    }
+
+
+def frontier(models: Trained, store: Store) -> Report:
+    """Compare all methods and presets by distance and by the oracles' agreement.
+
+    Args:
+        models (Trained): The classifiers, the oracles and what the baselines need.
+        store (Store): Where results are kept.
+
+    Returns:
+        Report: Means of each over the pairs that it found, with the picture.
+    """
+    cases = every_target(models.splits.test, models.size.sets, models.size.images)
+    entries = deduce_entries(models)
+    entries |= {
+        name: Entry("plain", explainer)
+        for name, explainer in published(models).items()
+        if name != "DeDUCE"
+    }
+    runs = search(store, {name: entry.explainer for name, entry in entries.items()}, cases)
+    table = measured(models, runs)
+    notes = [
+        "Means over the pairs that each found. "
+        f"{AGREEMENT}: the share of two small classifiers, trained independently, that see the "
+        f"target class; {PROBABILITY}: their mean probability of it. No search knows them.",
+        f"noise: on a classifier trained with noise up to {models.size.noise:g}. REVISE: "
+        f"{models.size.revise.label}. VLK: 2 x {models.size.vlk_steps} steps.",
+    ]
+    drawn = {name: entry for name, entry in entries.items() if name != "paper"}
+    data = {
+        "evaluation": None if table is None else table.to_dict(),
+        "seconds": {name: run.seconds.sum().item() for name, run in runs.items()},
+    }
+    return Report(
+        "The frontier: near or real",
+        columns(entries, runs, table),
+        notes,
+        data,
+        None if table is None else picture(drawn, table),
+        {name: run.result for name, run in runs.items()},
+    )
+
+
+def measured(models: Trained, runs: Mapping[str, Run]) -> EvaluationTable | None:
+    """Measure distances, evaluations and the oracles' agreement, each over its own successes.
+
+    Args:
+        models (Trained): With the oracles.
+        runs (Mapping[str, Run]): By name.
+
+    Returns:
+        EvaluationTable or None: None where nobody found anything.
+    """
+    metrics = {
+        "L0": lambda result: l0(result.inputs, result.counterfactuals),
+        "L1": lambda result: l1(result.inputs, result.counterfactuals),
+        **oracle_metrics(models),
+        "evaluations": lambda result: result.evaluations,
+        "forward": lambda result: result.forward_evaluations,
+    }
+    found = {name: run.result for name, run in runs.items() if run.result.success.any()}
+    return evaluate(found, metrics, pairs="own") if found else None
+
+
+def columns(
+    entries: Mapping[str, Entry], runs: Mapping[str, Run], table: EvaluationTable | None
+) -> list[Column]:
+    """Write the table.
+
+    Args:
+        entries (Mapping[str, Entry]): By name.
+        runs (Mapping[str, Run]): Of the same names.
+        table (EvaluationTable or None): As from :func:`measured`.
+
+    Returns:
+        list[tuple[str, Sequence[str]]]: As :func:`captum_deduce.commands.tables.table` takes it.
+    """
+    rows = list(entries)
+    seconds = [f"{run.seconds.mean():.3f}" for run in runs.values()]
+    return [
+        ("method", rows),
+        ("classifier", [entry.classifier for entry in entries.values()]),
+        *((name, metric_column(table, name, rows, 1)) for name in ("L0", "L1")),
+        *((name, metric_column(table, name, rows, 3)) for name in (AGREEMENT, PROBABILITY)),
+        ("failed %", failure_column({name: run.result for name, run in runs.items()}, table)),
+        *((name, metric_column(table, name, rows, 1)) for name in ("evaluations", "forward")),
+        ("s a pair", seconds),
+    ]
+
+
+@sheets.own_style()
+def picture(entries: Mapping[str, Entry], table: EvaluationTable) -> Figure:
+    """Draw the oracles' agreement against L1: upper left is best.
+
+    Args:
+        entries (Mapping[str, Entry]): By name.
+        table (EvaluationTable): Of those that found anything.
+
+    Returns:
+        Figure: One point for each.
+    """
+    figure = sheets.Picture(figsize=(7.2, 5.2), layout="constrained")
+    axes = figure.add_subplot()
+    places = {
+        name: (table[name, "L1"].mean, table[name, AGREEMENT].mean)
+        for name in entries
+        if name in table.results
+    }
+    for name, place in places.items():
+        kind = entries[name].classifier
+        axes.plot(*place, _MARKERS[kind], color=_COLORS[kind], markersize=8)
+    for place in set(places.values()):
+        names = [name.removesuffix(", noise") for name in places if places[name] == place]
+        offset, side = _LABELS.get(names[0], ((7, 5), "left"))
+        axes.annotate(
+            " = ".join(names),
+            place,
+            xytext=offset,
+            textcoords="offset points",
+            ha=side,
+            fontsize=9,
+        )
+    axes.set_xlabel("L1 distance to the original (smaller is nearer)")
+    axes.set_ylabel("oracles that see the target class")
+    axes.set_xlim(0, 1.15 * max(distance for distance, _ in places.values()))
+    axes.set_ylim(-0.05, 1.08)
+    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    shown = {entries[name].classifier for name in places}
+    handles = [
+        Line2D([], [], linestyle="", marker=_MARKERS[kind], color=_COLORS[kind], label=said)
+        for kind, said in _SAID.items()
+        if kind in shown
+    ]
+    figure.legend(
+        handles=handles,
+        title="What is explained: a ResNet-18 ...",
+        loc="outside lower center",
+        fontsize=9,
+        title_fontsize=9,
+        frameon=False,
+    )
+    return figure
+
+
+_LABELS = {"closest": ((-7, 5), "right"), "JSMA": ((7, -12), "left")}
+"""Where the names of neighbours stand, so that they do not meet; all others: at the upper right."""
+
+_SAID = {
+    "plain": "without spectral normalisation",
+    "SN": "with spectral normalisation",
+    "SN, noise": "with spectral normalisation, trained with noise",
+}
