@@ -1,0 +1,18 @@
+"""Two classifiers that have no part in any search, of another kind than the explained one."""
+
+import torch
+
+from captum_deduce.datasets import load_digits
+from captum_deduce.metrics import Oracle
+from captum_deduce.models import SmallCNN
+from captum_deduce.training import accuracy, train_classifier
+
+train, validation, test = load_digits()
+judges = []
+for seed in (1, 2):
+    torch.manual_seed(seed)
+    judge = SmallCNN(image_size=8)
+    train_classifier(judge, train, epochs=20, batch_size=64, learning_rate=0.05, seed=seed)
+    judges.append(judge)
+oracle = Oracle(judges)
+print("right on test images:", [f"{accuracy(judge, test):.1%}" for judge in judges])
