@@ -24,15 +24,14 @@ PAPER: dict[str, Any] = {"skip_saturated": False}
 """Settings of :meth:`DeDUCE.paper`."""
 
 CLOSEST: dict[str, Any] = {
-    "step_size": 1.0,
+    "step_size": 0.6,
     "pixels_per_step": ADAPTIVE,
     "rounds": 4,
-    "refine": True,
 }
 """Settings of :meth:`DeDUCE.closest`."""
 
 REALISTIC: dict[str, Any] = {
-    "confidence": 0.998,
+    "confidence": 0.9995,
     "density_quantile": 0.05,
     "step_size": 0.5,
     "pixels_per_step": ADAPTIVE,
@@ -215,7 +214,7 @@ class DeDUCE(PixelwiseExplainer):
     ) -> DeDUCE:
         """Fewer and smaller changes in less time: what the model's decision hangs on.
 
-        Pixels move all the way at once, many far from the decision boundary and one near it; four
+        Pixels move far at once, many of them far from the decision boundary and one near it; four
         rounds take back what was not needed. Such images are near and sparse, but hardly any other
         model sees the target in them.
 
