@@ -390,7 +390,9 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_reproduce(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=_EXPERIMENTS, help="the table or figure")
+    parser.add_argument(
+        "what", choices=_EXPERIMENTS, metavar="NAME", help=f"one of {', '.join(_EXPERIMENTS)}"
+    )
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--smoke", action="store_true", help="the smallest size")
     sizes.add_argument("--full", action="store_true", help="the paper's size")

@@ -11,11 +11,11 @@ import pytest
 
 from captum_deduce import DeDUCE, __version__, explainers
 from captum_deduce.cli import main
-from captum_deduce.commands import demo, explain, train
+from captum_deduce.commands import demo, explain, reproduce, train
 from captum_deduce.datasets import DATASETS
 from captum_deduce.models import ARCHITECTURES
 
-COMMANDS = {"demo": demo, "train": train, "explain": explain}
+COMMANDS = {"demo": demo, "train": train, "explain": explain, "reproduce": reproduce}
 
 
 def help_of(*words, capsys):
@@ -40,7 +40,7 @@ def recorded(monkeypatch):
 
 def test_help_names_the_commands(capsys):
     text = help_of(capsys=capsys)
-    assert all(re.search(rf"^ +{name} +\w", text, re.MULTILINE) for name in COMMANDS)
+    assert all(re.search(rf"^ +{name}\s+\w", text, re.MULTILINE) for name in COMMANDS)
     assert "captum-deduce demo" in text
 
 
@@ -59,6 +59,7 @@ def test_each_help_teaches(name, capsys):
         ("demo", ["mistakes.png", "CAPTUM_DEDUCE_CACHE", "captum-deduce-demo", "--retrain"]),
         ("demo", ["--compare", *explainers.__all__, "compare.md", "L0", "L1"]),
         ("train", [*ARCHITECTURES, "CAPTUM_DEDUCE_DATA", "--overwrite"]),
+        ("reproduce", ["table1", "fig5", "oracle p", "--full", "Reduced", "goes on", "NAME.json"]),
         ("explain", ["8 bits", "FAILED", "exit status is 0", "--resize", "IMAGE-to-CLASS.png"]),
     ],
 )

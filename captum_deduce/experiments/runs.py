@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from captum_deduce import tensor_files
 from captum_deduce._version import __version__
+from captum_deduce.commands.given import file_stem
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.explainer import CounterfactualExplainer
 
@@ -162,7 +163,8 @@ class Store:
     def _kept(
         self, name: str, depends_on: tuple[object, ...], make: Callable[[], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
-        path = self.folder / f"{name}-{fingerprint(__version__, *depends_on)}.safetensors"
+        digest = fingerprint(__version__, *depends_on)
+        path = self.folder / f"{file_stem(name)}-{digest}.safetensors"
         try:
             tensors, metadata = tensor_files.read(path, "run")
             if metadata.get("format") == _FORMAT:
