@@ -253,13 +253,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"most misclassified images to explain {most}",
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("captum-deduce-demo"),
-        metavar="DIR",
-        help=f"the folder to write to {_DEFAULT}",
-    )
+    _add_output(parser, "captum-deduce-demo")
     parser.add_argument(
         "--compare",
         action="store_true",
@@ -349,13 +343,7 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
         help="the class to reach, by name or number: one for all images or one per image (default: "
         "the class that the classifier thinks second most likely)",
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("captum-deduce-explain"),
-        metavar="DIR",
-        help=f"the folder to write to {_DEFAULT}",
-    )
+    _add_output(parser, "captum-deduce-explain")
     parser.add_argument(
         "--mask", type=Path, metavar="FILE", help="an image: white where pixels may change"
     )
@@ -409,10 +397,14 @@ def _add_reproduce(parser: argparse.ArgumentParser) -> None:
         help="the folder of MNIST's four IDX files (default: the environment variable "
         "CAPTUM_DEDUCE_DATA)",
     )
+    _add_output(parser, "captum-deduce-reproduce")
+
+
+def _add_output(parser: argparse.ArgumentParser, folder: str) -> None:
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path("captum-deduce-reproduce"),
+        default=Path(folder),
         metavar="DIR",
         help=f"the folder to write to {_DEFAULT}",
     )

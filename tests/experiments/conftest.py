@@ -19,7 +19,8 @@ def tiny() -> Size:
     briefly = ReconstructionRecipe(2, batch_size=64, learning_rate=3e-3)
     return replace(
         SMOKE,
-        classifier=replace(SMOKE.classifier, width=2, epochs=3),
+        sets=1,
+        classifier=replace(SMOKE.classifier, width=4, epochs=5),
         oracle=OracleRecipe(12, batch_size=64, learning_rate=0.05, width=4),
         autoencoder=briefly,
         vae=briefly,

@@ -64,7 +64,7 @@ def test_table_1(models, store):
     cases = every_target(models.splits.test, models.size.sets, models.size.images)
     for result in report.results.values():
         assert result.target.tolist() == cases.target.tolist()
-    assert any("of the 2 originals" in note for note in report.notes)
+    assert any("of the 1 originals" in note for note in report.notes)
     assert any("reduced: Adam" in note for note in report.notes)
 
 
