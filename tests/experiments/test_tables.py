@@ -8,9 +8,20 @@ import numpy as np
 import pytest
 
 from captum_deduce import CounterfactualExplainer
-from captum_deduce.experiments import paper
+from captum_deduce.commands.explained import make_explainer
+from captum_deduce.experiments import methods, paper
 from captum_deduce.experiments.plan import every_target
 from captum_deduce.experiments.tables import table1, table2, table3, table4, table5
+
+
+@pytest.fixture(autouse=True)
+def _short_searches(monkeypatch):
+    """Some fail, which the tables must say, and none takes long."""
+
+    def briefly(checkpoint, **settings):
+        return make_explainer(checkpoint, max_iterations=30, **settings)
+
+    monkeypatch.setattr(methods, "make_explainer", briefly)
 
 
 def columns_of(report):
