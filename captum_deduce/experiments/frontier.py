@@ -27,7 +27,7 @@ from captum_deduce.explainers import DeDUCE
 from captum_deduce.metrics import EvaluationTable, evaluate, l0, l1
 from captum_deduce.visualization import sheet as sheets
 
-SMALL_BUDGET: dict[str, Any] = {"confidence": 0.995}
+SMALL_BUDGET: dict[str, Any] = {"confidence": 0.98}
 """What turns :meth:`captum_deduce.DeDUCE.realistic` into its closer variant."""
 
 _MARKERS = {"plain": "s", "SN": "o", "SN, noise": "^"}

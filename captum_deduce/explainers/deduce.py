@@ -31,7 +31,7 @@ CLOSEST: dict[str, Any] = {
 """Settings of :meth:`DeDUCE.closest`."""
 
 REALISTIC: dict[str, Any] = {
-    "confidence": 0.9995,
+    "confidence": 0.9985,
     "density_quantile": 0.05,
     "step_size": 0.5,
     "pixels_per_step": ADAPTIVE,
