@@ -58,7 +58,7 @@ class Summary:
 class EvaluationTable:
     """A row per result and a column per metric; ``print`` it, or take a cell: ``table["A", "L0"]``.
 
-    Made by :func:`~captum_deduce.metrics.evaluate`.
+    Made by :func:`~captum_deduce.metrics.evaluate`; notebooks draw it as a table.
 
     Args:
         measured (Mapping[str, Mapping[str, Measured]]): By result and metric; the same metrics for
@@ -214,6 +214,9 @@ class EvaluationTable:
         return "\n".join([*lines, "", self._caption()])
 
     def __str__(self) -> str:
+        return self.to_markdown()
+
+    def _repr_markdown_(self) -> str:
         return self.to_markdown()
 
     def _cells(self, metric: str) -> list[str]:

@@ -108,6 +108,11 @@ def test_markdown_has_every_cell_and_says_what_means_are_over():
     )
 
 
+def test_a_notebook_draws_the_table():
+    formatters = pytest.importorskip("IPython.core.formatters")
+    assert formatters.MarkdownFormatter()(table("common")) == table("common").to_markdown()
+
+
 def test_the_caption_counts_each_results_own_pairs():
     caption = table(sets=None).to_markdown().split("\n")[-1]
     assert caption == (
