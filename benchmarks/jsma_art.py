@@ -10,7 +10,7 @@ ART needs numpy < 2.3, so that it lives in an environment of its own, which this
 installed in:
 
     python -m venv art
-    art/bin/pip install adversarial-robustness-toolbox==1.20.1 "numpy<2.3" torch
+    art/bin/pip install adversarial-robustness-toolbox==1.20.1 "numpy<2.3" packaging torch
     python benchmarks/jsma_art.py --art-python art/bin/python
 
 The script runs itself with both interpreters, in turns, so that what else the machine does falls on

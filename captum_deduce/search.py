@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 State = dict[str, Tensor]
-"""Tensors with a leading dimension of the pairs in the active set.
+"""Tensors on one device with a leading dimension of the pairs in the active set.
 
 A procedure that makes forward passes besides its evaluations counts them for each pair under
 ``forward_evaluations`` (int64); all other names are its own.
@@ -241,16 +241,19 @@ def _where(condition: Tensor, value: Tensor, other: Tensor) -> Tensor:
 
 
 def _rows(state: State, slots: list[int]) -> State:
-    return {name: value[_index(slots, value)] for name, value in state.items()}
+    index = _index(slots, state)
+    return {name: value[index] for name, value in state.items()}
 
 
 def _replace(state: State, slots: list[int], rows: State) -> None:
+    index = _index(slots, state)
     for name, value in state.items():
-        value[_index(slots, value)] = rows[name]
+        value[index] = rows[name]
 
 
-def _index(slots: list[int], value: Tensor) -> Tensor:
-    return torch.tensor(slots, dtype=torch.int64).to(value.device, non_blocking=True)
+def _index(slots: list[int], state: State) -> Tensor:
+    device = next(iter(state.values())).device
+    return torch.tensor(slots, dtype=torch.int64).to(device, non_blocking=True)
 
 
 def _in_order(
