@@ -41,9 +41,8 @@ class JSMA(PixelwiseExplainer):
     argmax; saliencies are per unit of the input range; values within 1e-6 of the range of a bound
     or of the original snap to it.
 
-    Papernot's saliency needs a logit of each class that depends on the input: of a binary model
-    made into two classes as ``[0, z]`` it moves nothing towards class 0; ``[-z / 2, z / 2]`` is the
-    same model with two logits.
+    Papernot's saliency needs logits of all classes that depend on the input: of a binary model
+    made into two classes as ``[0, z]`` it moves nothing; ``[-z / 2, z / 2]`` is the same model.
 
     A pair that fails returns its best attempt with ``success=False``.
 
