@@ -110,18 +110,20 @@ def _machine(device: torch.device) -> dict[str, Any]:
 
 def _write(what: str, report: Report, facts: dict[str, Any], size: Size, output: Path) -> None:
     """Print the table and write what there is of table, numbers, picture and counterfactuals."""
-    if report.columns:
-        print(f"\n{tables.table(report.columns)}")
+    shown = [columns for columns in (report.columns, report.own_columns) if columns]
+    for columns in shown:
+        print(f"\n{tables.table(columns)}")
     print("\n" + "\n".join(report.notes) + "\n")
     written = [output / f"{what}.md", output / f"{what}.json"]
     accuracies = ", ".join(
         f"{name} {share:.2%}" for name, share in facts["accuracy on test images"].items()
     )
+    right = f" Right on test images: {accuracies}." if accuracies else ""
     text = [
         f"# {report.title}",
         f"Size: {size.name}, {size.sets} set(s) of {size.images} images of {size.dataset}, "
-        f"classifiers of width {size.classifier.width}. Right on test images: {accuracies}.",
-        *([tables.markdown(report.columns)] if report.columns else []),
+        f"classifiers of width {size.classifier.width}.{right}",
+        *(tables.markdown(columns) for columns in shown),
         *report.notes,
         f"captum-deduce {__version__}, seed {size.seed}, {facts['machine']['device']}, "
         f"{facts['seconds of this run']:.0f} s; parts searched or scored "

@@ -158,6 +158,12 @@ def columns(
     ]
 
 
+def _label(name: str, table: EvaluationTable) -> str:
+    found = 1 - table[name, "failure rate"].mean
+    said = name.removesuffix(", noise")
+    return said if found >= _FEW else f"{said} ({found:.0%} found)"
+
+
 @sheets.own_style()
 def picture(entries: Mapping[str, Entry], table: EvaluationTable) -> Figure:
     """Draw the oracles' agreement against L1: upper left is best.
@@ -180,8 +186,8 @@ def picture(entries: Mapping[str, Entry], table: EvaluationTable) -> Figure:
         kind = entries[name].classifier
         axes.plot(*place, _MARKERS[kind], color=_COLORS[kind], markersize=8)
     for place in set(places.values()):
-        names = [name.removesuffix(", noise") for name in places if places[name] == place]
-        offset, side = _LABELS.get(names[0], ((7, 5), "left"))
+        names = [_label(name, table) for name in places if places[name] == place]
+        offset, side = _LABELS.get(names[0].split(" (")[0], ((7, 5), "left"))
         axes.annotate(
             " = ".join(names),
             place,
@@ -214,8 +220,11 @@ def picture(entries: Mapping[str, Entry], table: EvaluationTable) -> Figure:
     return figure
 
 
-_LABELS = {"closest": ((-7, 5), "right"), "JSMA": ((7, -12), "left")}
+_LABELS = {"closest": ((0, 15), "center"), "JSMA": ((-7, 5), "right")}
 """Where the names of neighbours stand, so that they do not meet; all others: at the upper right."""
+
+_FEW = 0.5
+"""A point says how many of the pairs it stands for, where they are fewer than this share."""
 
 _SAID = {
     "plain": "without spectral normalisation",

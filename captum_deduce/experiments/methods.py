@@ -151,6 +151,8 @@ def measure(
     results: Mapping[str, Counterfactuals],
     metrics: Mapping[str, Callable[[Counterfactuals], Tensor]],
     sets: Tensor | None,
+    *,
+    by_all: bool = True,
 ) -> EvaluationTable | None:
     """Take means by the paper's rule, over the pairs on which all succeeded.
 
@@ -161,6 +163,7 @@ def measure(
         results (Mapping[str, Counterfactuals]): By name, of the same pairs.
         metrics (Mapping[str, Callable]): By name.
         sets (Tensor or None): Number of each pair's set.
+        by_all (bool, optional): False: each has means over its own pairs. Default: True
 
     Returns:
         EvaluationTable or None: None where nobody found anything.
@@ -169,10 +172,11 @@ def measure(
     if not found:
         return None
     common = found_by_all(list(found.values()))
-    used = [common] if common.any() else [result.success for result in found.values()]
+    shared = by_all and bool(common.any())
+    used = [common] if shared else [result.success for result in found.values()]
     if sets is not None and any(set(sets[mask].tolist()) != set(sets.tolist()) for mask in used):
         sets = None  # a set without a pair has no mean
-    return evaluate(found, metrics, pairs="common" if common.any() else "own", sets=sets)
+    return evaluate(found, metrics, pairs="common" if shared else "own", sets=sets)
 
 
 def evenly_among(mask: Tensor, count: int | None) -> Tensor:

@@ -29,6 +29,8 @@ class Report:
         data (dict[str, Any]): All numbers, in a form that ``json.dumps`` takes.
         figure (matplotlib.figure.Figure or None): Its picture.
         results (Mapping[str, Counterfactuals]): What the explainers found, by name.
+        own_columns (list[tuple[str, Sequence[str]]]): A second table, of means over the pairs that
+            each explainer found itself; empty: there is none.
     """
 
     title: str
@@ -37,6 +39,7 @@ class Report:
     data: dict[str, Any] = field(default_factory=dict)
     figure: Figure | None = None
     results: Mapping[str, Counterfactuals] = field(default_factory=dict)
+    own_columns: list[Column] = field(default_factory=list)
 
 
 def cell(summary: Summary, decimals: int, scale: float = 1.0) -> str:

@@ -13,10 +13,10 @@ from tqdm.auto import tqdm
 from captum_deduce.steps import AdamStep
 
 # A start whose mean loss in a window of steps is so many times its image's best is given up, but
-# not in the first quarter: some that end best begin far behind.
+# not in the first half: some that end best begin far behind.
 _WINDOW = 100
 _HOPELESS = 2.0
-_GRACE = 0.25
+_GRACE = 0.5
 
 
 class Objective:
@@ -166,7 +166,7 @@ class LatentDescent:
         schedule (Schedule): How.
         batch_size (int): Most starts under way, but for an image that has more.
         early_stop (bool): Give up a start once its loss, averaged over 100 steps, is twice that of
-            its image's best; after a quarter of the steps.
+            its image's best; after half the steps.
         show_progress (bool): Draw a progress bar over the steps.
     """
 

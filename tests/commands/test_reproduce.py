@@ -42,6 +42,7 @@ def asked(monkeypatch):
             {"paper": {"L0": "21.16"}},
             result.plot(),
             {"A b": result},
+            own_columns=[("algorithm", ["A"]), ("pairs", ["1"])],
         )
 
     for name in reproduce.EXPERIMENTS:
@@ -56,7 +57,7 @@ def test_everything_is_written(asked, tmp_path, capsys):
     text = (tmp_path / "out" / "table3.md").read_text(encoding="utf-8")
     assert text.startswith("# A title\n\nSize: smoke, 2 set(s) of 4 images of digits, ")
     assert "| algorithm | L0 | paper |\n| --- | ---: | ---: |\n| A | 1.50 | 21.16 |" in text
-    assert "A note." in text
+    assert "| algorithm | pairs |\n| --- | ---: |\n| A | 1 |\n\nA note." in text
     content = json.loads((tmp_path / "out" / "table3.json").read_text(encoding="utf-8"))
     assert content["experiment"] == "table3"
     assert content["paper"] == {"L0": "21.16"}

@@ -75,6 +75,13 @@ def test_table_1(models, store):
     cases = every_target(models.splits.test, models.size.sets, models.size.images)
     for result in report.results.values():
         assert result.target.tolist() == cases.target.tolist()
+    own = dict(report.own_columns)
+    for place, result in enumerate(report.results.values()):
+        found = result[result.success]
+        assert own["pairs"][place] == str(len(found))
+        if len(found):
+            mean = found.l1().double().mean().item()
+            assert float(own["L1"][place].split()[0]) == pytest.approx(mean, abs=0.006)
     assert any("of the 1 originals" in note for note in report.notes)
     assert any("reduced: Adam" in note for note in report.notes)
 

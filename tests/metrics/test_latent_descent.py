@@ -169,11 +169,11 @@ def test_far_starts_are_given_up_at_the_end_of_a_window(machine, images, monkeyp
     alone = descend(as_objective(machine), Schedule("sgd", 12, 1e-3), image, starts[:, :1])
     assert losses[0, 0].item() == pytest.approx(alone.item(), rel=1e-9)
     assert losses[0, 1].isinf()
-    assert counting.rows == [2] * 5 + [1] * 8
+    # Half is over after 6 steps, at the second window's end it counts.
+    assert counting.rows == [2] * 10 + [1] * 3
     counting.rows.clear()
     descend(counting.objective, Schedule("sgd", 24, 1e-3), image, starts, 8, True)
-    # A quarter is over after 6 steps, at the second window's end it counts.
-    assert counting.rows == [2] * 10 + [1] * 15
+    assert counting.rows == [2] * 15 + [1] * 10
 
 
 def test_a_start_that_is_no_number_is_given_up_for_one_that_is(
