@@ -8,7 +8,8 @@ architecture, which no search knows, are the oracles. Settings were chosen on va
 
     python benchmarks/quality.py --data-root DIR
     python benchmarks/quality.py --data-root DIR --validation --images 10
-    python benchmarks/quality.py --data-root DIR --dataset cifar10 --images 10
+    python benchmarks/quality.py --data-root DIR --dataset cifar10 --images 10 --epochs 3 \
+        --noise 0.25 --pixel site
 
 Searches are kept in the ``--output`` folder and not run again; their times are kept with them.
 """
@@ -67,13 +68,21 @@ def main() -> None:
     parser.add_argument("--data-root", help="the folder of the data")
     parser.add_argument("--images", type=int, default=100, help="each with all other classes (100)")
     parser.add_argument("--validation", action="store_true", help="measure on validation images")
+    parser.add_argument("--pixel", choices=("entry", "site"), default="entry", help="(entry)")
+    parser.add_argument("--epochs", type=int, help="of both classifiers (default: their own)")
+    parser.add_argument("--noise", type=float, default=1.0, help="in the second's training (1.0)")
     parser.add_argument("--threads", type=int, default=2, help="of torch (2)")
     parser.add_argument("--output", type=Path, default=Path("captum-deduce-quality"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
+    recipe, default = RECIPES[arguments.dataset], SIZES["default"]
     size = replace(
-        SIZES["default"], dataset=arguments.dataset, classifier=RECIPES[arguments.dataset]
+        default,
+        dataset=arguments.dataset,
+        classifier=recipe.overridden(epochs=arguments.epochs),
+        noise=arguments.noise,
+        noise_epochs=arguments.epochs or default.noise_epochs,
     )
     splits = datasets.load(size.dataset, arguments.data_root, seed=size.seed)
     device = torch.device("cpu")
@@ -81,7 +90,7 @@ def main() -> None:
     store = Store(arguments.output / "runs", device)
     data = splits.validation if arguments.validation else splits.test
     cases = every_target(data, 1, arguments.images)
-    entries = deduce_entries(models)
+    entries = deduce_entries(models, pixel=arguments.pixel)
     runs = search(store, {name: entry.explainer for name, entry in entries.items()}, cases)
     table = measured(models, runs)
     print("\n" + as_table(columns(entries, runs, table)) + "\n")
@@ -99,7 +108,7 @@ def main() -> None:
     for what, value, sign, bound in results:
         holds = value <= bound if sign == "<=" else value >= bound
         print(f"{what:36} {value:8.3f}  target {sign} {bound:<6g} {'met' if holds else 'MISSED'}")
-    written = arguments.output / f"quality-{arguments.dataset}.json"
+    written = arguments.output / f"quality-{arguments.dataset}-{arguments.pixel}.json"
     content = {"evaluation": table.to_dict(), "seconds": seconds, "targets": results}
     written.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

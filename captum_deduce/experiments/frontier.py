@@ -48,11 +48,12 @@ class Entry:
     explainer: CounterfactualExplainer
 
 
-def deduce_entries(models: Trained) -> dict[str, Entry]:
+def deduce_entries(models: Trained, pixel: str = "entry") -> dict[str, Entry]:
     """Make DeDUCE and its presets, on the classifier trained as usual and on the one with noise.
 
     Args:
         models (Trained): The classifiers.
+        pixel (str, optional): As of :class:`captum_deduce.DeDUCE`. Default: "entry"
 
     Returns:
         dict[str, Entry]: By name.
@@ -61,13 +62,14 @@ def deduce_entries(models: Trained) -> dict[str, Entry]:
     usual = (model, layer, make_explainer(models.normalised).density)
     robust = models.noise_trained
     noise = (robust.model, robust.settings.layer, make_explainer(robust).density)
+    closer = {**SMALL_BUDGET, "pixel": pixel}
     return {
-        "DeDUCE": Entry("SN", DeDUCE(*usual)),
-        "closest": Entry("SN", DeDUCE.closest(*usual)),
-        "realistic": Entry("SN", DeDUCE.realistic(*usual)),
-        "DeDUCE, noise": Entry("SN, noise", DeDUCE(*noise)),
-        "realistic, closer, noise": Entry("SN, noise", DeDUCE.realistic(*noise, **SMALL_BUDGET)),
-        "realistic, noise": Entry("SN, noise", DeDUCE.realistic(*noise)),
+        "DeDUCE": Entry("SN", DeDUCE(*usual, pixel=pixel)),
+        "closest": Entry("SN", DeDUCE.closest(*usual, pixel=pixel)),
+        "realistic": Entry("SN", DeDUCE.realistic(*usual, pixel=pixel)),
+        "DeDUCE, noise": Entry("SN, noise", DeDUCE(*noise, pixel=pixel)),
+        "realistic, closer, noise": Entry("SN, noise", DeDUCE.realistic(*noise, **closer)),
+        "realistic, noise": Entry("SN, noise", DeDUCE.realistic(*noise, pixel=pixel)),
     }
 
 
