@@ -16,6 +16,7 @@ from captum_deduce.experiments.methods import (
     PROBABILITY,
     oracle_metrics,
     published,
+    revise,
     search,
 )
 from captum_deduce.experiments.plan import every_target
@@ -29,6 +30,9 @@ from captum_deduce.visualization import sheet as sheets
 
 SMALL_BUDGET: dict[str, Any] = {"confidence": 0.98}
 """What turns :meth:`captum_deduce.DeDUCE.realistic` into its closer variant."""
+
+LIGHTER = 0.1
+"""A weight of the distance with which REVISE fails less often than with the paper's 1."""
 
 _MARKERS = {"plain": "s", "SN": "o", "SN, noise": "^"}
 _COLORS = {"plain": "#CC79A7", "SN": "#0072B2", "SN, noise": "#D55E00"}
@@ -90,6 +94,8 @@ def frontier(models: Trained, store: Store) -> Report:
         for name, explainer in published(models).items()
         if name != "DeDUCE"
     }
+    lighter = revise(models, models.size.revise, LIGHTER)
+    entries[f"REVISE, lambda {LIGHTER:g}"] = Entry("plain", lighter)
     runs = search(store, {name: entry.explainer for name, entry in entries.items()}, cases)
     table = measured(models, runs)
     notes = [
