@@ -228,7 +228,11 @@ def picture(entries: Mapping[str, Entry], table: EvaluationTable) -> Figure:
     return figure
 
 
-_LABELS = {"closest": ((0, 15), "center"), "JSMA": ((-7, 5), "right")}
+_LABELS = {
+    "closest": ((0, 15), "center"),
+    "JSMA": ((-7, 5), "right"),
+    f"REVISE, lambda {LIGHTER:g}": ((-7, -4), "right"),
+}
 """Where the names of neighbours stand, so that they do not meet; all others: at the upper right."""
 
 _FEW = 0.5
