@@ -194,10 +194,10 @@ def picture(entries: Mapping[str, Entry], table: EvaluationTable) -> Figure:
         kind = entries[name].classifier
         axes.plot(*place, _MARKERS[kind], color=_COLORS[kind], markersize=8)
     for place in set(places.values()):
-        names = [_label(name, table) for name in places if places[name] == place]
-        offset, side = _LABELS.get(names[0].split(" (")[0], ((7, 5), "left"))
+        names = [name for name in places if places[name] == place]
+        offset, side = _LABELS.get(names[0], ((7, 5), "left"))
         axes.annotate(
-            " = ".join(names),
+            " = ".join(_label(name, table) for name in names),
             place,
             xytext=offset,
             textcoords="offset points",
