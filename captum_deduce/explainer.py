@@ -205,9 +205,8 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         images = result.counterfactuals
         return (images,) if isinstance(inputs, tuple) else images
 
-    @abstractmethod
     def _check_settings(self) -> None:
-        """Raise where a constructor argument has no sense."""
+        """Raise where a constructor argument has no sense; a subclass says which."""
 
     @abstractmethod
     def _procedure(self, problem: Problem) -> search.Procedure:

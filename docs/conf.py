@@ -38,6 +38,7 @@ extensions = [
     "sphinxcontrib.bibtex",
     "sphinx-mathjax-offline",
     "command_line",
+    "internal_links",
     "more_pages",
     "public_names",
 ]

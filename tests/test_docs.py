@@ -20,7 +20,7 @@ def _docs_extensions():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(DOCS / "_ext"))
         yield
-    for name in ("command_line", "contract", "more_pages", "public_names"):
+    for name in ("command_line", "contract", "internal_links", "more_pages", "public_names"):
         sys.modules.pop(name, None)
 
 
@@ -148,3 +148,43 @@ def test_a_result_that_breaks_the_contract_is_no_cell():
     contract = importlib.import_module("contract")
     with pytest.raises(contract.ContractError, match="a difference"):
         contract._require(False, "a difference")
+
+
+def test_broken_links_are_found(tmp_path):
+    links = importlib.import_module("internal_links")
+    (tmp_path / "api").mkdir()
+    (tmp_path / "_static").mkdir()
+    (tmp_path / "_static" / "theme.html").write_text('<a href="gone.html">', encoding="utf-8")
+    (tmp_path / "a picture.png").write_bytes(b"")
+    (tmp_path / "index.html").write_text(
+        '<h1 id="top"><a href="#top"><a href="#bottom"><a href="api/x.html#here"><a href="api/">'
+        '<a href="api/x.html#there"><a href="y.html"><img src="a%20picture.png"><img src="b.png">'
+        '<a href="https://example.org/y.html#z">',
+        encoding="utf-8",
+    )
+    (tmp_path / "api" / "x.html").write_text(
+        '<p id="here"><a href="../index.html?q=1#top"><a href="../index.html#middle">',
+        encoding="utf-8",
+    )
+    assert list(links.broken_links(tmp_path)) == [
+        ("api/x.html", "../index.html#middle"),
+        ("index.html", "#bottom"),
+        ("index.html", "api/x.html#there"),
+        ("index.html", "y.html"),
+        ("index.html", "b.png"),
+    ]
+
+
+def test_links_back_from_source_lead_to_what_the_package_exports():
+    links = importlib.import_module("internal_links")
+    back = '<a class="viewcode-back" href="../../api/{}">[docs]</a>'
+    body = "".join(
+        back.format(f"x.html#captum_deduce.{name}")
+        for name in ("prototypes.PrototypeIndex.nearest", "prototypes.encode", "unknown")
+    )
+    places = {
+        "captum_deduce.PrototypeIndex.nearest": "../../api/e.html#captum_deduce.nearest",
+        "captum_deduce.prototypes.encode": "../../api/e.html#encode",
+    }
+    repaired = links.repaired(body, "captum_deduce.prototypes", places)
+    assert repaired == back.format("e.html#captum_deduce.nearest") + back.format("e.html#encode")
