@@ -7,6 +7,7 @@ from captum_deduce.explainer import CounterfactualExplainer
 from captum_deduce.explainers import JSMA, REVISE, VLK, DeDUCE, Schut, Wachter
 from captum_deduce.explainers.wachter import median_absolute_deviation
 from captum_deduce.prototypes import PrototypeIndex
+from captum_deduce.smoothing import SmoothedClassifier
 from captum_deduce.spectral import remove_spectral_normalization, spectral_normalize
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "DeDUCE",
     "PrototypeIndex",
     "Schut",
+    "SmoothedClassifier",
     "Wachter",
     "__version__",
     "median_absolute_deviation",

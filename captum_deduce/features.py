@@ -111,7 +111,7 @@ class FrozenModel:
         if self.layer is None:
             return scores, scores.new_zeros(len(inputs), 0)
         outputs, self._outputs = self._outputs, []
-        return scores, _feature_rows(outputs, len(inputs))
+        return scores, feature_rows(outputs, len(inputs))
 
     def _read(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if threading.get_ident() != self._owner:
@@ -303,7 +303,21 @@ def refuse_probabilities(scores: Tensor) -> None:
         )
 
 
-def _feature_rows(outputs: list[Any], count: int) -> Tensor:
+def feature_rows(outputs: list[Any], count: int) -> Tensor:
+    """Make sure that a layer described each image, once.
+
+    Args:
+        outputs (list): What it output in one forward pass, an item for each time that it ran.
+        count (int): The number of images, N.
+
+    Returns:
+        Tensor: N x D.
+
+    Raises:
+        TypeError: Not a tensor.
+        ValueError: Not one output, or one that does not hold a row of floating-point numbers per
+            image.
+    """
     if len(outputs) != 1:
         raise ValueError(
             f"layer ran {len(outputs)} times in one forward pass of forward_func, expected once; "

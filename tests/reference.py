@@ -933,3 +933,19 @@ def anogan_by_adam(
         second = 0.95 * second + 0.05 * g**2
         z = z - rate * (first / (1 - 0.7**t)) / (np.sqrt(second / (1 - 0.95**t)) + 1e-8)
     return machine.loss(z, x, weight)
+
+
+# --- a classifier averaged over noise ---
+
+
+def smoothed(
+    image: Tensor, draws: Tensor, model: Callable[[Tensor], tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """Mean scores and features of one image with each draw of noise added, then subtracted."""
+    scores, features = [], []
+    for draw in draws:
+        for disturbed in (image + draw, image - draw):
+            s, z = model(disturbed)
+            scores.append(s)
+            features.append(z)
+    return torch.stack(scores).mean(0), torch.stack(features).mean(0)

@@ -45,7 +45,7 @@ ORDER = Order(
         ["quantiles"],
         ["mixture"],
         ["density", "prototypes"],
-        ["guidance", "losses", "steps"],
+        ["guidance", "losses", "smoothing", "steps"],
         ["search"],
         ["problem"],
         ["refinement"],

@@ -1,0 +1,137 @@
+"""A classifier averaged over noise, whose gradients follow what people see more closely."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_deduce import checks
+from captum_deduce.features import class_scores, feature_rows, find_layer
+
+
+class SmoothedClassifier(nn.Module):
+    r"""A classifier whose scores and features are means over noisy copies of each image.
+
+    With draws :math:`\varepsilon_i \sim \mathcal N(0, \sigma^2 I)`, each used with both signs,
+
+    .. math::
+        \bar f(\mathbf x) = \frac 1 {2k} \sum_{i=1}^k f(\mathbf x + \varepsilon_i)
+        + f(\mathbf x - \varepsilon_i)
+
+    and so for the features of ``layer``. What an explainer asks of it, gradients, confidence,
+    density and the end of the search, is so asked of a neighbourhood of the image. The draws are
+    made once, from ``seed``, and are the same for all images: results do not depend on batches.
+    An image costs ``copies`` forward passes and gradients, and their memory.
+
+    Source: Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized
+    Smoothing", 2019, of whose classifiers Kaur, Cohen and Lipton, "Are Perceptually-Aligned
+    Gradients a General Property of Robust Classifiers?", 2019, show that gradients are aligned
+    with perception. Deviation: the mean of the scores in place of a vote, which has no gradient.
+
+    Args:
+        model (nn.Module): Returns scores, N x C; best one trained with noise
+            (:func:`captum_deduce.training.train_classifier` with ``noise``). Not copied.
+        layer (nn.Module or str): The layer whose output describes an image, or its dotted name.
+        noise (float): :math:`\sigma`, in the inputs' units.
+        copies (int, optional): :math:`2k`, even. Default: 4
+        seed (int, optional): Of the noise. Default: 0
+
+    Attributes:
+        features (nn.Module): Outputs the mean features, N x D: the ``layer`` for explainers and
+            :meth:`ClassGaussianMixture.fit_loader`.
+
+    Raises:
+        TypeError: A model that is no module, or a setting of the wrong kind.
+        ValueError: A layer that is not in the model, or a setting out of its range.
+
+    Examples::
+
+        >>> from captum_deduce import ClassGaussianMixture, DeDUCE
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 3))
+        >>> smoothed = SmoothedClassifier(model, model[2], noise=0.3)
+        >>> images, labels = torch.rand(90, 1, 8, 8), torch.arange(90) % 3
+        >>> batches = [(images[:45], labels[:45]), (images[45:], labels[45:])]
+        >>> density = ClassGaussianMixture.fit_loader(smoothed, smoothed.features, batches)
+        >>> explainer = DeDUCE.realistic(smoothed, smoothed.features, density)
+        >>> smoothed(images).shape
+        torch.Size([90, 3])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layer: nn.Module | str,
+        *,
+        noise: float,
+        copies: int = 4,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+        found = find_layer(model, layer)
+        checks.number("noise", noise, minimum=0)
+        checks.number("copies", copies, minimum=2, integer=True)
+        checks.number("seed", seed, minimum=0, integer=True)
+        if copies % 2:
+            raise ValueError(f"copies must be even, as each draw has its opposite, got {copies}")
+        self.model = model
+        self.layer_name = next(name for name, part in model.named_modules() if part is found)
+        self.noise = noise
+        self.copies = copies
+        self.seed = seed
+        self.features = nn.Identity()
+        self.train(model.training)
+
+    def forward(self, inputs: Tensor, *additional_forward_args: Any) -> Tensor:
+        """Compute mean scores, and the mean features on the way.
+
+        Args:
+            inputs (Tensor): N x ...
+            *additional_forward_args: Passed on to the model; tensors with N rows are repeated for
+                the copies.
+
+        Returns:
+            Tensor: N x C.
+
+        Raises:
+            ValueError: A model that does not return N x C scores, or a layer that did not run
+                exactly once.
+        """
+        count, outputs = len(inputs), list[Any]()
+        caller = threading.get_ident()
+
+        def read(module: nn.Module, arguments: Any, output: Any) -> None:
+            if threading.get_ident() == caller:
+                # A clone, as the next layer may overwrite its input in place.
+                outputs.append(output.clone() if isinstance(output, Tensor) else output)
+
+        disturbed = (inputs.unsqueeze(1) + self._draws(inputs)).flatten(0, 1)
+        repeated = (
+            argument.repeat_interleave(self.copies, 0)
+            if isinstance(argument, Tensor) and argument.dim() > 0 and len(argument) == count
+            else argument
+            for argument in additional_forward_args
+        )
+        hook = self.model.get_submodule(self.layer_name).register_forward_hook(read)
+        try:
+            scores = class_scores(self.model(disturbed, *repeated), len(disturbed))
+        finally:
+            hook.remove()
+        features = feature_rows(outputs, len(disturbed))
+        self.features(features.view(count, self.copies, -1).mean(1))
+        return scores.view(count, self.copies, -1).mean(1)
+
+    def extra_repr(self) -> str:
+        """The settings, for ``print(model)``."""
+        return f"noise={self.noise:g}, copies={self.copies}, layer={self.layer_name!r}"
+
+    def _draws(self, inputs: Tensor) -> Tensor:
+        """The noise of all copies, copies x ...; from the CPU, whatever the device."""
+        generator = torch.Generator().manual_seed(self.seed)
+        shape = (self.copies // 2, *inputs.shape[1:])
+        drawn = self.noise * torch.randn(shape, generator=generator).to(inputs)
+        return torch.cat([drawn, -drawn])
