@@ -127,7 +127,10 @@ class SmoothedClassifier(nn.Module):
 
     def extra_repr(self) -> str:
         """The settings, for ``print(model)``."""
-        return f"noise={self.noise:g}, copies={self.copies}, layer={self.layer_name!r}"
+        return (
+            f"noise={self.noise!r}, copies={self.copies}, seed={self.seed}, "
+            f"layer={self.layer_name!r}"
+        )
 
     def _draws(self, inputs: Tensor) -> Tensor:
         """The noise of all copies, copies x ...; from the CPU, whatever the device."""

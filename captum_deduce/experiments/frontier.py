@@ -31,6 +31,9 @@ from captum_deduce.visualization import sheet as sheets
 SMALL_BUDGET: dict[str, Any] = {"confidence": 0.98}
 """What turns :meth:`captum_deduce.DeDUCE.realistic` into its closer variant."""
 
+SMOOTHED_BUDGET: dict[str, Any] = {"confidence": 0.9}
+"""The same where the classifier is averaged over noise: means are sure of less."""
+
 LIGHTER = 0.1
 """A weight of the distance with which REVISE fails less often than with the paper's 1."""
 
@@ -66,7 +69,10 @@ def deduce_entries(models: Trained, pixel: str = "entry") -> dict[str, Entry]:
     usual = (model, layer, make_explainer(models.normalised).density)
     robust = models.noise_trained
     noise = (robust.model, robust.settings.layer, make_explainer(robust).density)
+    smoothed, density = models.smoothed
+    means = (smoothed, smoothed.features, density)
     closer = {**SMALL_BUDGET, "pixel": pixel}
+    closer_means = {**SMOOTHED_BUDGET, "pixel": pixel}
     return {
         "DeDUCE": Entry("SN", DeDUCE(*usual, pixel=pixel)),
         "closest": Entry("SN", DeDUCE.closest(*usual, pixel=pixel)),
@@ -74,6 +80,7 @@ def deduce_entries(models: Trained, pixel: str = "entry") -> dict[str, Entry]:
         "DeDUCE, noise": Entry("SN, noise", DeDUCE(*noise, pixel=pixel)),
         "realistic, closer, noise": Entry("SN, noise", DeDUCE.realistic(*noise, **closer)),
         "realistic, noise": Entry("SN, noise", DeDUCE.realistic(*noise, pixel=pixel)),
+        "realistic, smoothed": Entry("SN, noise", DeDUCE.realistic(*means, **closer_means)),
     }
 
 
@@ -102,7 +109,9 @@ def frontier(models: Trained, store: Store) -> Report:
         "Means over the pairs that each found. "
         f"{AGREEMENT}: the share of two small classifiers, trained independently, that see the "
         f"target class; {PROBABILITY}: their mean probability of it. No search knows them.",
-        f"noise: on a classifier trained with noise up to {models.size.noise:g}. REVISE: "
+        f"noise: on a classifier trained with noise up to {models.size.noise:g}; smoothed: on the "
+        f"same, averaged over {models.size.smoothing_copies} copies with noise of "
+        f"{models.size.smoothing:g}: an evaluation is that many passes of its own. REVISE: "
         f"{models.size.revise.label}. VLK: 2 x {models.size.vlk_steps} steps.",
     ]
     data = {

@@ -93,6 +93,8 @@ class Size:
         seed (int): Of data split, weights, training, and what is drawn.
         noise (float): Of the training of the classifier whose counterfactuals are more real.
         noise_epochs (int): Of that training.
+        smoothing (float): Noise over which that classifier is averaged, where it is.
+        smoothing_copies (int): Of each image.
     """
 
     name: str
@@ -112,6 +114,8 @@ class Size:
     seed: int = 0
     noise: float = 1.0
     noise_epochs: int = 6
+    smoothing: float = 0.5
+    smoothing_copies: int = 4
 
     def overridden(self, images: int | None = None, width: int | None = None) -> Size:
         """Return the size with some numbers replaced.
@@ -155,6 +159,7 @@ SMOKE = Size(
     timed_pairs=2,
     noise=0.5,
     noise_epochs=8,
+    smoothing=0.25,
 )
 """Seconds on one core: that everything runs, no more."""
 

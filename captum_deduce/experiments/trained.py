@@ -10,12 +10,14 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from captum_deduce import cache, training
+from captum_deduce import SmoothedClassifier, cache, training
 from captum_deduce.checkpoint import Checkpoint
 from captum_deduce.commands import classifiers, reconstructions
 from captum_deduce.commands.compare import make_prototypes
 from captum_deduce.datasets import Splits
+from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.experiments.plan import Size
+from captum_deduce.experiments.runs import fingerprint
 from captum_deduce.models import VAE, WGAN, Autoencoder, SmallCNN
 from captum_deduce.models.stored import StoredModel
 from captum_deduce.prototypes import PrototypeIndex
@@ -53,6 +55,36 @@ class Trained:
             noise=self.size.noise,
             epochs=self.size.noise_epochs,
         )
+
+    @cached_property
+    def smoothed(self) -> tuple[SmoothedClassifier, ClassGaussianMixture]:
+        """The classifier trained with noise, averaged over noise, and the density of its means."""
+        size, checkpoint = self.size, self.noise_trained
+        layer = checkpoint.settings.layer
+        smoothed = SmoothedClassifier(
+            checkpoint.model, layer, noise=size.smoothing, copies=size.smoothing_copies
+        )
+        print("\nDensity of the smoothed classifier:")
+
+        def make() -> ClassGaussianMixture:
+            return ClassGaussianMixture.fit_loader(
+                smoothed,
+                smoothed.features,
+                self.splits.train.batches(),
+                show_progress=self.show_progress,
+            )
+
+        density = cache.obtain(
+            cache.path_for(
+                f"{size.dataset}-smoothed-density",
+                {"dataset": size.dataset, "seed": size.seed, "model": fingerprint(smoothed)},
+            ),
+            "density",
+            load=lambda path: ClassGaussianMixture.load(path, self.device),
+            make=make,
+            save=lambda path, density: density.save(path),
+        )
+        return smoothed.eval(), density
 
     @cached_property
     def plain(self) -> Checkpoint:

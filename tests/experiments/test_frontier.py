@@ -50,6 +50,15 @@ def test_points_and_table_are_means_over_what_was_found(models, report):
 
 def test_every_entry_explains_the_classifier_that_it_names(models):
     entries = deduce_entries(models)
+    smoothed, density = models.smoothed
+    averaged = entries.pop("realistic, smoothed").explainer
+    assert averaged.forward_func is smoothed
+    assert averaged.density is density
+    assert smoothed.model is models.noise_trained.model
+    assert (smoothed.noise, smoothed.copies) == (
+        models.size.smoothing,
+        models.size.smoothing_copies,
+    )
     for entry in entries.values():
         checkpoint = models.noise_trained if "noise" in entry.classifier else models.normalised
         assert entry.explainer.forward_func is checkpoint.model
