@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--validation", action="store_true", help="measure on validation images")
     parser.add_argument("--pixel", choices=("entry", "site"), default="entry", help="(entry)")
     parser.add_argument("--epochs", type=int, help="of both classifiers (default: their own)")
-    parser.add_argument("--noise", type=float, default=1.0, help="in the second's training (1.0)")
+    parser.add_argument("--noise", type=float, help="in the second's training (reproduce's)")
     parser.add_argument("--threads", type=int, default=2, help="of torch (2)")
     parser.add_argument("--output", type=Path, default=Path("captum-deduce-quality"))
     arguments = parser.parse_args()
@@ -82,7 +82,7 @@ def main() -> None:
         default,
         dataset=arguments.dataset,
         classifier=recipe.overridden(epochs=arguments.epochs),
-        noise=arguments.noise,
+        noise=default.noise if arguments.noise is None else arguments.noise,
         noise_epochs=arguments.epochs or default.noise_epochs,
     )
     splits = datasets.load(size.dataset, arguments.data_root, seed=size.seed)

@@ -124,7 +124,10 @@ def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "
     """
     tensors, metadata = tensor_files.read(path, "checkpoint")
     if metadata.get("format") != _FORMAT:
-        raise ValueError(f"{path} is not a checkpoint of captum-deduce (its metadata: {metadata})")
+        raise ValueError(
+            f"{path} is not a checkpoint of a classifier, as captum-deduce train writes it, but "
+            f"{metadata.get('format', 'another file')!r} (its metadata: {metadata})"
+        )
     if metadata.get("format_version") != str(_FORMAT_VERSION):
         raise ValueError(
             f"{path} has format version {metadata.get('format_version')}, written by captum-deduce "

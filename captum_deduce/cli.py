@@ -92,6 +92,8 @@ Examples:
   captum-deduce explain --checkpoint mnist.safetensors --images a.png b.png --target 3
   captum-deduce explain --checkpoint cifar10.safetensors --images cat.png dog.png \\
       --target dog cat --pixel site
+  captum-deduce explain --checkpoint noise.safetensors --images a.png --target 3 \\
+      --preset realistic
 """
 
 _REPRODUCE = """\
@@ -138,6 +140,9 @@ Examples:
   captum-deduce reproduce table4 --data-root ~/data --images 3
   captum-deduce reproduce fig3 --data-root ~/data --full --device cuda
 """
+
+
+_PRESETS = ("closest", "realistic", "paper")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -359,6 +364,14 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
         "on reading, and back on writing",
     )
     search = parser.add_argument_group("search")
+    search.add_argument(
+        "--preset",
+        choices=_PRESETS,
+        help="settings by purpose: closest looks for the fewest changes; realistic, best with a "
+        "classifier that was trained with --noise, for images that others see as the target, too; "
+        "paper is the algorithm to the letter. The options below win over the preset's (default: "
+        "their defaults)",
+    )
     for name, kind, default, what in (
         ("confidence", float, 0.5, "the target's probability to exceed"),
         ("step-size", float, 0.2, "how far a pixel moves in a step"),
@@ -367,13 +380,17 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
         ("max-iterations", int, 700, "most steps of an image"),
     ):
         search.add_argument(
-            f"--{name}", type=kind, default=default, metavar="X", help=f"{what} {_DEFAULT}"
+            f"--{name}",
+            type=kind,
+            default=argparse.SUPPRESS,
+            metavar="X",
+            help=f"{what} (default: {default})",
         )
     search.add_argument(
         "--pixel",
         choices=("entry", "site"),
-        default="entry",
-        help=f"what moves: one channel of a pixel, or all of them {_DEFAULT}",
+        default=argparse.SUPPRESS,
+        help="what moves: one channel of a pixel, or all of them (default: entry)",
     )
 
 

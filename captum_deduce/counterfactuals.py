@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ from torch import Tensor
 from captum_deduce import tensor_files
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from captum_deduce.visualization.pixels import PerChannel
+    from captum_deduce.visualization.sheet import Picture
 
 _FORMAT = "captum-deduce counterfactuals"
 
@@ -134,18 +136,89 @@ class Counterfactuals:
             )
         return "\n".join(lines)
 
-    def plot(self, **arguments: Any) -> Figure:
+    def plot(
+        self,
+        *,
+        class_names: Sequence[str] | None = None,
+        labels: Tensor | Sequence[int] | None = None,
+        original_confidence: Tensor | None = None,
+        max_rows: int = 10,
+        image_size: float = 1.5,
+        mean: PerChannel | None = None,
+        std: PerChannel | None = None,
+    ) -> Picture:
         """Draw originals, counterfactuals and their differences.
 
+        Arguments are those of :func:`captum_deduce.visualization.plot_counterfactuals`.
+
         Args:
-            **arguments (Any): Passed to :func:`captum_deduce.visualization.plot_counterfactuals`.
+            class_names (Sequence[str], optional): A name per class. Default: None (their numbers)
+            labels (Tensor or Sequence[int], optional): The true classes, N. Default: None
+            original_confidence (Tensor, optional): The model's probability of the class that it
+                sees in the original, N. Default: None
+            max_rows (int, optional): Most pairs to draw. Default: 10
+            image_size (float, optional): Inches of an image's longer side. Default: 1.5
+            mean (float, sequence or Tensor, optional): The mean with which inputs were normalised,
+                a number or one per channel. Default: None (they were not)
+            std (float, sequence or Tensor, optional): The standard deviation, likewise.
+                Default: None
 
         Returns:
             matplotlib.figure.Figure: The figure; it is not shown.
+
+        Raises:
+            TypeError: An argument of the wrong kind.
+            ValueError: No pairs, images that are neither grey nor RGB, or arguments that do not
+                fit.
         """
         from captum_deduce.visualization import plot_counterfactuals
 
-        return plot_counterfactuals(self, **arguments)
+        return plot_counterfactuals(
+            self,
+            class_names=class_names,
+            labels=labels,
+            original_confidence=original_confidence,
+            max_rows=max_rows,
+            image_size=image_size,
+            mean=mean,
+            std=std,
+        )
+
+    @classmethod
+    def concatenate(cls, results: Iterable[Counterfactuals]) -> Counterfactuals:
+        """Put results one behind the other, for example those of calls in chunks.
+
+        Args:
+            results (Iterable[Counterfactuals]): At least one, of images of the same shape, on one
+                device.
+
+        Returns:
+            Counterfactuals: Of all their pairs, in that order. ``log_density`` and ``trajectory``
+            are kept where all of them have one.
+
+        Raises:
+            TypeError: Something else than results.
+            ValueError: None, or images of different shapes.
+        """
+        parts = list(results)
+        for part in parts:
+            if not isinstance(part, cls):
+                raise TypeError(f"results must be Counterfactuals, got {type(part).__name__}")
+        if not parts:
+            raise ValueError("results must hold at least one, got none")
+        shapes = sorted({tuple(part.inputs.shape[1:]) for part in parts})
+        if len(shapes) > 1:
+            raise ValueError(
+                f"results must be of images of one shape, got {', '.join(map(str, shapes))}"
+            )
+        tensors = [part._tensors() for part in parts]
+        everywhere = [name for name in tensors[0] if all(name in each for each in tensors)]
+        values: dict[str, Any] = {
+            name: torch.cat([each[name] for each in tensors]) for name in everywhere
+        }
+        if all(part.trajectory is not None for part in parts):
+            values["trajectory"] = [path for part in parts for path in part.trajectory or []]
+        return cls(**values)
 
     def _repr_html_(self) -> str:
         from captum_deduce.visualization import notebook_html

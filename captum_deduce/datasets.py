@@ -192,7 +192,7 @@ def load_mnist(
         raise FileNotFoundError(
             "MNIST's four files (train-images-idx3-ubyte, ..., gzipped or not) are in none of "
             f"{', '.join(str(path) for path in folders)}; put them there, name another data_root, "
-            "or pass download=True"
+            "or, in Python, pass download=True"
         )
     rest = _read_mnist(folder, "train")
     test = _read_mnist(folder, "t10k")
@@ -278,8 +278,8 @@ def _data_root(data_root: str | os.PathLike[str] | None) -> Path:
     root = os.environ.get(_ROOT_VARIABLE) if data_root is None else data_root
     if not root:
         raise FileNotFoundError(
-            f"no folder to look in: name a data_root, or set the environment variable "
-            f"{_ROOT_VARIABLE}"
+            "no folder to look in: name a data_root (--data-root on the command line), or set the "
+            f"environment variable {_ROOT_VARIABLE}"
         )
     return Path(root).expanduser()
 

@@ -417,6 +417,11 @@ def _batches(
     # Not tqdm.auto's, which calls iter() twice: a DataLoader would start its workers twice.
     for batch in tqdm(loader, desc=f"features of {name}", disable=not show_progress):
         pair = isinstance(batch, tuple | list) and len(batch) == 2
+        if pair and (isinstance(batch[1], int) or getattr(batch[1], "shape", None) == ()):
+            raise TypeError(
+                f"{name} must yield batches (images, target), got a single image and its target; "
+                "wrap a Dataset in a DataLoader"
+            )
         if not pair or not all(isinstance(part, Tensor) for part in batch):
             found = (
                 [type(part).__name__ for part in batch] if isinstance(batch, tuple | list) else ""

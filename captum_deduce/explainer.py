@@ -20,6 +20,8 @@ from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.features import FrozenModel, check_placement, refuse_probabilities
 from captum_deduce.problem import ANY_CLASS, Problem, argument_rows
 
+_IMAGE_BATCH_DIM = 4
+
 
 class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[misc]
     r"""Base class of all explainers: three faces of one search.
@@ -49,6 +51,15 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         checks.callable_model("forward_func", forward_func)
         super().__init__(forward_func)
 
+    def __repr__(self) -> str:
+        """Name the method, and the settings that are not its defaults."""
+        changed = [
+            f"{name}={value!r}"
+            for name, default in self._settings().items()
+            if (value := getattr(self, name)) is not default and not _equal(value, default)
+        ]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
     @classmethod
     def get_name(cls) -> str:
         """The method's name as its paper writes it (Captum would split it at capitals)."""
@@ -75,8 +86,8 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             inputs (Tensor or tuple[Tensor]): N x channels x height x width, float32 or float64, in
                 the units that the model takes, within the bounds. A 1-tuple is accepted.
             target (int, list, Tensor or None, optional): The class to reach: one for all images, or
-                N. None takes for each image the class that the model thinks second most likely,
-                unless the method knows any class but the predicted one. Default: None
+                N. None takes for each image the class that the model thinks second most likely
+                (VLK: any class but the predicted one will do). Default: None
             additional_forward_args (Any, optional): What ``forward_func`` takes after the inputs,
                 as in Captum: a tensor or any other value, or a tuple of them. Tensors with N
                 rows belong to the images row by row. Default: None
@@ -228,12 +239,17 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
     def _check_model(self, scores: Tensor, features: Tensor) -> None:
         """Raise where the model's output does not fit what the explainer was built with."""
 
+    @classmethod
+    def _settings(cls) -> dict[str, Any]:
+        """The keyword-only arguments, which a call may override, and their defaults."""
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
     def _with(self, settings: dict[str, Any]) -> CounterfactualExplainer:
         """Copy the explainer with some settings overridden; the copy shares model and density."""
         if not settings:
             return self
-        parameters = inspect.signature(type(self).__init__).parameters.values()
-        known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        known = self._settings()
         unknown = sorted(set(settings) - set(known))
         if unknown:
             raise TypeError(
@@ -331,7 +347,16 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         """Run the model on two images, so that what does not fit is said before the search."""
         check_placement("model", self.forward_func, images)
         few = images[:2].requires_grad_()
-        scores, features = model(few.clone(), argument_rows(arguments, len(images), slice(2)))
+        try:
+            scores, features = model(few.clone(), argument_rows(arguments, len(images), slice(2)))
+        except (ValueError, RuntimeError) as error:
+            if images.dim() == _IMAGE_BATCH_DIM:
+                raise
+            raise ValueError(
+                "inputs must have the shape N x channels x height x width that forward_func takes "
+                f"(for one image: image.unsqueeze(0)), got {tuple(images.shape)}; forward_func "
+                f"says: {error}"
+            ) from error
         if not torch.isfinite(scores).all():
             raise ValueError("forward_func returned NaN or infinite scores for inputs[:2]")
         refuse_probabilities(scores)
@@ -342,6 +367,11 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             )
         self._check_model(scores, features)
         return scores.shape[1]
+
+
+def _equal(value: Any, default: Any) -> bool:
+    """Tell whether a setting is its default; tensors never count as such."""
+    return not isinstance(value, Tensor) and bool(value == default)
 
 
 def _normal(value: Any) -> Any:

@@ -28,7 +28,7 @@ def write(
         metadata (Mapping[str, str]): Words to keep with them.
 
     Raises:
-        OSError: The file can't be written.
+        OSError: The file can't be written, for example as its folder is missing.
     """
     # Contiguous clones, as safetensors takes no others and none that share memory.
     copies = {
@@ -36,6 +36,10 @@ def write(
         for name, tensor in tensors.items()
     }
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"path must name a file, got the folder {path}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to; make it first")
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(copies, unfinished, {**metadata, "captum_deduce": __version__})

@@ -73,6 +73,45 @@ def test_its_length_is_the_number_of_pairs():
     assert len(_result(count=0)) == 0
 
 
+def test_results_are_put_one_behind_the_other():
+    result = _result()
+    parts = [result[:1], result[1:1], result[[1, 2]], result[3:]]
+    _assert_same(Counterfactuals.concatenate(parts), result)
+    _assert_same(Counterfactuals.concatenate(iter([result])), result)
+
+
+def test_what_not_all_of_them_have_is_left_out():
+    joined = Counterfactuals.concatenate([_result(), _result(log_density=False, trajectory=False)])
+    assert len(joined) == 2 * COUNT
+    assert joined.log_density is None
+    assert joined.trajectory is None
+
+
+@pytest.mark.parametrize(
+    ("results", "error", "message"),
+    [
+        ([], ValueError, "results must hold at least one, got none"),
+        ([torch.zeros(2)], TypeError, "results must be Counterfactuals, got Tensor"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused(results, error, message):
+    with pytest.raises(error, match=message):
+        Counterfactuals.concatenate(results)
+
+
+def test_images_of_other_shapes_cannot_be_joined():
+    result = _result()
+    cut = Counterfactuals(
+        **{
+            **_fields(trajectory=False),
+            "inputs": result.inputs[..., 1:],
+            "counterfactuals": result.counterfactuals[..., 1:],
+        }
+    )
+    with pytest.raises(ValueError, match=r"images of one shape, got \(2, 3, 3\), \(2, 3, 4\)"):
+        Counterfactuals.concatenate([result, cut])
+
+
 def test_it_prints_in_one_line():
     assert repr(_result()) == "Counterfactuals(4 of 6 found, images 2x3x4)"
 

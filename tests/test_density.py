@@ -450,6 +450,12 @@ def test_a_second_pass_is_made_only_for_quantiles():
             r"loader must yield batches .* got tuple \['Tensor', 'Tensor', 'Tensor'\]",
         ),
         ([(torch.zeros(2, 1, 6, 6), torch.zeros(2))], TypeError, "target must hold integers"),
+        (
+            TensorDataset(torch.zeros(2, 1, 6, 6), torch.tensor([0, 1])),
+            TypeError,
+            "got a single image and its target; wrap a Dataset in a DataLoader",
+        ),
+        ([(torch.zeros(1, 6, 6), 1)], TypeError, "wrap a Dataset in a DataLoader"),
     ],
 )
 def test_what_a_loader_must_not_yield_is_named(batches, error, message):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_deduce import JSMA, search
+from captum_deduce import JSMA, Wachter, search
 from captum_deduce.explainer import CounterfactualExplainer
 from captum_deduce.problem import Problem, confidence_of
 
@@ -70,6 +70,26 @@ def test_a_few_lines_make_an_explainer():
     assert result.iterations.tolist() == [1, 0]
     assert explainer.attribute(torch.zeros(1, 1, 2, 2), 1).sum() == 2
     assert explainer.get_name() == "ToWhite"
+
+
+def test_it_is_named_with_the_settings_that_are_not_its_defaults():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    assert repr(Wachter(model)) == "Wachter()"
+    explainer = Wachter(model, distance="l2", lower_bound=torch.zeros(1), upper_bound=1)
+    assert repr(explainer) == "Wachter(distance='l2', lower_bound=tensor([0.]))"
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 5), (5, 5)])
+def test_an_image_without_a_batch_dimension_is_told_what_to_add(shape):
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(18, 3))
+    with pytest.raises(ValueError, match=r"N x channels x height x width .*unsqueeze\(0\)"):
+        JSMA(model).generate(torch.rand(shape), target=1)
+
+
+def test_an_error_of_the_model_is_its_own_where_inputs_are_a_batch():
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(18, 3))
+    with pytest.raises(RuntimeError, match="to have 3 channels"):
+        JSMA(model).generate(torch.rand(2, 1, 5, 5), target=1)
 
 
 def test_overrides_are_checked_and_leave_the_explainer_as_it_was():

@@ -140,7 +140,9 @@ def test_the_ladder_is_climbed_as_far_as_needed(negative):
 @pytest.mark.parametrize("seed", range(20))
 def test_rounding_does_not_decide_whether_too_few_samples_are_regularised(seed):
     features, _ = data(n=D, seed=seed)
-    with pytest.warns(UserWarning, match=r"class 1 \(6 samples\): regularised .* 1e-10 x trace/D"):
+    with pytest.warns(
+        UserWarning, match=r"class 1 \(6 samples\): regularised .* 1e-10 x trace/D.*'oas' help$"
+    ):
         gaussians, _ = fitted("full", features, torch.ones(D, dtype=torch.int64))
     assert gaussians.amount[1] == 1e-10
 

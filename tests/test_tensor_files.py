@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from captum_deduce import __version__, tensor_files
@@ -48,10 +48,19 @@ def test_an_interrupted_write_leaves_the_older_file(tmp_path, monkeypatch, error
     assert tensor_files.read(path, "test")[0]["a"].tolist() == [1, 1]
 
 
-def test_a_place_that_cannot_be_written_is_an_error_of_the_system(tmp_path):
+def test_a_place_that_cannot_be_written_is_an_error_of_the_system(tmp_path, monkeypatch):
     path = tmp_path / "missing" / "file.safetensors"
-    with pytest.raises(OSError, match=r"missing.file\.safetensors could not be written"):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*missing to write file\.safe"):
         tensor_files.write(path, {"a": torch.ones(2)}, {})
+    with pytest.raises(IsADirectoryError, match="path must name a file, got the folder"):
+        tensor_files.write(tmp_path, {"a": torch.ones(2)}, {})
+
+    def full_disk(*_):
+        raise SafetensorError("no space left")
+
+    monkeypatch.setattr(tensor_files, "save_file", full_disk)
+    with pytest.raises(OSError, match="could not be written: no space"):
+        tensor_files.write(tmp_path / "a.safetensors", {"a": torch.ones(2)}, {})
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04}.", b"\xff" * 100, b"not tensors at all"])

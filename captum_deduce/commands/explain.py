@@ -29,6 +29,7 @@ def run(
     mask: Path | None = None,
     resize: bool = False,
     invert: bool = False,
+    preset: str | None = None,
     device: str | None = None,
     show_progress: bool = False,
     **settings: Any,
@@ -50,9 +51,11 @@ def run(
         resize (bool, optional): Scale images and mask of another size. Default: False
         invert (bool, optional): Exchange black and white on reading, and back on writing.
             Default: False
+        preset (str, optional): Name of one of :class:`captum_deduce.DeDUCE`'s presets.
+            Default: None (its defaults)
         device (str, optional): Where to compute. Default: CUDA where there is one, else the CPU
         show_progress (bool, optional): Draw a progress bar. Default: False
-        **settings (Any): Arguments of :class:`captum_deduce.DeDUCE`.
+        **settings (Any): Arguments of :class:`captum_deduce.DeDUCE`, which win over the preset's.
 
     Raises:
         ValueError: A file would replace one of the images.
@@ -64,7 +67,7 @@ def run(
     weights = next(loaded.model.parameters())  # for their device and precision
     inputs = read_images(images, shape, resize=resize, invert=invert).to(weights)
     allowed = None if mask is None else read_mask(mask, shape, resize=resize).to(weights.device)
-    explainer = make_explainer(loaded, **settings)
+    explainer = make_explainer(loaded, preset, **settings)
     make_folder(output)
     explained = explain(
         explainer, inputs, targets, names, mask=allowed, show_progress=show_progress

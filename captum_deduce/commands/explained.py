@@ -55,11 +55,13 @@ class Explained:
         figure.savefig(path, dpi=DPI)
 
 
-def make_explainer(checkpoint: Checkpoint, **settings: Any) -> DeDUCE:
+def make_explainer(checkpoint: Checkpoint, preset: str | None = None, **settings: Any) -> DeDUCE:
     """Bring a checkpoint's classifier, layer and density together.
 
     Args:
         checkpoint (Checkpoint): With a density.
+        preset (str, optional): Name of one of :class:`captum_deduce.DeDUCE`'s presets.
+            Default: None (its defaults)
         **settings (Any): Keyword arguments of :class:`captum_deduce.DeDUCE`.
 
     Returns:
@@ -73,7 +75,11 @@ def make_explainer(checkpoint: Checkpoint, **settings: Any) -> DeDUCE:
             "checkpoint holds no density; write one that does with captum-deduce train, or pass a "
             "density to captum_deduce.checkpoint.Checkpoint"
         )
-    return DeDUCE(checkpoint.model, checkpoint.settings.layer, checkpoint.density, **settings)
+    make = DeDUCE if preset is None else getattr(DeDUCE, preset)
+    explainer: DeDUCE = make(
+        checkpoint.model, checkpoint.settings.layer, checkpoint.density, **settings
+    )
+    return explainer
 
 
 def explain(

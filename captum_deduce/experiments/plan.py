@@ -112,8 +112,8 @@ class Size:
     anogan: Scoring
     timed_pairs: int
     seed: int = 0
-    noise: float = 1.0
-    noise_epochs: int = 6
+    noise: float = 1.5
+    noise_epochs: int = 7
     smoothing: float = 0.5
     smoothing_copies: int = 4
 

@@ -43,10 +43,13 @@ class Run:
             runs (Iterable[Run]): At least one, of images of the same shape.
 
         Returns:
-            Run: Of all their pairs; trajectories are left out.
+            Run: Of all their pairs.
         """
-        parts = [run.tensors() for run in runs]
-        return cls.of({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+        parts = list(runs)
+        return cls(
+            Counterfactuals.concatenate(run.result for run in parts),
+            torch.cat([run.seconds for run in parts]),
+        )
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Run:

@@ -41,7 +41,8 @@ def plot_grid(
 
     The first row shows the originals, each further row the counterfactuals of one explainer, and
     each column one (image, target) pair. Above a column stands "class → target"; the class of the
-    original is its label, else what the models see in it, if they agree. The best attempts of
+    original is its label, or what the models see in it, if they agree, where there are no labels or
+    the label is the target, as it is for mistakes that are to be put right. The best attempts of
     failed pairs are crossed out (the paper leaves such images out).
 
     Args:
@@ -203,16 +204,22 @@ def _check_same_pairs(results: object) -> Counterfactuals:
 def _sources_and_goals(
     first: Counterfactuals, predictions: list[Tensor], truth: Tensor | None, names: list[str]
 ) -> list[tuple[str | None, str]]:
-    """Name each pair's class of the original, where there is one, and its target."""
+    """Name each pair's class of the original, where there is one, and its target.
+
+    A label that is the target would say "1 → 1": there, what the models see stands for it.
+    """
     seen = torch.stack([prediction.cpu() for prediction in predictions])
     agreed = (seen == seen[0]).all(0)
     goals = [names[c] for c in first.target.tolist()]
+    sources = [names[c] if same else None for c, same in zip(seen[0].tolist(), agreed, strict=True)]
     if truth is not None:
-        return [(names[c], goal) for c, goal in zip(truth.tolist(), goals, strict=True)]
-    return [
-        (names[int(seen[0, pair])] if agreed[pair] else None, goal)
-        for pair, goal in enumerate(goals)
-    ]
+        labels = truth.tolist()
+        wanted = first.target.tolist()
+        sources = [
+            source if label == goal else names[label]
+            for source, label, goal in zip(sources, labels, wanted, strict=True)
+        ]
+    return list(zip(sources, goals, strict=True))
 
 
 def _pair_title(source: str | None, target: str, width: float) -> str:

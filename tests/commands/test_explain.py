@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from captum_deduce import ClassGaussianMixture, Counterfactuals
+from captum_deduce import ClassGaussianMixture, Counterfactuals, DeDUCE
 from captum_deduce.checkpoint import Checkpoint, Settings, load_checkpoint, save_checkpoint
 from captum_deduce.cli import main
 from captum_deduce.commands.explain import input_shape
@@ -208,6 +208,17 @@ def test_search_settings_reach_the_search(explain, digit_files, tmp_path):
     assert ((moved - 0.5).abs() < 1e-6).logical_or(clipped).all()
 
 
+def test_a_preset_reaches_the_search_and_options_win_over_it(explain, digit_files, tmp_path, demo):
+    paths, _ = digit_files
+    explain("--target", "3", "--preset", "closest", "--max-changes", "2", images=paths)
+    found = Counterfactuals.load(tmp_path / "out" / "counterfactuals.safetensors")
+    classifier = demo.checkpoint.model, demo.checkpoint.settings.layer, demo.checkpoint.density
+    closest = DeDUCE.closest(*classifier, max_changes=2).generate(found.inputs, target=3)
+    assert torch.equal(found.counterfactuals, closest.counterfactuals)
+    default = DeDUCE(*classifier, max_changes=2).generate(found.inputs, target=3)
+    assert not torch.equal(found.counterfactuals, default.counterfactuals)
+
+
 def test_a_mask_keeps_dark_pixels(explain, digit_files, tmp_path):
     paths, labels = digit_files
     mask = np.zeros((8, 8), np.uint8)
@@ -342,7 +353,8 @@ def test_files_that_do_not_fit_are_refused(explain, digit_files, tmp_path, demo)
     assert "not a safetensors file" in line
     foreign = demo.folder / "counterfactuals.safetensors"
     _, line = explain(images=paths[:1], checkpoint=foreign, status=2)
-    assert "is not a checkpoint of captum-deduce" in line
+    assert "is not a checkpoint of a classifier" in line
+    assert "but 'captum-deduce counterfactuals'" in line
 
 
 def test_a_checkpoint_without_a_density_is_refused(explain, digit_files, tmp_path, demo):

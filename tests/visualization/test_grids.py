@@ -71,6 +71,8 @@ def test_labels_come_first_and_models_that_disagree_are_not_quoted():
     results = _two()
     labelled = plot_grid(results, labels=torch.tensor([0, 1, 2, 3]))
     assert [a.get_title() for a in labelled.axes[:4]] == ["0 → 1", "1 → 7", "2 → 4", "3 → 1"]
+    mistakes = plot_grid(results, labels=results["mirror"].target)
+    assert [a.get_title() for a in mistakes.axes[:4]] == ["7 → 1", "1 → 7", "7 → 4", "1 → 1"]
     results["mirror"] = replace(results["mirror"], prediction=torch.tensor([7, 1, 3, 1]))
     titles = [axes.get_title() for axes in plot_grid(results).axes[:4]]
     assert titles == ["7 → 1", "1 → 7", "→ 4", "1 → 1"]
