@@ -65,7 +65,7 @@ Python.
 
 Examples:
   captum-deduce train --dataset mnist --data-root ~/data --output mnist.safetensors
-  captum-deduce train --dataset mnist --data-root ~/data --noise 1 --epochs 6
+  captum-deduce train --dataset mnist --data-root ~/data --noise 1.5 --epochs 7
   captum-deduce train --dataset digits --model autoencoder
   captum-deduce train --dataset mnist --data-root ~/data --model wgan
 """
@@ -293,7 +293,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="S",
         help="train a classifier on images with Gaussian noise, of a standard deviation drawn "
-        "from 0 to S for each; 1 suits MNIST. Its counterfactuals are far more often seen as the "
+        "from 0 to S for each; 1.5 suits MNIST. Its counterfactuals are far more often seen as the "
         "target class by other models (default: no noise)",
     )
     parser.add_argument(

@@ -119,9 +119,9 @@ class DeDUCE(PixelwiseExplainer):
                 fraction of ``upper_bound - lower_bound``. Default: 0.2
             max_changes (int, optional): :math:`p`, most changes of one pixel. Default: 5
             pixels_per_step (int or str, optional): :math:`m` of algorithm 1, or ``"adaptive"``: in
-                each step as many pixels as by first order take half of their size off the terms of
-                equation 5, at most 64, chosen by the length of their move as well as by their
-                slope: many far from the goal, one near it. Default: 1
+                each step as many pixels as should halve the terms of equation 5, were these linear,
+                and at most 64: many far from the goal, one near it. Chosen are those with the
+                largest product of slope and length of the move. Default: 1
             momentum (float, optional): :math:`m` of equation 6. Default: 0.6
             max_iterations (int, optional): Most steps of an image. Default: 700
             classification_weight (float, optional): :math:`\mu` of equation 5, or :math:`\lambda`
@@ -134,8 +134,8 @@ class DeDUCE(PixelwiseExplainer):
                 features are as likely as those of most real images. Default: None (the paper's:
                 the density guides the search, but does not end it)
             rounds (int, optional): How many counterfactuals to find for a pair, each from the one
-                before, with the third of its changes undone that the objective misses least; the
-                closest is returned (fewest changed entries plus L1, in units of the range). All
+                before, after one third of its changes, those that matter least for the objective,
+                have been undone; the closest is returned (fewest changed entries plus L1, in units of the range). All
                 rounds share ``max_iterations``. Default: 1
             refine (bool, optional): At last undo every change that is not needed for
                 ``confidence`` and ``density_quantile``, the smallest first; a forward pass for each
@@ -193,6 +193,8 @@ class DeDUCE(PixelwiseExplainer):
     ) -> DeDUCE:
         """Algorithm 1 to the letter: the defaults, and steps that change nothing count as well.
 
+        The setting: ``skip_saturated=False``.
+
         Args:
             forward_func (Callable or nn.Module): As for the constructor.
             layer (nn.Module or str): Likewise.
@@ -216,7 +218,8 @@ class DeDUCE(PixelwiseExplainer):
 
         Pixels move far at once, many of them far from the decision boundary and one near it; four
         rounds take back what was not needed. Such images are near and sparse, but hardly any other
-        model sees the target in them.
+        model sees the target in them. The settings: ``step_size=0.6``,
+        ``pixels_per_step="adaptive"``, ``rounds=4``.
 
         Args:
             forward_func (Callable or nn.Module): As for the constructor.
@@ -244,7 +247,9 @@ class DeDUCE(PixelwiseExplainer):
         image. ``confidence`` is the dial: lower is closer, higher more real. How real the images
         become is decided by the model: one trained with noise
         (:func:`captum_deduce.training.train_classifier` with ``noise``) has gradients that follow
-        what people see; without such training the images stay partly adversarial.
+        what people see; without such training the images stay partly adversarial. The settings:
+        ``confidence=0.9985``, ``density_quantile=0.05``, ``step_size=0.5``,
+        ``pixels_per_step="adaptive"``, ``rounds=4``.
 
         Args:
             forward_func (Callable or nn.Module): As for the constructor.
