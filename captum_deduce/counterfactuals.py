@@ -13,8 +13,7 @@ from torch import Tensor
 from captum_deduce import tensor_files
 
 if TYPE_CHECKING:
-    from captum_deduce.visualization.pixels import PerChannel
-    from captum_deduce.visualization.sheet import Picture
+    from matplotlib.figure import Figure
 
 _FORMAT = "captum-deduce counterfactuals"
 
@@ -144,9 +143,9 @@ class Counterfactuals:
         original_confidence: Tensor | None = None,
         max_rows: int = 10,
         image_size: float = 1.5,
-        mean: PerChannel | None = None,
-        std: PerChannel | None = None,
-    ) -> Picture:
+        mean: float | Sequence[float] | Tensor | None = None,
+        std: float | Sequence[float] | Tensor | None = None,
+    ) -> Figure:
         """Draw originals, counterfactuals and their differences.
 
         Arguments are those of :func:`captum_deduce.visualization.plot_counterfactuals`.

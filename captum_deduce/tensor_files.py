@@ -28,7 +28,9 @@ def write(
         metadata (Mapping[str, str]): Words to keep with them.
 
     Raises:
-        OSError: The file can't be written, for example as its folder is missing.
+        FileNotFoundError: The file's folder is missing.
+        IsADirectoryError: The path names a folder.
+        OSError: The file can't be written.
     """
     # Contiguous clones, as safetensors takes no others and none that share memory.
     copies = {

@@ -95,13 +95,37 @@ def test_data_sets_are_those_that_can_be_loaded(recorded):
     assert main(["demo", "--dataset", "imagenet"]) == 2
 
 
-def test_search_settings_have_the_explainers_defaults(recorded):
-    assert main(["explain", "--checkpoint", "c", "--images", "a", "b"]) == 0
-    ((_, given),) = recorded
+def test_the_help_names_the_explainers_defaults(capsys):
+    assert main(["explain", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
     parameters = inspect.signature(DeDUCE).parameters
-    settings = {name: value for name, value in given.items() if name in parameters}
-    assert set(settings) >= {"confidence", "max_iterations", "pixels_per_step"}
-    assert settings == {name: parameters[name].default for name in settings}
+    for name in ("confidence", "step_size", "max_changes", "pixels_per_step", "max_iterations"):
+        option = name.replace("_", "-")
+        (said,) = re.findall(rf"--{option} X [^(]*\(default: ([\d.]+)\)", text)
+        assert float(said) == parameters[name].default, name
+    assert re.search(r"--pixel {entry,site} [^(]*\(default: entry\)", text)
+    assert parameters["pixel"].default == "entry"
+
+
+def test_only_settings_that_were_given_reach_the_explainer(recorded):
+    words = ["explain", "--checkpoint", "c", "--images", "a", "--preset", "realistic"]
+    assert main(words) == 0
+    assert main([*words, "--confidence", "0.9", "--pixel", "site"]) == 0
+    (_, none), (_, some) = recorded
+    parameters = inspect.signature(DeDUCE).parameters
+    assert not [name for name in none if name in parameters]
+    assert none["preset"] == some["preset"] == "realistic"
+    assert {name: some[name] for name in some if name in parameters} == {
+        "confidence": 0.9,
+        "pixel": "site",
+    }
+
+
+@pytest.mark.parametrize("preset", ["closest", "realistic", "paper"])
+def test_presets_are_the_explainers_own(recorded, preset):
+    words = ["explain", "--checkpoint", "c", "--images", "a", "--preset", preset]
+    assert main(words) == 0
+    assert callable(getattr(DeDUCE, preset))
 
 
 @pytest.mark.parametrize(

@@ -135,8 +135,8 @@ class DeDUCE(PixelwiseExplainer):
                 the density guides the search, but does not end it)
             rounds (int, optional): How many counterfactuals to find for a pair, each from the one
                 before, after one third of its changes, those that matter least for the objective,
-                have been undone; the closest is returned (fewest changed entries plus L1, in units of the range). All
-                rounds share ``max_iterations``. Default: 1
+                have been undone; the closest is returned (fewest changed entries plus L1, in units
+                of the range). All rounds share ``max_iterations``. Default: 1
             refine (bool, optional): At last undo every change that is not needed for
                 ``confidence`` and ``density_quantile``, the smallest first; a forward pass for each
                 changed pixel. Default: False
