@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ from captum_deduce.samples import Samples, check_component_class, check_samples
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+_MOST_FEATURES = 4096
 
 
 class ClassGaussianMixture(ClassMixture):
@@ -48,7 +52,8 @@ class ClassGaussianMixture(ClassMixture):
     A class with too few samples for its covariance (n <= D for ``"full"``, n - C < D for
     ``"tied"``, n < 2 for the others), or whose covariance had to be regularised, gives a
     ``UserWarning`` with its name and the regularisation used. A class of one sample, or of
-    identical ones, gets the identity times the other classes' mean variance.
+    identical ones, gets the identity times the other classes' mean variance. More than 4,096
+    features give a ``UserWarning``, too, where they need matrices (``"full"`` and ``"tied"``).
 
     All buffers are float64 and stay so under ``.half()``, ``.float()`` and ``.to(dtype)``;
     ``.to(device)`` and ``state_dict()`` work as in any module, and a state dict loads into a fresh
@@ -356,6 +361,15 @@ class ClassGaussianMixture(ClassMixture):
         return density
 
     def _no_moments(self, num_features: int) -> Moments:
+        if self.covariance_type in ("full", "tied") and num_features > _MOST_FEATURES:
+            size = num_features**2 * 8 / 2**30
+            each = " for each class" if self.covariance_type == "full" else ""
+            warnings.warn(
+                f"a {self.covariance_type!r} covariance of {num_features:,} features takes "
+                f"{size:.1f} GiB{each}, and long to factorise; choose a layer after the average "
+                "over the image, or covariance_type='diag'",
+                stacklevel=2,
+            )
         return Moments(self.covariance_type, self._num_classes or 0, num_features, self.device)
 
     def _forget(self) -> None:

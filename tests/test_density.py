@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 
@@ -431,6 +432,25 @@ def test_a_second_pass_is_made_only_for_quantiles():
     assert counting.passes == 3
     with pytest.raises(TypeError, match=r"loader must allow a second pass .*quantiles=False"):
         ClassGaussianMixture.fit_loader(model, model[4], iter(batches))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("full", r"a 'full' covariance of 6 features takes 0\.0 GiB for each class"),
+        ("tied", r"a 'tied' covariance of 6 features takes 0\.0 GiB, .*covariance_type='diag'"),
+        ("diag", None),
+    ],
+)
+def test_features_that_need_large_matrices_are_warned_of(monkeypatch, kind, message):
+    monkeypatch.setattr("captum_deduce.density._MOST_FEATURES", 5)
+    features, labels = torch.randn(40, 6), torch.arange(40) % 2
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ClassGaussianMixture(kind).partial_fit(features, labels)
+        ClassGaussianMixture(kind).partial_fit(features[:, :5], labels)
+    assert len(caught) == (message is not None)
+    assert message is None or re.match(message, str(caught[0].message))
 
 
 @pytest.mark.parametrize(
