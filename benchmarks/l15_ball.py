@@ -55,12 +55,13 @@ def furthest(gradient: Tensor, room: Tensor, radius: float) -> Tensor:
         Tensor: The changes, of the same shape.
     """
     slope, room = gradient.abs().flatten(1), room.flatten(1)
+    slope = slope / slope.amax(1, keepdim=True).clamp_min(torch.finfo(slope.dtype).tiny)
 
     def change(log_mu: Tensor) -> Tensor:
         return torch.minimum(room, (slope / log_mu.exp()[:, None]) ** (1 / (NORM - 1)))
 
-    highest = slope.amax(1).clamp_min(torch.finfo(slope.dtype).tiny).log()
-    low, high = highest - 40, highest + 40
+    low = torch.full_like(slope[:, 0], -40)
+    high = -low
     for _ in range(60):
         middle = (low + high) / 2
         outside = change(middle).norm(NORM, 1) > radius
@@ -106,7 +107,7 @@ class FrankWolfe(search.Procedure):
         part = (2 / (state["step"] + 2)).view(-1, 1, 1, 1)
         state["images"] = state["images"].lerp(original + change, part.to(change))
         state["step"] += 1
-        return torch.zeros_like(evaluation.finished)
+        return ~gradient.isfinite().flatten(1).all(1)
 
 
 class BallSearch(CounterfactualExplainer):

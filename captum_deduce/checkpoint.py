@@ -125,8 +125,8 @@ def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "
     tensors, metadata = tensor_files.read(path, "checkpoint")
     if metadata.get("format") != _FORMAT:
         raise ValueError(
-            f"{path} is not a checkpoint of a classifier, as captum-deduce train writes it, but "
-            f"{metadata.get('format', 'another file')!r} (its metadata: {metadata})"
+            f"{path} is not a checkpoint of a classifier, as captum-deduce train writes it; its "
+            f"format is {metadata.get('format')!r}"
         )
     if metadata.get("format_version") != str(_FORMAT_VERSION):
         raise ValueError(

@@ -370,7 +370,7 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
         help="settings by purpose: closest looks for the fewest changes; realistic, best with a "
         "classifier that was trained with --noise, for images that others see as the target, too; "
         "paper is the algorithm to the letter. The options below win over the preset's (default: "
-        "their defaults)",
+        "none)",
     )
     for name, kind, default, what in (
         ("confidence", float, 0.5, "the target's probability to exceed"),

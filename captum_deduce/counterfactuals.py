@@ -188,8 +188,8 @@ class Counterfactuals:
         """Put results one behind the other, for example those of calls in chunks.
 
         Args:
-            results (Iterable[Counterfactuals]): At least one, of images of the same shape, on one
-                device.
+            results (Iterable[Counterfactuals]): At least one, of images of the same shape and
+                dtype, on one device.
 
         Returns:
             Counterfactuals: Of all their pairs, in that order. ``log_density`` and ``trajectory``
@@ -197,18 +197,22 @@ class Counterfactuals:
 
         Raises:
             TypeError: Something else than results.
-            ValueError: None, or images of different shapes.
+            ValueError: None, or images of different shapes, dtypes or devices.
         """
-        parts = list(results)
-        for part in parts:
-            if not isinstance(part, cls):
-                raise TypeError(f"results must be Counterfactuals, got {type(part).__name__}")
+        parts = [] if isinstance(results, cls) else list(results)
+        if isinstance(results, cls) or not all(isinstance(part, cls) for part in parts):
+            found = "one" if isinstance(results, cls) else [type(part).__name__ for part in parts]
+            raise TypeError(f"results must be a list of Counterfactuals, got {found}")
         if not parts:
             raise ValueError("results must hold at least one, got none")
-        shapes = sorted({tuple(part.inputs.shape[1:]) for part in parts})
-        if len(shapes) > 1:
+        kinds = {
+            f"{tuple(part.inputs.shape[1:])} {part.inputs.dtype} on {part.inputs.device}"
+            for part in parts
+        }
+        if len(kinds) > 1:
             raise ValueError(
-                f"results must be of images of one shape, got {', '.join(map(str, shapes))}"
+                "results must be of images of one shape and dtype, on one device, got "
+                f"{', '.join(sorted(kinds))}"
             )
         tensors = [part._tensors() for part in parts]
         everywhere = [name for name in tensors[0] if all(name in each for each in tensors)]

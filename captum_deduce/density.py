@@ -433,8 +433,8 @@ def _batches(
         pair = isinstance(batch, tuple | list) and len(batch) == 2
         if pair and (isinstance(batch[1], int) or getattr(batch[1], "shape", None) == ()):
             raise TypeError(
-                f"{name} must yield batches (images, target), got a single image and its target; "
-                "wrap a Dataset in a DataLoader"
+                f"{name} must yield batches (images, target), got a single target; wrap a Dataset, "
+                "which yields single images, in a DataLoader"
             )
         if not pair or not all(isinstance(part, Tensor) for part in batch):
             found = (

@@ -20,8 +20,6 @@ from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.features import FrozenModel, check_placement, refuse_probabilities
 from captum_deduce.problem import ANY_CLASS, Problem, argument_rows
 
-_IMAGE_BATCH_DIM = 4
-
 
 class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[misc]
     r"""Base class of all explainers: three faces of one search.
@@ -53,10 +51,14 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
 
     def __repr__(self) -> str:
         """Name the method, and the settings that are not its defaults."""
-        changed = [
-            f"{name}={value!r}"
+        settings = {
+            name: (getattr(self, name, default), default)
             for name, default in self._settings().items()
-            if (value := getattr(self, name)) is not default and not _equal(value, default)
+        }
+        changed = [
+            f"{name}={_in_words(value)}"
+            for name, (value, default) in settings.items()
+            if value is not default and not (_is_plain(value) and value == default)
         ]
         return f"{type(self).__name__}({', '.join(changed)})"
 
@@ -349,13 +351,12 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         few = images[:2].requires_grad_()
         try:
             scores, features = model(few.clone(), argument_rows(arguments, len(images), slice(2)))
-        except (ValueError, RuntimeError) as error:
-            if images.dim() == _IMAGE_BATCH_DIM:
+        except (ValueError, RuntimeError, IndexError) as error:
+            if not _is_one_image(model, images, arguments):
                 raise
             raise ValueError(
-                "inputs must have the shape N x channels x height x width that forward_func takes "
-                f"(for one image: image.unsqueeze(0)), got {tuple(images.shape)}; forward_func "
-                f"says: {error}"
+                "inputs must have the shape N x channels x height x width, got what forward_func "
+                f"takes as one image, {tuple(images.shape)}; pass image.unsqueeze(0)"
             ) from error
         if not torch.isfinite(scores).all():
             raise ValueError("forward_func returned NaN or infinite scores for inputs[:2]")
@@ -369,9 +370,27 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         return scores.shape[1]
 
 
-def _equal(value: Any, default: Any) -> bool:
-    """Tell whether a setting is its default; tensors never count as such."""
-    return not isinstance(value, Tensor) and bool(value == default)
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float)
+
+
+def _in_words(value: Any) -> str:
+    """Write a setting in a line: arrays by their shape, what can be called by its type."""
+    if _is_plain(value):
+        return repr(value)
+    shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
+    return f"<{type(value).__name__}{shape}>"
+
+
+def _is_one_image(model: FrozenModel, images: Tensor, arguments: tuple[Any, ...]) -> bool:
+    """Tell whether the model takes the images if a batch of one is made of them."""
+    if images.dim() not in (2, 3):
+        return False
+    try:
+        model(images.reshape(1, *[1] * (3 - images.dim()), *images.shape).clone(), arguments)
+    except (ValueError, RuntimeError, IndexError, TypeError):
+        return False
+    return True
 
 
 def _normal(value: Any) -> Any:

@@ -116,10 +116,7 @@ class FrozenModel:
     def _read(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if threading.get_ident() != self._owner:
             return
-        if isinstance(output, tuple) and len(output) == 1:
-            output = output[0]
-        # A clone, as the next layer may overwrite its input in place.
-        self._outputs.append(output.clone() if isinstance(output, Tensor) else output)
+        self._outputs.append(kept(output))
 
 
 def modules_of(forward_func: Callable[..., Any]) -> list[nn.Module]:
@@ -301,6 +298,20 @@ def refuse_probabilities(scores: Tensor) -> None:
             "non-negative and sum to one: probabilities; leave out the softmax, or wrap the "
             "model: lambda x: model(x).log()"
         )
+
+
+def kept(output: Any) -> Any:
+    """Take a layer's output in a forward hook.
+
+    Args:
+        output (Any): As the hook gets it; a 1-tuple stands for its element.
+
+    Returns:
+        Any: A clone if it is a tensor, as the next layer may overwrite its input in place.
+    """
+    if isinstance(output, tuple) and len(output) == 1:
+        output = output[0]
+    return output.clone() if isinstance(output, Tensor) else output
 
 
 def feature_rows(outputs: list[Any], count: int) -> Tensor:

@@ -322,6 +322,13 @@ def _assemble(
     )
 
 
+_MORE_SAMPLES = (
+    ". Such a density says little; more samples, covariance_type='tied' or "
+    "regularization='oas' help"
+)
+_SHRINKAGE = ". Such a density says little; regularization='oas' helps"
+
+
 def _warn(
     covariances: list[_Covariance],
     sizes: list[_Size],
@@ -333,12 +340,13 @@ def _warn(
     tied = moments.covariance_type == "tied"
     num_means = int((moments.weight > 0).sum()) if tied else 1
     needed = moments.num_features if moments.covariance_type in ("full", "tied") else 1
-    lines, any_repaired = [], False
+    lines, advice = [], ""
     for index, (covariance, size) in enumerate(zip(covariances, sizes, strict=True)):
         too_few = size.effective_count - num_means < needed * (1 - 1e-9)
         repaired = covariance.amount > (0 if regularization == "jitter" else 1)
         if size.effective_count > 0 and (too_few or repaired):
-            any_repaired |= repaired
+            if repaired and regularization == "jitter" and moments.covariance_type == "full":
+                advice = _MORE_SAMPLES if too_few else advice or _SHRINKAGE
             name = "all classes" if tied else f"class {int(component_class[index])}"
             remedy = _remedy(covariance, regularization)
             lines.append(f"{name} ({size.effective_count:.6g} samples): {remedy}")
@@ -349,12 +357,7 @@ def _warn(
         f"too few samples for a {moments.covariance_type!r} covariance of {moments.num_features} "
         "features, or features that don't vary or depend on one another: "
         + "; ".join(lines[:_MOST_NAMED] + more)
-        + (
-            ". Such a density says little; more samples, covariance_type='tied' or "
-            "regularization='oas' help"
-            if any_repaired and moments.covariance_type == "full" and regularization == "jitter"
-            else ""
-        ),
+        + advice,
         UserWarning,
         stacklevel=2,
     )

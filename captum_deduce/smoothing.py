@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce import checks
-from captum_deduce.features import class_scores, feature_rows, find_layer
+from captum_deduce.features import class_scores, feature_rows, find_layer, kept
 
 
 class SmoothedClassifier(nn.Module):
@@ -18,13 +18,13 @@ class SmoothedClassifier(nn.Module):
     With draws :math:`\varepsilon_i \sim \mathcal N(0, \sigma^2 I)`, each used with both signs,
 
     .. math::
-        \bar f(\mathbf x) = \frac 1 {2k} \sum_{i=1}^k f(\mathbf x + \varepsilon_i)
-        + f(\mathbf x - \varepsilon_i)
+        \bar f(\mathbf x) = \frac 1 {2k} \sum_{i=1}^k
+        \bigl[ f(\mathbf x + \varepsilon_i) + f(\mathbf x - \varepsilon_i) \bigr]
 
-    and so for the features of ``layer``. What an explainer asks of it, gradients, confidence,
-    density and the end of the search, is so asked of a neighbourhood of the image. The draws are
-    made once, from ``seed``, and are the same for all images: results do not depend on batches.
-    An image costs ``copies`` forward passes and gradients, and their memory.
+    and so for the features of ``layer``. Gradients, confidence and density, and so the end of a
+    search, then describe a neighbourhood of the image. The draws follow from ``seed`` and are the
+    same in every pass and for all images: results do not depend on batches. An evaluation costs
+    ``copies`` of the model's, and their memory where gradients are computed.
 
     Source: Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized
     Smoothing", 2019, of whose classifiers Kaur, Cohen and Lipton, "Are Perceptually-Aligned
@@ -75,7 +75,7 @@ class SmoothedClassifier(nn.Module):
         found = find_layer(model, layer)
         checks.number("noise", noise, minimum=0)
         checks.number("copies", copies, minimum=2, integer=True)
-        checks.number("seed", seed, minimum=0, integer=True)
+        checks.number("seed", seed, minimum=0, maximum=2**63 - 1, integer=True)
         if copies % 2:
             raise ValueError(f"copies must be even, as each draw has its opposite, got {copies}")
         self.model = model
@@ -84,15 +84,15 @@ class SmoothedClassifier(nn.Module):
         self.copies = copies
         self.seed = seed
         self.features = nn.Identity()
-        self.train(model.training)
+        # Not train(), which would change the mode of the model's parts.
+        self.training = self.features.training = model.training
 
     def forward(self, inputs: Tensor, *additional_forward_args: Any) -> Tensor:
         """Compute mean scores, and the mean features on the way.
 
         Args:
             inputs (Tensor): N x ...
-            *additional_forward_args: Passed on to the model; tensors with N rows are repeated for
-                the copies.
+            *additional_forward_args: Passed on to the model with each copy.
 
         Returns:
             Tensor: N x C.
@@ -101,29 +101,26 @@ class SmoothedClassifier(nn.Module):
             ValueError: A model that does not return N x C scores, or a layer that did not run
                 exactly once.
         """
-        count, outputs = len(inputs), list[Any]()
+        outputs: list[Any] = []
         caller = threading.get_ident()
 
         def read(module: nn.Module, arguments: Any, output: Any) -> None:
             if threading.get_ident() == caller:
-                # A clone, as the next layer may overwrite its input in place.
-                outputs.append(output.clone() if isinstance(output, Tensor) else output)
+                outputs.append(kept(output))
 
-        disturbed = (inputs.unsqueeze(1) + self._draws(inputs)).flatten(0, 1)
-        repeated = (
-            argument.repeat_interleave(self.copies, 0)
-            if isinstance(argument, Tensor) and argument.dim() > 0 and len(argument) == count
-            else argument
-            for argument in additional_forward_args
-        )
+        scores, features = [], []
         hook = self.model.get_submodule(self.layer_name).register_forward_hook(read)
         try:
-            scores = class_scores(self.model(disturbed, *repeated), len(disturbed))
+            # One by one, as arguments may belong to the images row by row, or to all of them.
+            for draw in self._draws(inputs):
+                outputs.clear()
+                disturbed = self.model(inputs + draw, *additional_forward_args)
+                scores.append(class_scores(disturbed, len(inputs)))
+                features.append(feature_rows(outputs, len(inputs)))
         finally:
             hook.remove()
-        features = feature_rows(outputs, len(disturbed))
-        self.features(features.view(count, self.copies, -1).mean(1))
-        return scores.view(count, self.copies, -1).mean(1)
+        self.features(torch.stack(features).mean(0))
+        return torch.stack(scores).mean(0)
 
     def extra_repr(self) -> str:
         """The settings, for ``print(model)``."""

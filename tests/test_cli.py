@@ -13,6 +13,7 @@ from captum_deduce import DeDUCE, __version__, explainers
 from captum_deduce.cli import main
 from captum_deduce.commands import demo, explain, reproduce, train
 from captum_deduce.datasets import DATASETS
+from captum_deduce.explainers.deduce import PRESETS
 from captum_deduce.models import ARCHITECTURES
 
 COMMANDS = {"demo": demo, "train": train, "explain": explain, "reproduce": reproduce}
@@ -121,11 +122,14 @@ def test_only_settings_that_were_given_reach_the_explainer(recorded):
     }
 
 
-@pytest.mark.parametrize("preset", ["closest", "realistic", "paper"])
-def test_presets_are_the_explainers_own(recorded, preset):
-    words = ["explain", "--checkpoint", "c", "--images", "a", "--preset", preset]
-    assert main(words) == 0
-    assert callable(getattr(DeDUCE, preset))
+def test_presets_are_the_explainers_own(recorded, capsys):
+    words = ["explain", "--checkpoint", "c", "--images", "a", "--preset"]
+    for name in PRESETS:
+        assert main([*words, name]) == 0
+        assert recorded[-1][1]["preset"] == name
+    assert main([*words, "other"]) == 2
+    (choices,) = re.findall(r"choose from (.*)\)", capsys.readouterr().err)
+    assert set(re.findall(r"\w+", choices.split(" (see")[0])) == set(PRESETS)
 
 
 @pytest.mark.parametrize(

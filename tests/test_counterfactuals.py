@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import struct
 from dataclasses import FrozenInstanceError
@@ -91,7 +92,11 @@ def test_what_not_all_of_them_have_is_left_out():
     ("results", "error", "message"),
     [
         ([], ValueError, "results must hold at least one, got none"),
-        ([torch.zeros(2)], TypeError, "results must be Counterfactuals, got Tensor"),
+        (
+            [torch.zeros(2)],
+            TypeError,
+            r"must be a list of Counterfactuals, got \['Tensor'\]",
+        ),
     ],
 )
 def test_what_cannot_be_joined_is_refused(results, error, message):
@@ -101,6 +106,10 @@ def test_what_cannot_be_joined_is_refused(results, error, message):
 
 def test_images_of_other_shapes_cannot_be_joined():
     result = _result()
+    with pytest.raises(TypeError, match="must be a list of Counterfactuals, got one"):
+        Counterfactuals.concatenate(result)
+    with pytest.raises(ValueError, match=r"float32 on cpu, .*float64 on cpu"):
+        Counterfactuals.concatenate([result, _result(dtype=torch.float64)])
     cut = Counterfactuals(
         **{
             **_fields(trajectory=False),
@@ -108,7 +117,7 @@ def test_images_of_other_shapes_cannot_be_joined():
             "counterfactuals": result.counterfactuals[..., 1:],
         }
     )
-    with pytest.raises(ValueError, match=r"images of one shape, got \(2, 3, 3\), \(2, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"one shape and .* got \(2, 3, 3\) .*, \(2, 3, 4\)"):
         Counterfactuals.concatenate([result, cut])
 
 
@@ -175,6 +184,19 @@ def test_plot_is_the_function_of_visualization():
     assert ours._repr_png_() == theirs._repr_png_()
     with pytest.raises(ValueError, match="class_names"):
         result.plot(class_names=["x"])
+
+
+def test_every_argument_of_plot_is_passed_on(monkeypatch):
+    theirs = inspect.signature(plot_counterfactuals).parameters
+    ours = inspect.signature(Counterfactuals.plot).parameters
+    assert {name: p.default for name, p in ours.items() if name != "self"} == {
+        name: p.default for name, p in theirs.items() if name != "result"
+    }
+    given = {name: object() for name in ours if name != "self"}
+    monkeypatch.setattr(
+        "captum_deduce.visualization.plot_counterfactuals", lambda result, **arguments: arguments
+    )
+    assert _grey().plot(**given) == given
 
 
 def test_a_notebook_shows_pictures_and_the_summary():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from captum_deduce import explainers
+from captum_deduce import DeDUCE, explainers
+from captum_deduce.explainers.deduce import PRESETS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -150,8 +154,30 @@ def test_a_result_that_breaks_the_contract_is_no_cell():
         contract._require(False, "a difference")
 
 
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_what_a_preset_sets_stands_in_its_docstring_and_in_the_guide(name):
+    preset, text = PRESETS[name], inspect.getdoc(getattr(DeDUCE, name))
+    said = set(re.findall(r"``(\w+=[^`]+)``", text)) - {"noise"}
+    assert said == {
+        f'{key}="{value}"' if isinstance(value, str) else f"{key}={value!r}"
+        for key, value in preset.items()
+    }
+    guide = (DOCS / "guide" / "beyond.md").read_text(encoding="utf-8")
+    rows = [re.split(r" *\| *", line)[1:-1] for line in guide.splitlines() if line[:2] == "| "]
+    header = [cell.strip("`") for cell in rows[0]]
+    defaults = inspect.signature(DeDUCE).parameters
+    shown = {}
+    for setting, default, *values in rows[1:]:
+        key = setting.strip("`")
+        assert ast.literal_eval(default) == defaults[key].default
+        shown[key] = values[header.index(name) - 2].strip("`")
+    assert {key: ast.literal_eval(cell) for key, cell in shown.items() if cell} == preset
+
+
 def test_broken_links_are_found(tmp_path):
     links = importlib.import_module("internal_links")
+    tmp_path = tmp_path / "_static" / "html"  # only its own such folder is left out
+    tmp_path.mkdir(parents=True)
     (tmp_path / "api").mkdir()
     (tmp_path / "_static").mkdir()
     (tmp_path / "_static" / "theme.html").write_text('<a href="gone.html">', encoding="utf-8")
@@ -159,7 +185,8 @@ def test_broken_links_are_found(tmp_path):
     (tmp_path / "index.html").write_text(
         '<h1 id="top"><a href="#top"><a href="#bottom"><a href="api/x.html#here"><a href="api/">'
         '<a href="api/x.html#there"><a href="y.html"><img src="a%20picture.png"><img src="b.png">'
-        '<a href="https://example.org/y.html#z">',
+        '<a href="https://example.org/y.html#z"><meta name="viewport"><a href="#viewport">'
+        '<a name="old"><a href="#old"><a href="/"><a href="..">',
         encoding="utf-8",
     )
     (tmp_path / "api" / "x.html").write_text(
@@ -172,7 +199,18 @@ def test_broken_links_are_found(tmp_path):
         ("index.html", "api/x.html#there"),
         ("index.html", "y.html"),
         ("index.html", "b.png"),
+        ("index.html", "#viewport"),
+        ("index.html", "/"),
+        ("index.html", ".."),
     ]
+
+
+def test_modules_without_a_source_are_left_out_of_the_list_of_sources():
+    links = importlib.import_module("internal_links")
+    environment = SimpleNamespace(_viewcode_modules={"captum_deduce.a": ("text",), "other": False})
+    links._without_missing_sources(None, environment)
+    assert list(environment._viewcode_modules) == ["captum_deduce.a"]
+    links._without_missing_sources(None, SimpleNamespace())
 
 
 def test_links_back_from_source_lead_to_what_the_package_exports():

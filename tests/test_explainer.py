@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_deduce import JSMA, Wachter, search
+from captum_deduce import JSMA, REVISE, Wachter, search
 from captum_deduce.explainer import CounterfactualExplainer
+from captum_deduce.models import VAE
 from captum_deduce.problem import Problem, confidence_of
 
 
@@ -76,14 +78,49 @@ def test_it_is_named_with_the_settings_that_are_not_its_defaults():
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     assert repr(Wachter(model)) == "Wachter()"
     explainer = Wachter(model, distance="l2", lower_bound=torch.zeros(1), upper_bound=1)
-    assert repr(explainer) == "Wachter(distance='l2', lower_bound=tensor([0.]))"
+    assert repr(explainer) == "Wachter(distance='l2', lower_bound=<Tensor of shape (1,)>)"
+    assert repr(Wachter(model, upper_bound=np.ones((3, 1, 1)))) == (
+        "Wachter(upper_bound=<ndarray of shape (3, 1, 1)>)"
+    )
+    assert repr(REVISE(model, VAE(latent_size=2))) == "REVISE()"
+
+
+def test_a_subclass_that_stores_a_setting_elsewhere_is_named_without_it():
+    class Other(ToWhite):
+        def __init__(self, forward_func, *, steps=3):
+            super().__init__(forward_func)
+            self._steps = steps
+
+    assert repr(Other(brightness, steps=4)) == "Other()"
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 5), (5, 5)])
 def test_an_image_without_a_batch_dimension_is_told_what_to_add(shape):
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(18, 3))
-    with pytest.raises(ValueError, match=r"N x channels x height x width .*unsqueeze\(0\)"):
-        JSMA(model).generate(torch.rand(shape), target=1)
+    for network in (model, MeanOfConvolution()):
+        with pytest.raises(ValueError, match=r"takes as one image, \(.*5, 5\); .*unsqueeze\(0\)"):
+            JSMA(network).generate(torch.rand(shape), target=1)
+
+
+class MeanOfConvolution(nn.Module):
+    """Fails on an image without a batch dimension with an IndexError."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 3, 3)
+
+    def forward(self, images):
+        return self.convolution(images).mean([2, 3])
+
+
+def test_rows_of_numbers_are_explained_and_their_models_errors_are_their_own():
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+    assert len(JSMA(model).generate(torch.rand(2, 5), target=1)) == 2
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        JSMA(model).generate(torch.rand(2, 6), target=1)
+    one_logit = nn.Linear(5, 1)
+    with pytest.raises(ValueError, match="with C at least 2, got shape"):
+        JSMA(one_logit).generate(torch.rand(2, 5), target=0)
 
 
 def test_an_error_of_the_model_is_its_own_where_inputs_are_a_batch():

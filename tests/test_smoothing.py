@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from captum_deduce import ClassGaussianMixture, DeDUCE, SmoothedClassifier, spectral_normalize
+from captum_deduce import (
+    JSMA,
+    ClassGaussianMixture,
+    DeDUCE,
+    SmoothedClassifier,
+    spectral_normalize,
+)
 from captum_deduce.features import FrozenModel
 from tests import reference
 
@@ -85,7 +91,7 @@ def test_noise_is_centred_and_as_strong_as_asked_for():
     model = network()
     model.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
     SmoothedClassifier(model, model[4], noise=0.7, copies=200)(torch.full((3, 2, 6, 6), 5.0))
-    noise = seen[0].unflatten(0, (3, 200)) - 5
+    noise = torch.stack(seen, 1) - 5
     torch.testing.assert_close(noise[0], noise[2])
     torch.testing.assert_close(noise.mean(1), torch.zeros(3, 2, 6, 6), rtol=0, atol=1e-5)
     assert noise.std().item() == pytest.approx(0.7, rel=0.03)
@@ -113,6 +119,48 @@ def test_arguments_with_a_row_for_each_image_follow_its_copies():
     torch.testing.assert_close(
         smoothed(IMAGES, factors, offset), plain(IMAGES) * factors.unsqueeze(1) + offset
     )
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 4, 7])
+def test_an_argument_for_all_images_is_whole_in_every_batch_of_a_search(batch_size):
+    """As many classes as images in a batch: the offset must not be taken for one row each."""
+    model = Scaled().eval()
+    smoothed = SmoothedClassifier(model, model.net[4], noise=0.2)
+    factors, offset = torch.ones(7), torch.tensor([0.5, 0.0, -0.5])
+    arguments = {"additional_forward_args": (factors, offset), "max_iterations": 5}
+    batched = JSMA(smoothed).generate(IMAGES, target=2, internal_batch_size=batch_size, **arguments)
+    scores = smoothed(batched.counterfactuals, factors, offset)
+    torch.testing.assert_close(batched.confidence, scores.softmax(1)[:, 2].detach())
+
+
+def test_making_it_leaves_the_mode_of_every_part_and_no_images_give_no_scores():
+    model = network().train()
+    model[1].eval()
+    before = [part.training for part in model.modules()]
+    smoothed = SmoothedClassifier(model, "4", noise=0.1)
+    assert [part.training for part in model.modules()] == before
+    assert smoothed.training
+    assert smoothed.eval()(torch.empty(0, 2, 6, 6)).shape == (0, 3)
+
+
+def test_a_layer_that_outputs_a_tuple_of_one_is_read():
+    class InTuple(nn.Module):
+        def forward(self, images):
+            return (images * 2,)
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = InTuple()
+
+        def forward(self, images):
+            return self.layer(images)[0]
+
+    model = Model()
+    with FrozenModel(smoothed := SmoothedClassifier(model, "layer", noise=0.0), None) as frozen:
+        assert frozen(torch.rand(4, 3))[0].shape == (4, 3)
+    with FrozenModel(smoothed, smoothed.features) as frozen:
+        assert frozen(torch.rand(4, 3))[1].shape == (4, 3)
 
 
 def test_deduce_explains_it_to_its_goal_and_leaves_the_model_as_it_was():
@@ -152,6 +200,7 @@ def test_deduce_explains_it_to_its_goal_and_leaves_the_model_as_it_was():
         ({"copies": 3}, ValueError, "copies must be even.*got 3"),
         ({"copies": 0}, ValueError, "copies must be"),
         ({"seed": 1.5}, TypeError, "seed must be an int"),
+        ({"seed": 2**63}, ValueError, "seed must be a finite number in"),
         ({"layer": "nowhere"}, ValueError, "layer 'nowhere' is not in the model"),
         ({"layer": nn.ReLU()}, ValueError, "is not part of"),
         ({"model": len}, TypeError, "model must be an nn.Module, got builtin_function"),

@@ -39,6 +39,9 @@ REALISTIC: dict[str, Any] = {
 }
 """Settings of :meth:`DeDUCE.realistic`."""
 
+PRESETS = {"closest": CLOSEST, "realistic": REALISTIC, "paper": PAPER}
+"""By the names of the methods that make them."""
+
 _GAIN = 0.5
 _MOST_PIXELS = 64
 

@@ -40,9 +40,9 @@ def plot_grid(
     r"""Compare explainers in the form of the paper's figure 3.
 
     The first row shows the originals, each further row the counterfactuals of one explainer, and
-    each column one (image, target) pair. Above a column stands "class → target"; the class of the
-    original is its label, or what the models see in it, if they agree, where there are no labels or
-    the label is the target, as it is for mistakes that are to be put right. The best attempts of
+    each column one (image, target) pair. Above a column stands "class → target". The class of the
+    original is its label; without labels, or where the label is the target itself (a mistake to be
+    put right), it is the class that all models see in it, if they agree. The best attempts of
     failed pairs are crossed out (the paper leaves such images out).
 
     Args:

@@ -33,7 +33,7 @@ class _Page(HTMLParser):
         for name, value in attrs:
             if value and name in ("href", "src"):
                 self.links.append(value)
-            elif value and name in ("id", "name"):
+            elif value and (name == "id" or (tag, name) == ("a", "name")):
                 self.anchors.add(value)
 
 
@@ -47,7 +47,11 @@ def broken_links(folder: Path) -> Iterator[tuple[str, str]]:
         The page, relative to the folder, and the link as it stands there.
     """
     folder = folder.resolve()
-    paths = [path for path in sorted(folder.rglob("*.html")) if "_static" not in path.parts]
+    paths = [
+        path
+        for path in sorted(folder.rglob("*.html"))
+        if "_static" not in path.relative_to(folder).parts
+    ]
     pages = {path: _Page(path.read_text(encoding="utf-8")) for path in paths}
     for path, page in pages.items():
         for link in page.links:
@@ -57,7 +61,8 @@ def broken_links(folder: Path) -> Iterator[tuple[str, str]]:
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             anchor = unquote(parts.fragment)
             known = pages[target].anchors if target in pages else {anchor}
-            if not target.exists() or (anchor and anchor not in known):
+            inside = target.is_relative_to(folder) and not parts.path.startswith("/")
+            if not inside or not target.exists() or (anchor and anchor not in known):
                 yield path.relative_to(folder).as_posix(), link
 
 

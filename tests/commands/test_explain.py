@@ -354,7 +354,7 @@ def test_files_that_do_not_fit_are_refused(explain, digit_files, tmp_path, demo)
     foreign = demo.folder / "counterfactuals.safetensors"
     _, line = explain(images=paths[:1], checkpoint=foreign, status=2)
     assert "is not a checkpoint of a classifier" in line
-    assert "but 'captum-deduce counterfactuals'" in line
+    assert "its format is 'captum-deduce counterfactuals'" in line
 
 
 def test_a_checkpoint_without_a_density_is_refused(explain, digit_files, tmp_path, demo):
