@@ -31,7 +31,7 @@ from captum_deduce.visualization import sheet as sheets
 SMALL_BUDGET: dict[str, Any] = {"confidence": 0.98}
 """What turns :meth:`captum_deduce.DeDUCE.realistic` into its closer variant."""
 
-SMOOTHED_BUDGET: dict[str, Any] = {"confidence": 0.85}
+SMOOTHED_BUDGET: dict[str, Any] = {"confidence": 0.9, "density_quantile": 0.01, "rounds": 8}
 """The same where the classifier is averaged over noise: means are sure of less."""
 
 LIGHTER = 0.1
