@@ -49,7 +49,6 @@ def targets(mean: Callable[[str, str], float], seconds: dict[str, float]) -> lis
     ]
     for name, agreement, nearest, fewest in (
         ("realistic, noise", 0.90, 40, 60),
-        ("realistic, closer, noise", 0.70, 31, 40),
         ("realistic, smoothed", 0.70, 31, 40),
     ):
         promised += [
