@@ -240,6 +240,7 @@ def picture(entries: Mapping[str, Entry], table: EvaluationTable) -> Figure:
 _LABELS = {
     "closest": ((0, 15), "center"),
     "JSMA": ((-7, 5), "right"),
+    "REVISE": ((-7, 5), "right"),
     f"REVISE, lambda {LIGHTER:g}": ((-7, -4), "right"),
 }
 """Where the names of neighbours stand, so that they do not meet; all others: at the upper right."""
