@@ -41,7 +41,7 @@ def notebook_html(result: Counterfactuals) -> str:
             picture = f'<img alt="counterfactuals" src="data:image/png;base64,{encoded}">'
             lines += note
     text = html.escape("\n".join(lines))
-    return f"<div><pre>{text}</pre>{picture}</div>"
+    return f'<div><pre style="white-space: pre-wrap">{text}</pre>{picture}</div>'
 
 
 def _first_rows(result: Counterfactuals) -> tuple[bytes, list[str]]:
