@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from captum_deduce import CounterfactualExplainer, Counterfactuals, datasets, search
+from captum_deduce.commands.explained import make_explainer
 from captum_deduce.commands.tables import table as as_table
-from captum_deduce.experiments.frontier import deduce_entries
+from captum_deduce.experiments.frontier import SMALL_BUDGET
 from captum_deduce.experiments.methods import oracle_metrics
 from captum_deduce.experiments.methods import search as search_all
 from captum_deduce.experiments.plan import SIZES, every_target
@@ -160,23 +161,23 @@ def main() -> None:
     models = Trained(size, splits, device, show_progress=False)
     data = splits.validation if arguments.validation else splits.test
     cases = every_target(data, 1, arguments.images)
-    entries = deduce_entries(models)
+    classifier = models.noise_trained
     explainers = {
-        name: entries[name].explainer for name in ("realistic, closer, noise", "realistic, noise")
+        "realistic, closer": make_explainer(classifier, "realistic", **SMALL_BUDGET),
+        "realistic": make_explainer(classifier, "realistic"),
     }
     confidences = {explainer.confidence for explainer in explainers.values()}
-    classifier = models.noise_trained.model
     balls = {
         f"radius {radius:g}": BallSearch(
-            classifier, radius=radius, max_iterations=arguments.iterations
+            classifier.model, radius=radius, max_iterations=arguments.iterations
         )
         for radius in sorted(arguments.radii)
     }
     store = Store(arguments.output / "runs", device)
     runs = search_all(store, explainers | balls, cases)
     results = {name: run.result for name, run in runs.items()}
+    within = [results[name] for name in balls]
     for confidence in sorted(confidences):
-        within = [results[name] for name in balls]
         results[f"smallest, confidence {confidence:g}"] = in_smallest_ball(within, confidence)
 
     metrics = {

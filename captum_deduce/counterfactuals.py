@@ -199,9 +199,11 @@ class Counterfactuals:
             TypeError: Something else than results.
             ValueError: None, or images of different shapes, dtypes or devices.
         """
-        parts = [] if isinstance(results, cls) else list(results)
-        if isinstance(results, cls) or not all(isinstance(part, cls) for part in parts):
-            found = "one" if isinstance(results, cls) else [type(part).__name__ for part in parts]
+        if isinstance(results, cls):
+            raise TypeError("results must be a list of Counterfactuals, got one")
+        parts = list(results)
+        if not all(isinstance(part, cls) for part in parts):
+            found = [type(part).__name__ for part in parts]
             raise TypeError(f"results must be a list of Counterfactuals, got {found}")
         if not parts:
             raise ValueError("results must hold at least one, got none")

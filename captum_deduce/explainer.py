@@ -51,14 +51,11 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
 
     def __repr__(self) -> str:
         """Name the method, and the settings that are not its defaults."""
-        settings = {
-            name: (getattr(self, name, default), default)
-            for name, default in self._settings().items()
-        }
         changed = [
             f"{name}={_in_words(value)}"
-            for name, (value, default) in settings.items()
-            if value is not default and not (_is_plain(value) and value == default)
+            for name, default in self._settings().items()
+            if (value := getattr(self, name, default)) is not default
+            and not (_is_plain(value) and value == default)
         ]
         return f"{type(self).__name__}({', '.join(changed)})"
 

@@ -65,22 +65,21 @@ def deduce_entries(models: Trained, pixel: str = "entry") -> dict[str, Entry]:
     Returns:
         dict[str, Entry]: By name.
     """
-    model, layer = models.normalised.model, models.normalised.settings.layer
-    usual = (model, layer, make_explainer(models.normalised).density)
-    robust = models.noise_trained
-    noise = (robust.model, robust.settings.layer, make_explainer(robust).density)
+    usual, noise = models.normalised, models.noise_trained
     smoothed, density = models.smoothed
-    means = (smoothed, smoothed.features, density)
-    closer = {**SMALL_BUDGET, "pixel": pixel}
-    closer_means = {**SMOOTHED_BUDGET, "pixel": pixel}
     return {
-        "DeDUCE": Entry("SN", DeDUCE(*usual, pixel=pixel)),
-        "closest": Entry("SN", DeDUCE.closest(*usual, pixel=pixel)),
-        "realistic": Entry("SN", DeDUCE.realistic(*usual, pixel=pixel)),
-        "DeDUCE, noise": Entry("SN, noise", DeDUCE(*noise, pixel=pixel)),
-        "realistic, closer, noise": Entry("SN, noise", DeDUCE.realistic(*noise, **closer)),
-        "realistic, noise": Entry("SN, noise", DeDUCE.realistic(*noise, pixel=pixel)),
-        "realistic, smoothed": Entry("SN, noise", DeDUCE.realistic(*means, **closer_means)),
+        "DeDUCE": Entry("SN", make_explainer(usual, pixel=pixel)),
+        "closest": Entry("SN", make_explainer(usual, "closest", pixel=pixel)),
+        "realistic": Entry("SN", make_explainer(usual, "realistic", pixel=pixel)),
+        "DeDUCE, noise": Entry("SN, noise", make_explainer(noise, pixel=pixel)),
+        "realistic, closer, noise": Entry(
+            "SN, noise", make_explainer(noise, "realistic", pixel=pixel, **SMALL_BUDGET)
+        ),
+        "realistic, noise": Entry("SN, noise", make_explainer(noise, "realistic", pixel=pixel)),
+        "realistic, smoothed": Entry(
+            "SN, noise",
+            DeDUCE.realistic(smoothed, smoothed.features, density, pixel=pixel, **SMOOTHED_BUDGET),
+        ),
     }
 
 

@@ -210,16 +210,14 @@ def _sources_and_goals(
     """
     seen = torch.stack([prediction.cpu() for prediction in predictions])
     agreed = (seen == seen[0]).all(0)
-    goals = [names[c] for c in first.target.tolist()]
+    goals = first.target.tolist()
     sources = [names[c] if same else None for c, same in zip(seen[0].tolist(), agreed, strict=True)]
     if truth is not None:
-        labels = truth.tolist()
-        wanted = first.target.tolist()
         sources = [
             source if label == goal else names[label]
-            for source, label, goal in zip(sources, labels, wanted, strict=True)
+            for source, label, goal in zip(sources, truth.tolist(), goals, strict=True)
         ]
-    return list(zip(sources, goals, strict=True))
+    return [(source, names[goal]) for source, goal in zip(sources, goals, strict=True)]
 
 
 def _pair_title(source: str | None, target: str, width: float) -> str:

@@ -61,7 +61,7 @@ def broken_links(folder: Path) -> Iterator[tuple[str, str]]:
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             anchor = unquote(parts.fragment)
             known = pages[target].anchors if target in pages else {anchor}
-            inside = target.is_relative_to(folder) and not parts.path.startswith("/")
+            inside = target.is_relative_to(folder)
             if not inside or not target.exists() or (anchor and anchor not in known):
                 yield path.relative_to(folder).as_posix(), link
 
