@@ -6,6 +6,7 @@ from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.explainer import CounterfactualExplainer
 from captum_deduce.explainers import JSMA, REVISE, VLK, DeDUCE, Schut, Wachter
 from captum_deduce.explainers.wachter import median_absolute_deviation
+from captum_deduce.multi_layer import MultiLayerClassifier
 from captum_deduce.prototypes import PrototypeIndex
 from captum_deduce.smoothing import SmoothedClassifier
 from captum_deduce.spectral import remove_spectral_normalization, spectral_normalize
@@ -18,6 +19,7 @@ __all__ = [
     "CounterfactualExplainer",
     "Counterfactuals",
     "DeDUCE",
+    "MultiLayerClassifier",
     "PrototypeIndex",
     "Schut",
     "SmoothedClassifier",

@@ -65,7 +65,6 @@ class FrozenModel:
             checks.one_device("a module that forward_func runs", part)
         self.layer = None if layer is None else find_layer(forward_func, layer)
         self._outputs: list[Any] = []
-        self._owner = 0
         self._exit = ExitStack()
 
     def __enter__(self) -> FrozenModel:
@@ -74,8 +73,7 @@ class FrozenModel:
                 stack.enter_context(_eval_mode(module))
                 stack.enter_context(frozen_spectral_weights(module))
             if self.layer is not None:
-                stack.callback(self.layer.register_forward_hook(self._read).remove)
-            self._owner = threading.get_ident()
+                (self._outputs,) = stack.enter_context(recorded_outputs([self.layer]))
             self._exit = stack.pop_all()
         return self
 
@@ -106,17 +104,13 @@ class FrozenModel:
             ValueError: Class scores that are not N x C, or a layer that did not run exactly once
                 or whose output does not hold one row per image.
         """
-        self._outputs = []
+        self._outputs.clear()
         scores = class_scores(self.forward_func(inputs, *additional_forward_args), len(inputs))
         if self.layer is None:
             return scores, scores.new_zeros(len(inputs), 0)
-        outputs, self._outputs = self._outputs, []
-        return scores, feature_rows(outputs, len(inputs))
-
-    def _read(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        if threading.get_ident() != self._owner:
-            return
-        self._outputs.append(kept(output))
+        features = feature_rows(self._outputs, len(inputs))
+        self._outputs.clear()
+        return scores, features
 
 
 def modules_of(forward_func: Callable[..., Any]) -> list[nn.Module]:
@@ -300,18 +294,32 @@ def refuse_probabilities(scores: Tensor) -> None:
         )
 
 
-def kept(output: Any) -> Any:
-    """Take a layer's output in a forward hook.
+@contextmanager
+def recorded_outputs(layers: Sequence[nn.Module]) -> Iterator[list[list[Any]]]:
+    """Record what layers output while the block runs, in this thread only.
 
     Args:
-        output (Any): As the hook gets it; a 1-tuple stands for its element.
+        layers (Sequence[nn.Module]): Hooks are on them for as long as the block runs.
 
-    Returns:
-        Any: A clone if it is a tensor, as the next layer may overwrite its input in place.
+    Yields:
+        list[list]: For each layer its outputs, one for each time that it ran. A 1-tuple stands for
+        its element; tensors are clones, as the next layer may overwrite its input in place.
     """
-    if isinstance(output, tuple) and len(output) == 1:
-        output = output[0]
-    return output.clone() if isinstance(output, Tensor) else output
+    caller = threading.get_ident()
+
+    def record(seen: list[Any], module: nn.Module, inputs: Any, output: Any) -> None:
+        if threading.get_ident() != caller:
+            return
+        if isinstance(output, tuple) and len(output) == 1:
+            output = output[0]
+        seen.append(output.clone() if isinstance(output, Tensor) else output)
+
+    outputs: list[list[Any]] = [[] for _ in layers]
+    with ExitStack() as stack:
+        for layer, seen in zip(layers, outputs, strict=True):
+            hook = layer.register_forward_hook(functools.partial(record, seen))
+            stack.callback(hook.remove)
+        yield outputs
 
 
 def feature_rows(outputs: list[Any], count: int) -> Tensor:
@@ -329,17 +337,36 @@ def feature_rows(outputs: list[Any], count: int) -> Tensor:
         ValueError: Not one output, or one that does not hold a row of floating-point numbers per
             image.
     """
+    output = single_output(outputs, count)
+    return output.flatten(1) if output.dim() > 1 else output.unsqueeze(1)
+
+
+def single_output(outputs: list[Any], count: int, name: str = "layer") -> Tensor:
+    """Make sure of the same, and leave the shape as it is.
+
+    Args:
+        outputs (list): As for :func:`feature_rows`.
+        count (int): Likewise.
+        name (str, optional): What the layer is called, for the message. Default: "layer"
+
+    Returns:
+        Tensor: N x ...
+
+    Raises:
+        TypeError: As for :func:`feature_rows`.
+        ValueError: Likewise.
+    """
     if len(outputs) != 1:
         raise ValueError(
-            f"layer ran {len(outputs)} times in one forward pass of forward_func, expected once; "
+            f"{name} ran {len(outputs)} times in one forward pass of forward_func, expected once; "
             "choose a layer that runs once (a module used in several places has no single output)"
         )
     output = outputs[0]
     if not isinstance(output, Tensor):
-        raise TypeError(f"layer must output a tensor, got {type(output).__name__}")
+        raise TypeError(f"{name} must output a tensor, got {type(output).__name__}")
     if output.dim() == 0 or output.shape[0] != count or not output.is_floating_point():
         raise ValueError(
-            f"layer must output floating-point rows, one per image, got shape "
+            f"{name} must output floating-point rows, one per image, got shape "
             f"{tuple(output.shape)} and {output.dtype} for {count} image(s)"
         )
-    return output.flatten(1) if output.dim() > 1 else output.unsqueeze(1)
+    return output

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from captum_deduce import checks
-from captum_deduce.features import class_scores, feature_rows, find_layer, kept
+from captum_deduce.features import class_scores, feature_rows, find_layer, recorded_outputs
 
 
 class SmoothedClassifier(nn.Module):
@@ -101,24 +100,14 @@ class SmoothedClassifier(nn.Module):
             ValueError: A model that does not return N x C scores, or a layer that did not run
                 exactly once.
         """
-        outputs: list[Any] = []
-        caller = threading.get_ident()
-
-        def read(module: nn.Module, arguments: Any, output: Any) -> None:
-            if threading.get_ident() == caller:
-                outputs.append(kept(output))
-
         scores, features = [], []
-        hook = self.model.get_submodule(self.layer_name).register_forward_hook(read)
-        try:
+        with recorded_outputs([self.model.get_submodule(self.layer_name)]) as (outputs,):
             # One by one, as arguments may belong to the images row by row, or to all of them.
             for draw in self._draws(inputs):
                 outputs.clear()
                 disturbed = self.model(inputs + draw, *additional_forward_args)
                 scores.append(class_scores(disturbed, len(inputs)))
                 features.append(feature_rows(outputs, len(inputs)))
-        finally:
-            hook.remove()
         self.features(torch.stack(features).mean(0))
         return torch.stack(scores).mean(0)
 

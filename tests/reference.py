@@ -949,3 +949,21 @@ def smoothed(
             scores.append(s)
             features.append(z)
     return torch.stack(scores).mean(0), torch.stack(features).mean(0)
+
+
+def averaged_on_grid(maps: Tensor, grid: int) -> Tensor:
+    """Means of each channel over cells: cell i of g is from floor(i n / g) to ceil((i+1) n / g)."""
+    height, width = maps.shape[1:]
+
+    def cells(length: int) -> list[slice]:
+        return [
+            slice(place * length // grid, -(-(place + 1) * length // grid)) for place in range(grid)
+        ]
+
+    means = [
+        channel[rows, columns].sum() / channel[rows, columns].numel()
+        for channel in maps
+        for rows in cells(height)
+        for columns in cells(width)
+    ]
+    return torch.stack(means)
