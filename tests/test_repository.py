@@ -45,7 +45,7 @@ ORDER = Order(
         ["quantiles"],
         ["mixture"],
         ["density", "prototypes"],
-        ["guidance", "losses", "smoothing", "steps"],
+        ["guidance", "losses", "multi_layer", "smoothing", "steps"],
         ["search"],
         ["problem"],
         ["refinement"],
