@@ -7,6 +7,7 @@ architecture, which no search knows, are the oracles. Settings were chosen on va
 (``--validation``); what is reported is measured on test images.
 
     python benchmarks/quality.py --data-root DIR
+    python benchmarks/quality.py --data-root DIR --anogan 40
     python benchmarks/quality.py --data-root DIR --validation --images 10
     python benchmarks/quality.py --data-root DIR --dataset cifar10 --images 10 --epochs 3 \
         --noise 0.25 --pixel site
@@ -28,12 +29,19 @@ from captum_deduce import datasets
 from captum_deduce.commands.recipes import RECIPES
 from captum_deduce.commands.tables import table as as_table
 from captum_deduce.experiments.frontier import columns, deduce_entries, measured
-from captum_deduce.experiments.methods import AGREEMENT, search
-from captum_deduce.experiments.plan import SIZES, every_target
-from captum_deduce.experiments.runs import Store
+from captum_deduce.experiments.methods import (
+    AGREEMENT,
+    evenly_among,
+    make_anogan,
+    published,
+    search,
+)
+from captum_deduce.experiments.plan import SIZES, Cases, every_target
+from captum_deduce.experiments.runs import Run, Store
 from captum_deduce.experiments.trained import Trained
 
 FAILURES = "failures"
+VLK = "VLK"
 
 
 def targets(mean: Callable[[str, str], float], seconds: dict[str, float]) -> list[tuple]:
@@ -60,6 +68,26 @@ def targets(mean: Callable[[str, str], float], seconds: dict[str, float]) -> lis
     return promised
 
 
+def anogan_scores(
+    models: Trained, store: Store, runs: dict[str, Run], cases: Cases, count: int
+) -> dict[str, float]:
+    """Mean scores of some pairs that all have found: of the originals, of VLK and of each."""
+    found = torch.stack([run.result.success for run in runs.values()]).all(0)
+    rows = evenly_among(found, count)
+    vlk = search(store, {VLK: published(models)[VLK]}, cases[rows])[VLK].result
+    print(f"AnoGAN on {len(rows)} pairs that all found; VLK found {int(vlk.success.sum())} of them")
+    images = {"originals": cases.inputs[rows], VLK: vlk.counterfactuals}
+    images |= {name: run.result.counterfactuals[rows] for name, run in runs.items()}
+    anogan = make_anogan(models.wgan, models.size.anogan, models.size.seed)
+    scores = {}
+    for name, each in images.items():
+        values = store.scores(f"anogan-{name}", anogan.score, each)
+        scores[name] = values.mean().item()
+        error = values.std().item() / len(values) ** 0.5
+        print(f"{name:28} {scores[name]:6.1f} +- {error:.1f}", flush=True)
+    return scores
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -71,6 +99,9 @@ def main() -> None:
     parser.add_argument("--pixel", choices=("entry", "site"), default="entry", help="(entry)")
     parser.add_argument("--epochs", type=int, help="of both classifiers (default: their own)")
     parser.add_argument("--noise", type=float, help="in the second's training (reproduce's)")
+    parser.add_argument(
+        "--anogan", type=int, default=0, metavar="PAIRS", help="score so many, and VLK's (0)"
+    )
     parser.add_argument("--threads", type=int, default=2, help="of torch (2)")
     parser.add_argument("--output", type=Path, default=Path("captum-deduce-quality"))
     arguments = parser.parse_args()
@@ -105,11 +136,18 @@ def main() -> None:
 
     print()
     results = targets(mean, seconds)
+    scores = {}
+    if arguments.anogan:
+        scores = anogan_scores(models, store, runs, cases, arguments.anogan)
+        score = scores["realistic, noise"]
+        results.append(("realistic, noise: AnoGAN", score, "<=", scores[VLK]))
+        print()
     for what, value, sign, bound in results:
         holds = value <= bound if sign == "<=" else value >= bound
-        print(f"{what:36} {value:8.3f}  target {sign} {bound:<6g} {'met' if holds else 'MISSED'}")
+        print(f"{what:36} {value:8.3f}  target {sign} {bound:<6.3g} {'met' if holds else 'MISSED'}")
     written = arguments.output / f"quality-{arguments.dataset}-{arguments.pixel}.json"
     content = {"evaluation": table.to_dict(), "seconds": seconds, "targets": results}
+    content["AnoGAN"] = scores
     written.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

@@ -62,7 +62,7 @@ class MultiLayerClassifier(nn.Module):
         >>> explainer = DeDUCE.realistic(seen, seen.features, density)
     """
 
-    def __init__(self, model: nn.Module, layers: Mapping[nn.Module | str, int | None]) -> None:
+    def __init__(self, model: nn.Module, layers: Mapping[Any, int | None]) -> None:
         super().__init__()
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")

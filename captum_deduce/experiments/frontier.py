@@ -9,8 +9,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from captum_deduce import MultiLayerClassifier, SmoothedClassifier
 from captum_deduce.commands.explained import make_explainer
 from captum_deduce.commands.tables import Column
+from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.experiments.methods import (
     AGREEMENT,
     PROBABILITY,
@@ -33,6 +35,9 @@ SMALL_BUDGET: dict[str, Any] = {"confidence": 0.98}
 
 SMOOTHED_BUDGET: dict[str, Any] = {"confidence": 0.9, "density_quantile": 0.01, "rounds": 8}
 """The same where the classifier is averaged over noise: means are sure of less."""
+
+LAYERS_BUDGET: dict[str, Any] = {"density_quantile": 0.01}
+"""The same where the density is that of several layers: few images reach its upper part."""
 
 LIGHTER = 0.1
 """A weight of the distance with which REVISE fails less often than with the paper's 1."""
@@ -66,20 +71,28 @@ def deduce_entries(models: Trained, pixel: str = "entry") -> dict[str, Entry]:
         dict[str, Entry]: By name.
     """
     usual, noise = models.normalised, models.noise_trained
-    smoothed, density = models.smoothed
+
+    def realistic(
+        described: tuple[SmoothedClassifier | MultiLayerClassifier, ClassGaussianMixture],
+        **settings: Any,
+    ) -> DeDUCE:
+        model, density = described
+        return DeDUCE.realistic(model, model.features, density, pixel=pixel, **settings)
+
     return {
         "DeDUCE": Entry("SN", make_explainer(usual, pixel=pixel)),
         "closest": Entry("SN", make_explainer(usual, "closest", pixel=pixel)),
         "realistic": Entry("SN", make_explainer(usual, "realistic", pixel=pixel)),
+        "realistic, layers": Entry("SN", realistic(models.multi_layer, **LAYERS_BUDGET)),
         "DeDUCE, noise": Entry("SN, noise", make_explainer(noise, pixel=pixel)),
         "realistic, closer, noise": Entry(
             "SN, noise", make_explainer(noise, "realistic", pixel=pixel, **SMALL_BUDGET)
         ),
         "realistic, noise": Entry("SN, noise", make_explainer(noise, "realistic", pixel=pixel)),
-        "realistic, smoothed": Entry(
-            "SN, noise",
-            DeDUCE.realistic(smoothed, smoothed.features, density, pixel=pixel, **SMOOTHED_BUDGET),
+        "realistic, layers, noise": Entry(
+            "SN, noise", realistic(models.noise_multi_layer, **LAYERS_BUDGET)
         ),
+        "realistic, smoothed": Entry("SN, noise", realistic(models.smoothed, **SMOOTHED_BUDGET)),
     }
 
 
@@ -110,7 +123,9 @@ def frontier(models: Trained, store: Store) -> Report:
         f"target class; {PROBABILITY}: their mean probability of it. No search knows them.",
         f"noise: on a classifier trained with noise up to {models.size.noise:g}; smoothed: on the "
         f"same, averaged over {models.size.smoothing_copies} copies with noise of "
-        f"{models.size.smoothing:g}: an evaluation is that many passes of its own. REVISE: "
+        f"{models.size.smoothing:g}: an evaluation is that many passes of its own; layers: with "
+        f"the density of an early layer's {models.size.grid} x {models.size.grid} means and of "
+        "the last features. REVISE: "
         f"{models.size.revise.label}. VLK: 2 x {models.size.vlk_steps} steps.",
     ]
     data = {

@@ -95,6 +95,7 @@ class Size:
         noise_epochs (int): Of that training.
         smoothing (float): Noise over which that classifier is averaged, where it is.
         smoothing_copies (int): Of each image.
+        grid (int): Rows and columns of an early layer's features, where a density has these, too.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Size:
     noise_epochs: int = 7
     smoothing: float = 0.5
     smoothing_copies: int = 4
+    grid: int = 4
 
     def overridden(self, images: int | None = None, width: int | None = None) -> Size:
         """Return the size with some numbers replaced.
@@ -160,6 +162,7 @@ SMOKE = Size(
     noise=0.5,
     noise_epochs=8,
     smoothing=0.25,
+    grid=2,
 )
 """Seconds on one core: that everything runs, no more."""
 

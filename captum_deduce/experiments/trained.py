@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from captum_deduce import SmoothedClassifier, cache, training
+from captum_deduce import MultiLayerClassifier, SmoothedClassifier, cache, training
 from captum_deduce.checkpoint import Checkpoint
 from captum_deduce.commands import classifiers, reconstructions
 from captum_deduce.commands.compare import make_prototypes
@@ -60,31 +60,23 @@ class Trained:
     def smoothed(self) -> tuple[SmoothedClassifier, ClassGaussianMixture]:
         """The classifier trained with noise, averaged over noise, and the density of its means."""
         size, checkpoint = self.size, self.noise_trained
-        layer = checkpoint.settings.layer
         smoothed = SmoothedClassifier(
-            checkpoint.model, layer, noise=size.smoothing, copies=size.smoothing_copies
-        )
-        print("\nDensity of the smoothed classifier:")
+            checkpoint.model,
+            checkpoint.settings.layer,
+            noise=size.smoothing,
+            copies=size.smoothing_copies,
+        ).eval()
+        return smoothed, self._density("smoothed", smoothed)
 
-        def make() -> ClassGaussianMixture:
-            return ClassGaussianMixture.fit_loader(
-                smoothed,
-                smoothed.features,
-                self.splits.train.batches(),
-                show_progress=self.show_progress,
-            )
+    @cached_property
+    def multi_layer(self) -> tuple[MultiLayerClassifier, ClassGaussianMixture]:
+        """The classifier trained as usual, with the density of an early and its last layer."""
+        return self._multi_layer(self.normalised)
 
-        density = cache.obtain(
-            cache.path_for(
-                f"{size.dataset}-smoothed-density",
-                {"dataset": size.dataset, "seed": size.seed, "model": fingerprint(smoothed)},
-            ),
-            "density",
-            load=lambda path: ClassGaussianMixture.load(path, self.device),
-            make=make,
-            save=lambda path, density: density.save(path),
-        )
-        return smoothed.eval(), density
+    @cached_property
+    def noise_multi_layer(self) -> tuple[MultiLayerClassifier, ClassGaussianMixture]:
+        """The same of the classifier trained with noise."""
+        return self._multi_layer(self.noise_trained)
 
     @cached_property
     def plain(self) -> Checkpoint:
@@ -131,6 +123,37 @@ class Trained:
         if "oracles" in vars(self):
             known |= {f"oracle {place}": model for place, model in enumerate(self.oracles, 1)}
         return {name: training.accuracy(model, self.splits.test) for name, model in known.items()}
+
+    def _multi_layer(
+        self, checkpoint: Checkpoint
+    ) -> tuple[MultiLayerClassifier, ClassGaussianMixture]:
+        layers = {"stages.1": self.size.grid, checkpoint.settings.layer: None}
+        model = MultiLayerClassifier(checkpoint.model, layers).eval()
+        return model, self._density("multi-layer", model, regularization="oas")
+
+    def _density(
+        self, name: str, model: SmoothedClassifier | MultiLayerClassifier, **arguments: Any
+    ) -> ClassGaussianMixture:
+        print(f"\n{name} density:")
+        settings = {
+            "dataset": self.size.dataset,
+            "seed": self.size.seed,
+            "model": fingerprint(model),
+            **arguments,
+        }
+        return cache.obtain(
+            cache.path_for(f"{self.size.dataset}-{name}-density", settings),
+            "density",
+            load=lambda path: ClassGaussianMixture.load(path, self.device),
+            make=lambda: ClassGaussianMixture.fit_loader(
+                model,
+                model.features,
+                self.splits.train.batches(),
+                show_progress=self.show_progress,
+                **arguments,
+            ),
+            save=lambda path, density: density.save(path),
+        )
 
     def _classifier(
         self,

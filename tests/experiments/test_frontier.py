@@ -59,6 +59,18 @@ def test_every_entry_explains_the_classifier_that_it_names(models):
         models.size.smoothing,
         models.size.smoothing_copies,
     )
+    for name, explained, described in (
+        ("realistic, layers", models.normalised, models.multi_layer),
+        ("realistic, layers, noise", models.noise_trained, models.noise_multi_layer),
+    ):
+        explainer = entries.pop(name).explainer
+        model, density = described
+        assert explainer.forward_func is model
+        assert explainer.density is density
+        assert model.model is explained.model
+        assert model.grids == {"stages.1": models.size.grid, explained.settings.layer: None}
+        width = explained.model.fc.in_features
+        assert density.num_features == width // 4 * models.size.grid**2 + width
     for entry in entries.values():
         checkpoint = models.noise_trained if "noise" in entry.classifier else models.normalised
         assert entry.explainer.forward_func is checkpoint.model
