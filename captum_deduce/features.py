@@ -216,28 +216,29 @@ def find_layer(forward_func: Callable[..., Any], layer: nn.Module | str) -> nn.M
 
 
 _modes_lock = threading.Lock()
-_modes: WeakKeyDictionary[nn.Module, tuple[int, list[tuple[nn.Module, bool]]]] = WeakKeyDictionary()
+_modes: WeakKeyDictionary[nn.Module, tuple[int, bool]] = WeakKeyDictionary()
+"""Of each part that a search holds: by how many it is held, and its mode before the first."""
 
 
 @contextmanager
 def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Set eval mode; the last of the threads that hold the model restores each module's own."""
+    """Set eval mode; the last search that holds a part, itself or in a wrapper, restores it."""
+    parts = list(model.modules())
     with _modes_lock:
-        holders, modes = _modes.get(model, (0, [(m, m.training) for m in model.modules()]))
-        _modes[model] = (holders + 1, modes)
-        if holders == 0:
-            model.eval()
+        for part in parts:
+            holders, mode = _modes.get(part, (0, part.training))
+            _modes[part] = (holders + 1, mode)
+        model.eval()
     try:
         yield
     finally:
         with _modes_lock:
-            holders, modes = _modes[model]
-            if holders > 1:
-                _modes[model] = (holders - 1, modes)
-            else:
-                del _modes[model]
-                for module, training in modes:
-                    module.training = training
+            for part in parts:
+                holders, mode = _modes.pop(part)
+                if holders > 1:
+                    _modes[part] = (holders - 1, mode)
+                else:
+                    part.training = mode
 
 
 def class_scores(output: Any, count: int) -> Tensor:
@@ -323,38 +324,49 @@ def recorded_outputs(layers: Sequence[nn.Module]) -> Iterator[list[list[Any]]]:
 
 
 def feature_rows(outputs: list[Any], count: int) -> Tensor:
-    """Make sure that a layer described each image, once.
+    """Read a layer's output as features.
 
     Args:
-        outputs (list): What it output in one forward pass, an item for each time that it ran.
-        count (int): The number of images, N.
+        outputs (list): As for :func:`single_output`.
+        count (int): Likewise.
 
     Returns:
         Tensor: N x D.
 
     Raises:
-        TypeError: Not a tensor.
-        ValueError: Not one output, or one that does not hold a row of floating-point numbers per
-            image.
+        TypeError: As for :func:`single_output`.
+        ValueError: Likewise.
     """
-    output = single_output(outputs, count)
+    return as_rows(single_output(outputs, count))
+
+
+def as_rows(output: Tensor) -> Tensor:
+    """Flatten a layer's output.
+
+    Args:
+        output (Tensor): N x ..., or N.
+
+    Returns:
+        Tensor: N x D; N x 1 of N numbers.
+    """
     return output.flatten(1) if output.dim() > 1 else output.unsqueeze(1)
 
 
 def single_output(outputs: list[Any], count: int, name: str = "layer") -> Tensor:
-    """Make sure of the same, and leave the shape as it is.
+    """Make sure that a layer described each image, once.
 
     Args:
-        outputs (list): As for :func:`feature_rows`.
-        count (int): Likewise.
+        outputs (list): What it output in one forward pass, an item for each time that it ran.
+        count (int): The number of images, N.
         name (str, optional): What the layer is called, for the message. Default: "layer"
 
     Returns:
         Tensor: N x ...
 
     Raises:
-        TypeError: As for :func:`feature_rows`.
-        ValueError: Likewise.
+        TypeError: Not a tensor.
+        ValueError: Not one output, or one that does not hold a row of floating-point numbers per
+            image.
     """
     if len(outputs) != 1:
         raise ValueError(

@@ -11,8 +11,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from captum_deduce import checks
 from captum_deduce.features import (
+    as_rows,
     class_scores,
-    feature_rows,
     find_layer,
     recorded_outputs,
     single_output,
@@ -27,25 +27,30 @@ class MultiLayerClassifier(nn.Module):
     layers see how and where it is drawn. With a density of both, an image with unlikely details is
     unlikely, and the search is guided around them. Scores are the model's own.
 
-    The features are long: a density has a covariance of their square for each class, and needs more
-    training images of each class than there are features. Maps are therefore averaged over the
-    cells of a coarse grid, as by :class:`torch.nn.AdaptiveAvgPool2d`.
+    The features are many: a density has a covariance of their square for each class, and needs more
+    training images of a class than features, or ``regularization="oas"``. Maps are therefore
+    averaged over the cells of a coarse grid, as by :class:`torch.nn.AdaptiveAvgPool2d`.
 
-    Not in the paper, whose density is that of one layer.
+    Not in the paper, whose density is that of one layer. Class-conditional Gaussians of several
+    layers' averaged maps are those of Lee et al., "A Simple Unified Framework for Detecting
+    Out-of-Distribution Samples and Adversarial Attacks", 2018. Deviation: one density of all
+    layers, in place of one for each with weights between them, and a grid in place of one mean.
 
     Args:
         model (nn.Module): Returns scores, N x C. Not copied.
-        layers (Mapping[nn.Module or str, int or None]): Each layer or its dotted name, and the grid
-            of its features: the number of rows and columns that its maps, N x channels x height x
-            width, are averaged to, at most their own; None: the output as it is, flattened.
+        layers (Mapping[nn.Module or str, int or None]): Each layer or its dotted name, and the
+            grid of its features: the number of rows and columns that its maps, N x channels x
+            height x width in this order, are averaged to, at most their own; None: the output as
+            it is, flattened.
 
     Attributes:
         features (nn.Module): Outputs the features, N x D, in the order of ``layers``: the ``layer``
             for explainers and :meth:`ClassGaussianMixture.fit_loader`.
+        grids (dict[str, int or None]): ``layers``, by name.
 
     Raises:
-        TypeError: A model that is no module, ``layers`` that are no mapping, or a grid of the wrong
-            kind.
+        TypeError: A model that is no module, ``layers`` that are no mapping, a layer that is
+            neither a module nor a name, or a grid of the wrong kind.
         ValueError: No layers, a layer that is not in the model or is named twice, or a grid below
             1.
 
@@ -81,7 +86,7 @@ class MultiLayerClassifier(nn.Module):
                 raise ValueError(f"layers must name each layer once, got {name!r} twice")
             if grid is not None:
                 checks.number(f"the grid of layer {name!r}", grid, minimum=1, integer=True)
-            self.grids[name] = grid
+            self.grids[name] = None if grid is None else int(grid)
         self.model = model
         self.features = nn.Identity()
         # Not train(), which would change the mode of the model's parts.
@@ -98,7 +103,7 @@ class MultiLayerClassifier(nn.Module):
             Tensor: N x C.
 
         Raises:
-            TypeError: A layer that does not output a tensor.
+            TypeError: A model or a layer that does not return a tensor.
             ValueError: A model that does not return N x C scores, a layer that did not run exactly
                 once, or maps that can't be averaged to the grid asked for.
         """
@@ -108,7 +113,7 @@ class MultiLayerClassifier(nn.Module):
         rows = []
         for (name, grid), seen in zip(self.grids.items(), outputs, strict=True):
             output = single_output(seen, len(inputs), f"layer {name!r}")
-            rows.append(feature_rows([_on_grid(name, output, grid)], len(inputs)))
+            rows.append(as_rows(output if grid is None else _on_grid(name, output, grid)))
         self.features(torch.cat(rows, 1))
         return scores
 
@@ -117,13 +122,16 @@ class MultiLayerClassifier(nn.Module):
         return f"layers={self.grids!r}"
 
 
-def _on_grid(name: str, output: Tensor, grid: int | None) -> Tensor:
-    if grid is None:
-        return output
-    if output.dim() != 4 or min(output.shape[2:]) < grid:
+def _on_grid(name: str, output: Tensor, grid: int) -> Tensor:
+    if output.dim() != 4:
+        raise ValueError(
+            f"layer {name!r} must output maps, N x channels x height x width, to be averaged to a "
+            f"grid, got shape {tuple(output.shape)}; give it None to take its output as it is, or "
+            "choose another layer"
+        )
+    if min(output.shape[2:]) < grid:
         raise ValueError(
             f"layer {name!r} must output maps of at least {grid} x {grid} to be averaged to that "
-            f"grid, got shape {tuple(output.shape)}; give it a smaller grid, or None to take its "
-            "output as it is"
+            f"grid, got shape {tuple(output.shape)}; give it a smaller one"
         )
     return adaptive_avg_pool2d(output, grid)

@@ -286,6 +286,23 @@ def test_two_threads_read_their_own_features_and_the_last_restores_the_mode():
     torch.testing.assert_close(torch.cat([read["long"], read["short"]]), expected)
 
 
+@pytest.mark.parametrize("wrapper_first", [False, True])
+def test_a_part_is_in_eval_mode_until_the_last_that_holds_it_is_done(wrapper_first):
+    """A model, and a wrapper of it, searched at the same time."""
+    model = network().train()
+    model[3].eval()
+    wrapper = nn.Sequential(model, nn.Identity())
+    before = [part.training for part in wrapper.modules()]
+    first, second = (wrapper, model) if wrapper_first else (model, wrapper)
+    held, still_held = FrozenModel(first), FrozenModel(second)
+    held.__enter__()
+    still_held.__enter__()
+    held.__exit__(None, None, None)
+    assert not any(part.training for part in model.modules())
+    still_held.__exit__(None, None, None)
+    assert [part.training for part in wrapper.modules()] == before
+
+
 def test_nothing_keeps_a_model_alive():
     model = network()
     with FrozenModel(model, model[3]) as frozen:

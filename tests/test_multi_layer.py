@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -125,6 +128,8 @@ def test_making_it_leaves_the_mode_of_every_part_and_no_images_give_no_scores():
     seen = MultiLayerClassifier(model, {"0": 2})
     assert [part.training for part in model.modules()] == before
     assert seen.training
+    other = MultiLayerClassifier(network().eval(), {"0": 2})
+    assert not any(part.training for part in other.modules())
     assert seen.eval()(torch.empty(0, 2, 9, 8)).shape == (0, 3)
     assert "layers={'0': 2}" in repr(seen)
 
@@ -159,14 +164,46 @@ def test_deduce_explains_it_to_its_goal_and_leaves_the_model_as_it_was():
     )
 
 
-def test_it_can_be_smoothed():
+def test_it_can_be_smoothed_and_a_smoothed_classifier_seen_in_layers():
     model = network().eval()
     seen = MultiLayerClassifier(model, {"0": 3, "6": None})
-    smoothed = SmoothedClassifier(seen, seen.features, noise=0.0)
-    for found, expected in zip(
-        features_of(smoothed, IMAGES), features_of(seen, IMAGES), strict=True
-    ):
+    smoothed = SmoothedClassifier(seen, seen.features, noise=0.4, copies=2, seed=8)
+    draw = 0.4 * torch.randn(1, 2, 9, 8, generator=torch.Generator().manual_seed(8))
+    disturbed = [features_of(seen, IMAGES + sign * draw) for sign in (1, -1)]
+    scores, features = features_of(smoothed, IMAGES)
+    torch.testing.assert_close(scores, (disturbed[0][0] + disturbed[1][0]) / 2)
+    torch.testing.assert_close(features, (disturbed[0][1] + disturbed[1][1]) / 2)
+    outer = MultiLayerClassifier(smoothed, {"features": None})
+    for found, expected in zip(features_of(outer, IMAGES), (scores, features), strict=True):
         torch.testing.assert_close(found, expected)
+
+
+def test_threads_read_their_own_images():
+    seen = MultiLayerClassifier(network().eval(), {"0": 2, "6": None})
+    expected = [features_of(seen, image.unsqueeze(0))[1] for image in IMAGES]
+    meet = threading.Barrier(len(IMAGES), timeout=20)
+
+    def wait(*_) -> None:
+        meet.wait()
+
+    # Between the layers, so that the passes of all threads overlap.
+    seen.model[4].register_forward_hook(wait)
+
+    def read(image):
+        return features_of(seen, image.unsqueeze(0))[1]
+
+    with ThreadPoolExecutor(len(IMAGES)) as pool:
+        found = list(pool.map(read, IMAGES))
+    torch.testing.assert_close(found, expected)
+
+
+def test_scores_of_half_precision_are_widened_and_such_that_are_none_refused():
+    model = network().eval()
+    assert MultiLayerClassifier(copy.deepcopy(model).half(), {"6": None})(IMAGES.half()).dtype == (
+        torch.float32
+    )
+    with pytest.raises(ValueError, match="must return N x C class scores"):
+        MultiLayerClassifier(model[:4], {"0": 1})(IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +217,7 @@ def test_it_can_be_smoothed():
         ({"layers": {"0": 0}}, ValueError, "the grid of layer '0' must be"),
         ({"layers": {"0": 1.5}}, TypeError, "the grid of layer '0' must be an int"),
         ({"layers": {"0": True}}, TypeError, "the grid of layer '0' must be an int"),
+        ({"layers": {0: 1}}, TypeError, "layer must be an nn.Module or its name, got int"),
     ],
 )
 def test_what_has_no_sense_is_refused(settings, error, words):
@@ -194,11 +232,17 @@ def test_a_layer_named_twice_is_refused():
         MultiLayerClassifier(model, {"0": 1, model[0]: 2})
 
 
+def test_a_grid_of_any_integer_type_is_the_same_setting():
+    seen = MultiLayerClassifier(network().eval(), {"0": np.int64(2)})
+    assert repr(seen) == repr(MultiLayerClassifier(network().eval(), {"0": 2}))
+    assert features_of(seen, IMAGES)[1].shape == (7, 12)
+
+
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
         ({"0": 7}, r"layer '0' must output maps of at least 7 x 7.*\(7, 3, 7, 6\)"),
-        ({"6": 1}, r"layer '6' must output maps of at least 1 x 1.*\(7, 4\)"),
+        ({"6": 1}, r"layer '6' must output maps, N x channels.*\(7, 4\); give it None"),
     ],
 )
 def test_maps_that_do_not_fill_the_grid_are_refused_and_hooks_are_gone(layers, words):

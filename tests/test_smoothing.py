@@ -140,6 +140,8 @@ def test_making_it_leaves_the_mode_of_every_part_and_no_images_give_no_scores():
     smoothed = SmoothedClassifier(model, "4", noise=0.1)
     assert [part.training for part in model.modules()] == before
     assert smoothed.training
+    other = SmoothedClassifier(network().eval(), "4", noise=0.1)
+    assert not any(part.training for part in other.modules())
     assert smoothed.eval()(torch.empty(0, 2, 6, 6)).shape == (0, 3)
 
 

@@ -253,6 +253,9 @@ def picture(entries: Mapping[str, Entry], table: EvaluationTable) -> Figure:
 
 _LABELS = {
     "closest": ((0, 15), "center"),
+    "realistic, layers": ((-7, 5), "right"),
+    "realistic, noise": ((-9, -4), "right"),
+    "realistic, layers, noise": ((0, 9), "center"),
     "JSMA": ((-7, 5), "right"),
     "REVISE": ((-7, 5), "right"),
     f"REVISE, lambda {LIGHTER:g}": ((-7, -4), "right"),
