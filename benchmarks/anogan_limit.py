@@ -169,16 +169,6 @@ def main() -> None:
     draws = torch.randn(2000, wgan.latent_size, generator=torch.Generator().manual_seed(10**6))
     nearest = Objective(wgan.generate, wgan.features, anogan.feature_weight).nearest
 
-    def judge_with(frozen: FrozenModel) -> Callable[[Tensor], Judgement]:
-        def judge(images: Tensor) -> Judgement:
-            scores, features = frozen(images)
-            log_p = target_log_probability(scores, pairs.target)
-            density = explainer.density.log_prob(features, pairs.target)
-            log_rest = torch.log1p(-log_p.exp().clamp(max=1 - 1e-7))
-            return Judgement(log_p - log_rest - confident, (density - least) / least.abs())
-
-        return judge
-
     rows = []
 
     def measure(name: str, images: Tensor, found: Tensor) -> None:
@@ -197,6 +187,14 @@ def main() -> None:
 
     measure("DeDUCE.realistic", start.counterfactuals, start.success)
     with FrozenModel(explainer.forward_func, explainer.layer, [wgan]) as frozen:
+
+        def judge(images: Tensor) -> Judgement:
+            scores, features = frozen(images)
+            log_p = target_log_probability(scores, pairs.target)
+            density = explainer.density.log_prob(features, pairs.target)
+            log_rest = torch.log1p(-log_p.exp().clamp(max=1 - 1e-7))
+            return Judgement(log_p - log_rest - confident, (density - least) / least.abs())
+
         for weight in arguments.weights:
             latents = nearest(start.counterfactuals, draws, 1, 128)[:, 0].clone()
             prior = variation
@@ -205,7 +203,7 @@ def main() -> None:
             images, found = descend(
                 start.counterfactuals,
                 pairs.inputs,
-                judge_with(frozen),
+                judge,
                 prior,
                 latents,
                 weight,

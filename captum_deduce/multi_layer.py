@@ -10,16 +10,11 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from captum_deduce import checks
-from captum_deduce.features import (
-    as_rows,
-    class_scores,
-    find_layer,
-    recorded_outputs,
-    single_output,
-)
+from captum_deduce.features import as_rows, class_scores, recorded_outputs, single_output
+from captum_deduce.wrapped_classifier import WrappedClassifier
 
 
-class MultiLayerClassifier(nn.Module):
+class MultiLayerClassifier(WrappedClassifier):
     r"""A classifier whose features are those of several layers, side by side.
 
     The last features of a classifier tell what an image shows, and little of how it is drawn:
@@ -68,9 +63,7 @@ class MultiLayerClassifier(nn.Module):
     """
 
     def __init__(self, model: nn.Module, layers: Mapping[Any, int | None]) -> None:
-        super().__init__()
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+        super().__init__(model)
         if not isinstance(layers, Mapping):
             raise TypeError(
                 'layers must be a mapping of layers to grids, such as {"layer2": 4, "avgpool": '
@@ -78,19 +71,14 @@ class MultiLayerClassifier(nn.Module):
             )
         if not layers:
             raise ValueError("layers must name at least one layer, got none")
-        names = {part: name for name, part in model.named_modules()}
         self.grids: dict[str, int | None] = {}
         for layer, grid in layers.items():
-            name = names[find_layer(model, layer)]
+            name = self.name_of(layer)
             if name in self.grids:
                 raise ValueError(f"layers must name each layer once, got {name!r} twice")
             if grid is not None:
                 checks.number(f"the grid of layer {name!r}", grid, minimum=1, integer=True)
             self.grids[name] = None if grid is None else int(grid)
-        self.model = model
-        self.features = nn.Identity()
-        # Not train(), which would change the mode of the model's parts.
-        self.training = self.features.training = model.training
 
     def forward(self, inputs: Tensor, *additional_forward_args: Any) -> Tensor:
         """Compute the model's scores, and the features of all layers on the way.

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce import checks
-from captum_deduce.features import class_scores, feature_rows, find_layer, recorded_outputs
+from captum_deduce.features import class_scores, feature_rows, recorded_outputs
+from captum_deduce.wrapped_classifier import WrappedClassifier
 
 
-class SmoothedClassifier(nn.Module):
+class SmoothedClassifier(WrappedClassifier):
     r"""A classifier whose scores and features are means over noisy copies of each image.
 
     With draws :math:`\varepsilon_i \sim \mathcal N(0, \sigma^2 I)`, each used with both signs,
@@ -68,23 +69,16 @@ class SmoothedClassifier(nn.Module):
         copies: int = 4,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
-        found = find_layer(model, layer)
+        super().__init__(model)
+        self.layer_name = self.name_of(layer)
         checks.number("noise", noise, minimum=0)
         checks.number("copies", copies, minimum=2, integer=True)
         checks.number("seed", seed, minimum=0, maximum=2**63 - 1, integer=True)
         if copies % 2:
             raise ValueError(f"copies must be even, as each draw has its opposite, got {copies}")
-        self.model = model
-        self.layer_name = next(name for name, part in model.named_modules() if part is found)
         self.noise = noise
         self.copies = copies
         self.seed = seed
-        self.features = nn.Identity()
-        # Not train(), which would change the mode of the model's parts.
-        self.training = self.features.training = model.training
 
     def forward(self, inputs: Tensor, *additional_forward_args: Any) -> Tensor:
         """Compute mean scores, and the mean features on the way.

@@ -39,7 +39,7 @@ ORDER = Order(
         ["layer_operators"],
         ["spectral"],
         ["features"],
-        ["samples", "neighbours"],
+        ["samples", "neighbours", "wrapped_classifier"],
         ["moments"],
         ["gaussians"],
         ["quantiles"],

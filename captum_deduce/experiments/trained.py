@@ -129,8 +129,8 @@ class Trained:
     ) -> tuple[MultiLayerClassifier, ClassGaussianMixture]:
         layers = {"stages.1": self.size.grid, checkpoint.settings.layer: None}
         model = MultiLayerClassifier(checkpoint.model, layers).eval()
-        trained = "noise-multi-layer" if checkpoint.settings.noise else "multi-layer"
-        return model, self._density(trained, model, regularization="oas")
+        name = "noise-multi-layer" if checkpoint.settings.noise else "multi-layer"
+        return model, self._density(name, model, regularization="oas")
 
     def _density(
         self, name: str, model: SmoothedClassifier | MultiLayerClassifier, **arguments: Any
