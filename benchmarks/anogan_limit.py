@@ -25,16 +25,16 @@ from torch.nn.functional import softplus
 from tqdm import trange
 
 from captum_deduce import datasets
-from captum_deduce.commands.explained import make_explainer
-from captum_deduce.commands.tables import table as as_table
+from captum_deduce.classifiers import FrozenModel
 from captum_deduce.experiments.methods import evenly_among, make_anogan
 from captum_deduce.experiments.plan import SIZES, Cases, every_target
 from captum_deduce.experiments.trained import Trained
-from captum_deduce.features import FrozenModel
-from captum_deduce.losses import target_log_probability
 from captum_deduce.metrics import Oracle
 from captum_deduce.metrics.latent_descent import Objective
 from captum_deduce.models import WGAN
+from captum_deduce.reports import table as as_table
+from captum_deduce.search import target_log_probability
+from captum_deduce.zoo import make_explainer
 
 VISIBLE = 1 / 255
 """Smaller changes vanish in an 8-bit image."""

@@ -25,8 +25,7 @@ from torch import Tensor, nn
 from captum_deduce import REVISE, CounterfactualExplainer, Counterfactuals, Wachter
 from captum_deduce.datasets import load_digits
 from captum_deduce.models import VAE
-from captum_deduce.reconstruction import train_vae
-from captum_deduce.training import accuracy, train_classifier
+from captum_deduce.training import accuracy, train_classifier, train_vae
 
 
 def run(

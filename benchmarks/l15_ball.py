@@ -24,17 +24,16 @@ import torch
 from torch import Tensor
 
 from captum_deduce import CounterfactualExplainer, Counterfactuals, datasets, search
-from captum_deduce.commands.explained import make_explainer
-from captum_deduce.commands.tables import table as as_table
 from captum_deduce.experiments.frontier import SMALL_BUDGET
 from captum_deduce.experiments.methods import oracle_metrics
 from captum_deduce.experiments.methods import search as search_all
 from captum_deduce.experiments.plan import SIZES, every_target
 from captum_deduce.experiments.runs import Store
 from captum_deduce.experiments.trained import Trained
-from captum_deduce.losses import target_log_probability
 from captum_deduce.metrics import evaluate
-from captum_deduce.problem import Problem
+from captum_deduce.reports import table as as_table
+from captum_deduce.search import Problem, target_log_probability
+from captum_deduce.zoo import make_explainer
 
 NORM = 1.5
 VISIBLE = 1 / 255

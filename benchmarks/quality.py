@@ -26,8 +26,6 @@ from pathlib import Path
 import torch
 
 from captum_deduce import datasets
-from captum_deduce.commands.recipes import RECIPES
-from captum_deduce.commands.tables import table as as_table
 from captum_deduce.experiments.frontier import columns, deduce_entries, measured
 from captum_deduce.experiments.methods import (
     AGREEMENT,
@@ -39,6 +37,8 @@ from captum_deduce.experiments.methods import (
 from captum_deduce.experiments.plan import SIZES, Cases, every_target
 from captum_deduce.experiments.runs import Run, Store
 from captum_deduce.experiments.trained import Trained
+from captum_deduce.reports import table as as_table
+from captum_deduce.zoo import RECIPES
 
 FAILURES = "failures"
 VLK = "VLK"

@@ -31,8 +31,8 @@ from captum_deduce import (
     DeDUCE,
     remove_spectral_normalization,
 )
-from captum_deduce.checkpoint import Checkpoint, load_checkpoint
 from captum_deduce.datasets import load_mnist
+from captum_deduce.zoo import Checkpoint, load_checkpoint
 
 
 def all_pairs(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

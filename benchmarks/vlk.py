@@ -23,8 +23,7 @@ from torch.nn.functional import cross_entropy
 from captum_deduce import VLK, PrototypeIndex
 from captum_deduce.datasets import load_digits
 from captum_deduce.models import Autoencoder
-from captum_deduce.reconstruction import train_autoencoder
-from captum_deduce.training import accuracy, train_classifier
+from captum_deduce.training import accuracy, train_autoencoder, train_classifier
 
 
 class LinearAutoencoder(nn.Module):

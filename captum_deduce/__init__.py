@@ -1,15 +1,25 @@
 """Counterfactual explanations for PyTorch image classifiers, as native Captum explainers."""
 
+from typing import TYPE_CHECKING, Any
+
 from captum_deduce._version import __version__
-from captum_deduce.counterfactuals import Counterfactuals
-from captum_deduce.density import ClassGaussianMixture
-from captum_deduce.explainer import CounterfactualExplainer
-from captum_deduce.explainers import JSMA, REVISE, VLK, DeDUCE, Schut, Wachter
-from captum_deduce.explainers.wachter import median_absolute_deviation
-from captum_deduce.multi_layer import MultiLayerClassifier
-from captum_deduce.prototypes import PrototypeIndex
-from captum_deduce.smoothing import SmoothedClassifier
-from captum_deduce.spectral import remove_spectral_normalization, spectral_normalize
+
+if TYPE_CHECKING:
+    from captum_deduce.classifiers import MultiLayerClassifier, SmoothedClassifier
+    from captum_deduce.counterfactuals import Counterfactuals
+    from captum_deduce.density import ClassGaussianMixture
+    from captum_deduce.explainers import (
+        JSMA,
+        REVISE,
+        VLK,
+        CounterfactualExplainer,
+        DeDUCE,
+        Schut,
+        Wachter,
+        median_absolute_deviation,
+    )
+    from captum_deduce.prototypes import PrototypeIndex
+    from captum_deduce.spectral import remove_spectral_normalization, spectral_normalize
 
 __all__ = [
     "JSMA",
@@ -29,3 +39,32 @@ __all__ = [
     "remove_spectral_normalization",
     "spectral_normalize",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name's room when it is first asked for: the command line's help needs none.
+
+    Imports are spelt out, so that whoever reads the code, a person or a tool, can follow them.
+    """
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    room: Any
+    if name in ("MultiLayerClassifier", "SmoothedClassifier"):
+        from captum_deduce import classifiers as room
+    elif name == "Counterfactuals":
+        from captum_deduce import counterfactuals as room
+    elif name == "ClassGaussianMixture":
+        from captum_deduce import density as room
+    elif name == "PrototypeIndex":
+        from captum_deduce import prototypes as room
+    elif name in ("remove_spectral_normalization", "spectral_normalize"):
+        from captum_deduce import spectral as room
+    else:
+        from captum_deduce import explainers as room
+    found = getattr(room, name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

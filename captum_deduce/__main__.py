@@ -2,7 +2,7 @@
 
 import sys
 
-from captum_deduce.cli import main
+from captum_deduce.commands import main
 
 if __name__ == "__main__":
     sys.exit(main())

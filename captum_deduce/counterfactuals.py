@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from captum_deduce import tensor_files
+from captum_deduce import storage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,27 +96,19 @@ class Counterfactuals:
         Returns:
             Tensor: N counts. See :func:`captum_deduce.metrics.l0`.
         """
-        from captum_deduce.metrics import distance
-
-        return distance.l0(self.inputs, self.counterfactuals, tolerance=tolerance)
+        return _distance("l0", self, tolerance=tolerance)
 
     def l1(self) -> Tensor:
         """Sum of absolute differences, N values. See :func:`captum_deduce.metrics.l1`."""
-        from captum_deduce.metrics import distance
-
-        return distance.l1(self.inputs, self.counterfactuals)
+        return _distance("l1", self)
 
     def l2(self) -> Tensor:
         """Euclidean distance, N values. See :func:`captum_deduce.metrics.l2`."""
-        from captum_deduce.metrics import distance
-
-        return distance.l2(self.inputs, self.counterfactuals)
+        return _distance("l2", self)
 
     def linf(self) -> Tensor:
         """Largest absolute difference, N values. See :func:`captum_deduce.metrics.linf`."""
-        from captum_deduce.metrics import distance
-
-        return distance.linf(self.inputs, self.counterfactuals)
+        return _distance("linf", self)
 
     def summary(self) -> str:
         """Say in a few lines how the search went; distances are means over successful pairs."""
@@ -170,9 +162,7 @@ class Counterfactuals:
             ValueError: No pairs, images that are neither grey nor RGB, or arguments that do not
                 fit.
         """
-        from captum_deduce.visualization import plot_counterfactuals
-
-        return plot_counterfactuals(
+        return _picture(
             self,
             class_names=class_names,
             labels=labels,
@@ -226,9 +216,7 @@ class Counterfactuals:
         return cls(**values)
 
     def _repr_html_(self) -> str:
-        from captum_deduce.visualization import notebook_html
-
-        return notebook_html(self)
+        return _html(self)
 
     def __getitem__(self, index: slice | Tensor | list[int]) -> Counterfactuals:
         """Select pairs.
@@ -268,7 +256,7 @@ class Counterfactuals:
             tensors["trajectory_lengths"] = torch.tensor(
                 [len(images) for images in self.trajectory]
             )
-        tensor_files.write(path, tensors, {"format": _FORMAT, "format_version": "1"})
+        storage.write(path, tensors, {"format": _FORMAT, "format_version": "1"})
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Counterfactuals:
@@ -286,7 +274,7 @@ class Counterfactuals:
             FileNotFoundError: No such file.
             ValueError: Truncated, or not a file of counterfactuals.
         """
-        tensors, metadata = tensor_files.read(path, "file of counterfactuals")
+        tensors, metadata = storage.read(path, "file of counterfactuals")
         if metadata.get("format") != _FORMAT or metadata.get("format_version") != "1":
             raise ValueError(
                 f"{path} is not a file of counterfactuals that this version reads (its metadata "
@@ -317,3 +305,26 @@ class Counterfactuals:
 
 def _mean(values: Tensor) -> str:
     return f"{values.double().mean().item():.3g}"
+
+
+# The one place where a room reaches for rooms above it, and only when asked: a result measures and
+# draws itself.
+
+
+def _distance(name: str, result: Counterfactuals, **arguments: float) -> Tensor:
+    from captum_deduce import metrics
+
+    measured: Tensor = getattr(metrics, name)(result.inputs, result.counterfactuals, **arguments)
+    return measured
+
+
+def _picture(result: Counterfactuals, **arguments: Any) -> Figure:
+    from captum_deduce.visualization import plot_counterfactuals
+
+    return plot_counterfactuals(result, **arguments)
+
+
+def _html(result: Counterfactuals) -> str:
+    from captum_deduce.visualization import notebook_html
+
+    return notebook_html(result)

@@ -62,11 +62,12 @@ def test_a_missing_name_is_noticed(public_names, tmp_path):
 def test_what_is_public(public_names):
     modules = public_names.public_modules()
     assert {"captum_deduce", "captum_deduce.explainers", "captum_deduce.search"} <= set(modules)
-    for private in ("captum_deduce._version", "captum_deduce.commands", "captum_deduce.__main__"):
+    for private in ("captum_deduce._version", "captum_deduce.__main__"):
         assert private not in modules
     assert "load_digits" in public_names.names_of("captum_deduce.datasets")
     assert "DATASETS" in public_names.names_of("captum_deduce.datasets")  # a string describes it
     assert "Tensor" not in public_names.names_of("captum_deduce.datasets")  # only imported there
+    assert "sheet" not in public_names.names_of("captum_deduce.visualization")  # private to it
     names = public_names.public_names()
     assert "captum_deduce.DeDUCE" in names
     assert "captum_deduce.explainers.DeDUCE" not in names  # the same by a longer path
@@ -128,7 +129,7 @@ def test_the_help_of_every_command_is_shown():
 
 def test_the_contract_is_shown_for_every_explainer():
     contract = importlib.import_module("contract")
-    assert sorted(contract.BUILDERS) == sorted(explainers.__all__)
+    assert sorted(contract.BUILDERS) == sorted(explainers.METHODS)
 
 
 @pytest.mark.slow

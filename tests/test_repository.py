@@ -21,7 +21,7 @@ from tests.repository.files import (
     tracked,
     unpickling,
 )
-from tests.repository.imports import Order, modules, wrong_imports
+from tests.repository.imports import Order, circles, modules, private_imports, wrong_imports
 from tests.repository.mirror import silent_tests, untested
 from tests.repository.requirements import requirements, unrequired
 
@@ -33,48 +33,30 @@ TESTS = ROOT / "tests"
 ORDER = Order(
     core=[
         ["_version", "checks"],
-        ["tensor_files"],
-        ["counterfactuals"],
-        ["operators"],
-        ["layer_operators"],
-        ["spectral"],
-        ["features"],
-        ["samples", "neighbours", "wrapped_classifier"],
-        ["moments"],
-        ["gaussians"],
-        ["quantiles"],
-        ["mixture"],
-        ["density", "prototypes"],
-        ["guidance", "losses", "multi_layer", "smoothing", "steps"],
-        ["search"],
-        ["problem"],
-        ["refinement"],
-        ["explainer"],
-        ["pixelwise"],
+        ["storage", "datasets"],
+        ["spectral", "counterfactuals"],
+        ["classifiers"],
+        ["density", "prototypes", "search", "models"],
+        ["explainers.base", "explainers.guidance"],
+        ["explainers.pixelwise"],
         ["explainers.*"],
         ["explainers"],
         [""],  # captum_deduce/__init__.py
     ],
     guests=[
-        ["metrics"],
-        ["visualization"],
-        ["models"],
-        ["datasets"],
-        ["training"],
-        ["reconstruction", "adversarial"],
-        ["cache"],
-        ["checkpoint"],
-        ["commands"],
+        ["metrics", "training", "visualization"],
+        ["zoo"],
+        ["reports"],
         ["experiments"],
-        ["commands.reproduce"],
-        ["cli"],
+        ["commands"],
         ["__main__"],
     ],
-    # Counterfactuals.l0() and .plot() are worth the one exception
+    # Counterfactuals.l0(), .plot() and _repr_html_() are worth the one exception
     lazy={"counterfactuals": ["metrics", "visualization"]},
-    # metrics take tensors, whoever made them
-    barred={"metrics": ["search", "problem", "explainer", "pixelwise", "explainers", ""]},
-    heavy=["matplotlib", "pandas", "pyarrow", "ray", "torchvision"],
+    # metrics take tensors, whoever made them; of a search its losses and steps
+    barred={"metrics": ["search", "explainers", ""]},
+    granted={"metrics": ["search.losses", "search.steps"]},
+    heavy=["matplotlib", "pandas", "pyarrow", "ray", "scipy", "sklearn", "torchvision"],
 )
 
 PUBLIC_MODULES = sorted(
@@ -103,6 +85,14 @@ def test_imports_go_one_way():
     _assert_none(wrong_imports(PACKAGE, ORDER))
 
 
+def test_rooms_keep_what_they_do_not_export_to_themselves():
+    _assert_none(private_imports(PACKAGE))
+
+
+def test_no_modules_import_one_another():
+    _assert_none(circles(PACKAGE))
+
+
 def test_importing_the_package_imports_nothing_heavy_that_captum_does_not():
     script = (
         "import sys, captum.attr, captum.robust; before = set(sys.modules); import captum_deduce; "
@@ -116,6 +106,15 @@ def test_importing_the_package_imports_nothing_heavy_that_captum_does_not():
 @pytest.mark.parametrize("name", PUBLIC_MODULES)
 def test_public_names_are_documented(name):
     _assert_none(undocumented(PACKAGE, name))
+
+
+ROOMS = sorted({name for name, path in modules(PACKAGE).items() if path.name == "__init__.py"})
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_says_in_a_sentence_what_it_is_for(room):
+    said = (importlib.import_module(f"captum_deduce.{room}".rstrip(".")).__doc__ or "").strip()
+    assert said.split("\n")[0].endswith(".")
 
 
 @pytest.mark.parametrize("module", ["captum_deduce", "captum_deduce.explainers"])

@@ -10,8 +10,13 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from captum_deduce import checks
-from captum_deduce.features import as_rows, class_scores, recorded_outputs, single_output
-from captum_deduce.wrapped_classifier import WrappedClassifier
+from captum_deduce.classifiers.features import (
+    as_rows,
+    class_scores,
+    recorded_outputs,
+    single_output,
+)
+from captum_deduce.classifiers.wrapped import WrappedClassifier
 
 
 class MultiLayerClassifier(WrappedClassifier):

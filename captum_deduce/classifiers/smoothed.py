@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce import checks
-from captum_deduce.features import class_scores, feature_rows, recorded_outputs
-from captum_deduce.wrapped_classifier import WrappedClassifier
+from captum_deduce.classifiers.features import class_scores, feature_rows, recorded_outputs
+from captum_deduce.classifiers.wrapped import WrappedClassifier
 
 
 class SmoothedClassifier(WrappedClassifier):

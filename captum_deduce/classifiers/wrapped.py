@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from captum_deduce.features import find_layer
+from captum_deduce.classifiers.features import find_layer
 
 
 class WrappedClassifier(nn.Module):

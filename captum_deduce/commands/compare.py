@@ -12,20 +12,26 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce import datasets
-from captum_deduce.checkpoint import Checkpoint
-from captum_deduce.commands import classifiers, reconstructions, tables
-from captum_deduce.commands.explained import BATCH_SIZE, DPI, make_explainer
 from captum_deduce.commands.pairs import Pairs
-from captum_deduce.commands.recipes import RECONSTRUCTIONS, ComparisonRecipe, Recipe
 from captum_deduce.counterfactuals import Counterfactuals
-from captum_deduce.explainer import CounterfactualExplainer
-from captum_deduce.explainers import JSMA, REVISE, VLK, Schut, Wachter
+from captum_deduce.explainers import JSMA, REVISE, VLK, CounterfactualExplainer, Schut, Wachter
 from captum_deduce.models import VAE, Autoencoder
 from captum_deduce.prototypes import PrototypeIndex
+from captum_deduce.reports import BATCH_SIZE, DPI, tables
 from captum_deduce.visualization import plot_grid
-
-NEIGHBOURS = 5
-"""Training images that make a prototype of VLK."""
+from captum_deduce.zoo import (
+    NEIGHBOURS,
+    RECONSTRUCTIONS,
+    Checkpoint,
+    ComparisonRecipe,
+    Recipe,
+    describe_classifier,
+    make_explainer,
+    make_prototypes,
+    obtain_classifier,
+    obtain_reconstruction,
+    plan_classifier,
+)
 
 _PICTURE_PAIRS = 6
 """As many as the paper's figure 3 shows."""
@@ -114,8 +120,8 @@ def obtain_models(
         # The split depends on the first classifier's seed, which must not go unnamed.
         data_name = f"{settings.dataset}-split{settings.seed}"
         seed = settings.seed + number
-        member = classifiers.cached(
-            classifiers.plan(data_name, splits.train, "resnet18", recipe, seed),
+        member = obtain_classifier(
+            plan_classifier(data_name, splits.train, "resnet18", recipe, seed),
             splits,
             recipe.batch_size,
             device,
@@ -127,7 +133,7 @@ def obtain_models(
     generative = {}
     for name, explainer in (("autoencoder", "VLK"), ("vae", "REVISE")):
         print(f"\nFor {explainer}:")
-        generative[name] = reconstructions.cached(
+        generative[name] = obtain_reconstruction(
             name,
             settings.dataset,
             splits,
@@ -140,35 +146,6 @@ def obtain_models(
     autoencoder = cast(Autoencoder, generative["autoencoder"])
     prototypes = make_prototypes(model, autoencoder.encoder, splits.train)
     return Models(checkpoint, others, autoencoder, cast(VAE, generative["vae"]), prototypes)
-
-
-def make_prototypes(
-    model: nn.Module, encoder: nn.Module, train: datasets.ImageData
-) -> PrototypeIndex:
-    """Encode the training images by the class that the classifier sees in them.
-
-    If it sees a class in fewer than :data:`NEIGHBOURS` of them, as after the shortest training, all
-    go by their labels instead, and a line says so.
-
-    Args:
-        model (nn.Module): The classifier.
-        encoder (nn.Module): Of images.
-        train (ImageData): The training images.
-
-    Returns:
-        PrototypeIndex: On the classifier's device.
-    """
-    index = PrototypeIndex.from_loader(model, encoder, train.batches())
-    if index.counts.min() >= NEIGHBOURS:
-        return index
-    print(
-        f"The classifier sees some class in fewer than {NEIGHBOURS} training images: prototypes "
-        "are of labels instead"
-    )
-    device = index.features.device
-    with torch.no_grad():
-        encoded = [encoder(images.to(device)).flatten(1) for images, _ in train.batches()]
-    return PrototypeIndex(torch.cat(encoded), train.target, len(train.class_names))
 
 
 def explainers(
@@ -243,7 +220,7 @@ def run(
     print(f"\n{tables.table(columns)}\n\n{notes}\n")
     written = [output / "compare.png", output / "compare.md"]
     draw(compared, test.class_names, written[0])
-    summary = classifiers.summary(models.checkpoint.settings, len(test))
+    summary = describe_classifier(models.checkpoint.settings, len(test))
     text = [f"# {len(inputs)} pairs", summary, pairs.description, tables.markdown(columns), notes]
     written[1].write_text("\n\n".join(text) + "\n", encoding="utf-8")
     for one in compared:

@@ -5,22 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from captum_deduce import datasets
-from captum_deduce.checkpoint import cache_path
 from captum_deduce.commands import compare as comparison
-from captum_deduce.commands import tables
-from captum_deduce.commands.classifiers import cached, explain_hint, plan, threads
-from captum_deduce.commands.explained import DPI, Explained, explain, make_explainer
 from captum_deduce.commands.given import make_folder, read_device
+from captum_deduce.commands.hints import explain_hint
 from captum_deduce.commands.pairs import Pairs, choose_pairs
-from captum_deduce.commands.recipes import (
+from captum_deduce.reports import DPI, Explained, explain, tables
+from captum_deduce.training import predict
+from captum_deduce.visualization import plot_grid
+from captum_deduce.zoo import (
     COMPARISON,
     RECIPES,
     SMOKE,
     SMOKE_COMPARISON,
     SMOKE_TRAINING_IMAGES,
+    cache_path,
+    make_explainer,
+    obtain_classifier,
+    plan_classifier,
+    torch_threads,
 )
-from captum_deduce.training import predict
-from captum_deduce.visualization import plot_grid
 
 _PICTURES = ("mistakes.png", "right-1.png", "right-2.png")
 
@@ -45,7 +48,7 @@ def run(
     Prints a table; writes ``mistakes.png``, ``right-1.png``, ``right-2.png`` and
     ``counterfactuals.safetensors``; with ``compare`` it does what
     :func:`captum_deduce.commands.compare.run` says instead. The classifier is cached, see
-    :func:`captum_deduce.checkpoint.cache_path`.
+    :func:`captum_deduce.zoo.cache_path`.
 
     Args:
         dataset (str, optional): One of :data:`captum_deduce.datasets.DATASETS`. Default: "digits"
@@ -71,9 +74,9 @@ def run(
         splits = splits._replace(train=splits.train[:SMOKE_TRAINING_IMAGES])
         name = f"{dataset}-{SMOKE_TRAINING_IMAGES}"
     make_folder(output)
-    settings = plan(name, splits.train, "sn_resnet18", recipe, seed)
-    with threads(recipe.threads):
-        checkpoint = cached(
+    settings = plan_classifier(name, splits.train, "sn_resnet18", recipe, seed)
+    with torch_threads(recipe.threads):
+        checkpoint = obtain_classifier(
             settings, splits, recipe.batch_size, place, show_progress, retrain=retrain
         )
         prediction = predict(checkpoint.model, splits.test.images).argmax(1)

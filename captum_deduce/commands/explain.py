@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
-from captum_deduce.checkpoint import Settings, load_checkpoint
-from captum_deduce.commands import tables
-from captum_deduce.commands.explained import Explained, explain, make_explainer
-from captum_deduce.commands.given import file_stem, make_folder, read_device, read_targets
+from captum_deduce.commands.given import make_folder, read_device, read_targets
 from captum_deduce.commands.image_files import read_images, read_mask, to_8_bits, write_png
 from captum_deduce.models import ARCHITECTURES
+from captum_deduce.reports import Explained, explain, tables
+from captum_deduce.storage import file_stem
 from captum_deduce.training import predict
+from captum_deduce.zoo import Settings, load_checkpoint, make_explainer
 
 _RESULT_FILE = "counterfactuals.safetensors"
 

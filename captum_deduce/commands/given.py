@@ -83,18 +83,6 @@ def read_targets(
     return classes * num_images if len(classes) == 1 else classes
 
 
-def file_stem(name: str) -> str:
-    """Turn a class name into a part of a file name.
-
-    Args:
-        name (str): Any text.
-
-    Returns:
-        str: Letters, digits, ``.``, ``_`` and ``-``; others become ``-``.
-    """
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "class"
-
-
 def _class(word: str, class_names: Sequence[str]) -> int:
     if word in class_names:
         return list(class_names).index(word)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,31 +13,11 @@ import torch
 
 from captum_deduce import datasets
 from captum_deduce._version import __version__
-from captum_deduce.commands import tables
-from captum_deduce.commands.classifiers import threads
-from captum_deduce.commands.explained import DPI
-from captum_deduce.commands.given import file_stem, make_folder, read_device
-from captum_deduce.experiments import figures
-from captum_deduce.experiments import tables as experiments
-from captum_deduce.experiments.frontier import frontier
-from captum_deduce.experiments.plan import SIZES, Size
-from captum_deduce.experiments.report import Report
-from captum_deduce.experiments.runs import Store
-from captum_deduce.experiments.trained import Trained
-
-EXPERIMENTS: dict[str, Callable[[Trained, Store], Report]] = {
-    "table1": experiments.table1,
-    "table2": experiments.table2,
-    "table3": experiments.table3,
-    "table4": experiments.table4,
-    "table5": experiments.table5,
-    "fig2": figures.figure2,
-    "fig3": figures.figure3,
-    "fig4": figures.figure4,
-    "fig5": figures.figure5,
-    "frontier": frontier,
-}
-"""What can be reproduced, by the names of the command line."""
+from captum_deduce.commands.given import make_folder, read_device
+from captum_deduce.experiments import EXPERIMENTS, SIZES, Size, Store, Trained
+from captum_deduce.reports import DPI, Report, tables
+from captum_deduce.storage import file_stem
+from captum_deduce.zoo import torch_threads
 
 
 def run(
@@ -55,11 +34,11 @@ def run(
 ) -> None:
     """Make one of the paper's tables or figures with models and searches of our own.
 
-    Trains what is missing; see :class:`captum_deduce.experiments.runs.Store` for what is kept of
+    Trains what is missing; see :class:`captum_deduce.experiments.Store` for what is kept of
     the searches.
 
     Args:
-        what (str): One of :data:`EXPERIMENTS`.
+        what (str): One of :data:`captum_deduce.experiments.EXPERIMENTS`.
         images (int, optional): Images in each set. Default: the size's
         width (int, optional): Channels of the classifiers' first stage. Default: the size's
         smoke (bool, optional): The smallest size. Default: False
@@ -79,7 +58,7 @@ def run(
     make_folder(output)
     store = Store(output / "runs", place, show_progress=show_progress)
     models = Trained(size, splits, place, show_progress)
-    with threads(size.classifier.threads):
+    with torch_threads(size.classifier.threads):
         report = EXPERIMENTS[what](models, store)
         accuracies = models.accuracies()
         machine = _machine(place)

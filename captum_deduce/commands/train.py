@@ -6,11 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from captum_deduce import datasets
-from captum_deduce.checkpoint import save_checkpoint
-from captum_deduce.commands import reconstructions
-from captum_deduce.commands.classifiers import explain_hint, fit, plan, threads
 from captum_deduce.commands.given import make_folder, read_device
-from captum_deduce.commands.recipes import RECIPES, RECONSTRUCTIONS
+from captum_deduce.commands.hints import explain_hint, load_hint
+from captum_deduce.zoo import (
+    RECIPES,
+    RECONSTRUCTIONS,
+    fit_classifier,
+    fit_reconstruction,
+    plan_classifier,
+    save_checkpoint,
+    torch_threads,
+)
 
 
 def run(
@@ -38,7 +44,7 @@ def run(
         data_root (str, optional): The folder of the data. Default: see
             :func:`captum_deduce.datasets.load`
         model (str, optional): ``"classifier"``, or one of
-            :data:`captum_deduce.commands.reconstructions.MODELS`. Default: "classifier"
+            :data:`captum_deduce.zoo.RECONSTRUCTION_MODELS`. Default: "classifier"
         architecture (str, optional): Of a classifier, one of
             :data:`captum_deduce.models.ARCHITECTURES`. Default: "sn_resnet18"
         width (int, optional): Channels of a classifier's first stage. Default: the data set's
@@ -70,10 +76,10 @@ def run(
     splits = datasets.load(dataset, data_root, seed=seed)
     if model == "classifier":
         recipe = RECIPES[dataset].overridden(width=width, epochs=epochs)
-        settings = plan(dataset, splits.train, architecture, recipe, seed, noise or 0.0)
+        settings = plan_classifier(dataset, splits.train, architecture, recipe, seed, noise or 0.0)
         make_folder(path.parent)
-        with threads(recipe.threads):
-            checkpoint = fit(settings, splits, recipe.batch_size, place, show_progress)
+        with torch_threads(recipe.threads):
+            checkpoint = fit_classifier(settings, splits, recipe.batch_size, place, show_progress)
         save_checkpoint(path, checkpoint)
         print(f"Checkpoint: {path}")
         print(explain_hint(path))
@@ -81,6 +87,6 @@ def run(
         how = RECONSTRUCTIONS[model][dataset]
         how = replace(how, epochs=epochs or how.epochs)
         make_folder(path.parent)
-        reconstructions.fit(model, splits, how, seed, place, show_progress).save(path)
+        fit_reconstruction(model, splits, how, seed, place, show_progress).save(path)
         print(f"Saved: {path}")
-        print(reconstructions.load_hint(model, path))
+        print(load_hint(model, path))

@@ -6,17 +6,17 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from captum_deduce import checks
-from captum_deduce.features import FrozenModel
-from captum_deduce.mixture import ClassMixture, plain_tensors
-from captum_deduce.moments import COVARIANCE_TYPES, Moments
-from captum_deduce.quantiles import ClassQuantiles, LeaveOneOut
-from captum_deduce.samples import Samples, check_component_class, check_samples
+from captum_deduce.classifiers import FrozenModel
+from captum_deduce.density.from_sklearn import population
+from captum_deduce.density.loader import device_of, loader_features
+from captum_deduce.density.mixture import ClassMixture, plain_tensors
+from captum_deduce.density.moments import Moments
+from captum_deduce.density.quantiles import ClassQuantiles, LeaveOneOut
+from captum_deduce.density.samples import Samples, check_component_class, check_samples
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -307,15 +307,15 @@ class ClassGaussianMixture(ClassMixture):
         density = cls(**constructor_arguments)
         soft = False
         with torch.no_grad(), FrozenModel(model, layer) as frozen:
-            model_device = _device(frozen.modules)
+            model_device = device_of(frozen.modules)
             density.to(device or (model_device if model_device.type != "mps" else "cpu"))
-            for features, target in _batches("loader", loader, frozen, show_progress):
+            for features, target in loader_features("loader", loader, frozen, show_progress):
                 density.partial_fit(features, target)
                 soft = soft or target.dim() == 2
             density._derived()
             if quantiles and not (soft and second is loader):
                 name = "loader" if second is loader else "held_out_loader"
-                for features, target in _batches(name, second, frozen, show_progress):
+                for features, target in loader_features(name, second, frozen, show_progress):
                     density.update_quantiles(features, target, leave_one_out=second is loader)
         density._leave_one_out = None
         return density
@@ -343,17 +343,7 @@ class ClassGaussianMixture(ClassMixture):
             TypeError: ``gmm`` is no mixture of Gaussians, or classes are no integers.
             ValueError: ``gmm`` is not fitted, or another number of classes than components.
         """
-        if not hasattr(gmm, "covariance_type") or not hasattr(gmm, "fit"):
-            raise TypeError(
-                f"gmm must be a sklearn.mixture.GaussianMixture, got {type(gmm).__name__}"
-            )
-        if not hasattr(gmm, "covariances_"):
-            raise ValueError("gmm is not fitted; call gmm.fit(features) first")
-        checks.choice("gmm.covariance_type", gmm.covariance_type, COVARIANCE_TYPES)
-        weight, mean, covariance = (
-            torch.from_numpy(np.array(value, dtype=np.float64))
-            for value in (gmm.weights_, gmm.means_, gmm.covariances_)
-        )
+        weight, mean, covariance = population(gmm)
         density = cls(gmm.covariance_type, num_classes=num_classes)
         density._component_class = check_component_class(component_class, len(weight), num_classes)
         density.moments = Moments.of_population(gmm.covariance_type, weight, mean, covariance)
@@ -416,36 +406,3 @@ def _refuse_population(what: str, density: ClassMixture) -> None:
             f"{what} needs the moments of samples, but this density was made by from_sklearn and "
             "has none"
         )
-
-
-def _device(modules: list[nn.Module]) -> torch.device:
-    parameters = (parameter for module in modules for parameter in module.parameters())
-    return next((parameter.device for parameter in parameters), torch.device("cpu"))
-
-
-def _batches(
-    name: str, loader: Iterable[Any], frozen: FrozenModel, show_progress: bool
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Features and targets of a loader's images."""
-    device, empty = _device(frozen.modules), True
-    # Not tqdm.auto's, which calls iter() twice: a DataLoader would start its workers twice.
-    for batch in tqdm(loader, desc=f"features of {name}", disable=not show_progress):
-        pair = isinstance(batch, tuple | list) and len(batch) == 2
-        if pair and (isinstance(batch[1], int) or getattr(batch[1], "shape", None) == ()):
-            raise TypeError(
-                f"{name} must yield batches (images, target), got a single target; wrap a Dataset, "
-                "which yields single images, in a DataLoader"
-            )
-        if not pair or not all(isinstance(part, Tensor) for part in batch):
-            found = (
-                [type(part).__name__ for part in batch] if isinstance(batch, tuple | list) else ""
-            )
-            raise TypeError(
-                f"{name} must yield batches (images, target) of two tensors, got "
-                f"{type(batch).__name__} {found}".rstrip()
-            )
-        images, target = batch
-        yield frozen(images.to(device))[1], target
-        empty = False
-    if empty:
-        raise ValueError(f"{name} must yield at least one batch, got none")

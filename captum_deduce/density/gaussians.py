@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from captum_deduce.moments import Moments
+from captum_deduce.density.moments import Moments
 
 REGULARIZATIONS = ("jitter", "oas")
 """How a covariance is made positive definite."""
@@ -31,7 +31,7 @@ class Gaussians:
     scatter :math:`S_k` (the pooled one for ``"tied"``).
 
     Attributes:
-        covariance_type (str): As in :class:`~captum_deduce.moments.Moments`.
+        covariance_type (str): As in :class:`~captum_deduce.density.Moments`.
         regularization (str): One of :data:`REGULARIZATIONS`.
         origin (Tensor): D, what :meth:`project` subtracts; 0 unless ``"tied"``.
         center (Tensor): K x D, the means as :meth:`project` maps them.

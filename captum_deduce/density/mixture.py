@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from captum_deduce import checks, tensor_files
+from captum_deduce import checks, storage
 from captum_deduce._version import __version__
-from captum_deduce.gaussians import REGULARIZATIONS, Gaussians, estimate
-from captum_deduce.moments import COVARIANCE_TYPES, FittedModule, Moments, dtype_kept
-from captum_deduce.quantiles import ClassQuantiles
-from captum_deduce.samples import check_features
+from captum_deduce.density.gaussians import REGULARIZATIONS, Gaussians, estimate
+from captum_deduce.density.moments import COVARIANCE_TYPES, FittedModule, Moments, dtype_kept
+from captum_deduce.density.quantiles import ClassQuantiles
+from captum_deduce.density.samples import check_features
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -224,7 +224,7 @@ class ClassMixture(FittedModule):
             "format_version": _FORMAT_VERSION,
             "covariance_type": self.covariance_type,
         }
-        tensor_files.write(path, self.state_dict(), metadata)
+        storage.write(path, self.state_dict(), metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Self:
@@ -241,7 +241,7 @@ class ClassMixture(FittedModule):
             FileNotFoundError: No such file.
             ValueError: Truncated, or not a density that this version reads.
         """
-        tensors, metadata = tensor_files.read(path, "density")
+        tensors, metadata = storage.read(path, "density")
         if metadata.get("format") != _FORMAT or metadata.get("format_version") != _FORMAT_VERSION:
             raise ValueError(
                 f"{path} is not a density that captum-deduce {__version__} reads (its metadata: "

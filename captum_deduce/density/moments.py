@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_deduce.samples import Samples
+from captum_deduce.density.samples import Samples
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_deduce.gaussians import Gaussians, oas_shrinkage
-from captum_deduce.moments import FittedModule, Moments
+from captum_deduce.density.gaussians import Gaussians, oas_shrinkage
+from captum_deduce.density.moments import FittedModule, Moments
 
 _ROUNDING = torch.finfo(torch.float64).eps
 

@@ -7,16 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from captum_deduce.classifiers import FrozenModel
 from captum_deduce.experiments.methods import AGREEMENT, deduce, oracle_metrics, search
 from captum_deduce.experiments.plan import Cases, drawn_at_random, first_of_their_classes
-from captum_deduce.experiments.report import Report
 from captum_deduce.experiments.runs import Store
 from captum_deduce.experiments.tables import figure3_runs
 from captum_deduce.experiments.trained import Trained
-from captum_deduce.features import FrozenModel
-from captum_deduce.visualization import plot_density, plot_grid, trace_trajectory
-from captum_deduce.visualization import sheet as sheets
-from captum_deduce.visualization.pixels import PixelScale
+from captum_deduce.reports import Report
+from captum_deduce.visualization import plot_density, plot_grid, plot_images, trace_trajectory
 
 _WAY = (4, 9)
 """Class and target of the way in figure 2, the paper's first pair of figure 3."""
@@ -120,7 +118,7 @@ def figure4(models: Trained, store: Store) -> Report:
         f"mean of {_SAMPLES}; mean squared error of a sample {error:.3g}."
     ]
     data = {"mean squared error of a sample": error}
-    return Report("Figure 4: the VAE's reconstructions", [], notes, data, _images(rows))
+    return Report("Figure 4: the VAE's reconstructions", [], notes, data, plot_images(rows))
 
 
 def figure5(models: Trained, store: Store) -> Report:
@@ -150,7 +148,7 @@ def figure5(models: Trained, store: Store) -> Report:
         f"the oracles that see the target. {_share(seen, result.success)}.",
     ]
     data = {"oracle": seen.tolist(), "success": result.success.tolist()}
-    figure = _images(rows, titles)
+    figure = plot_images(rows, titles)
     return Report("Figure 5: more of DeDUCE's counterfactuals", [], notes, data, figure, results)
 
 
@@ -168,29 +166,3 @@ def _titles(cases: Cases, success: Tensor, seen: Tensor, models: Trained) -> lis
             cases.target.tolist(), success.tolist(), seen.tolist(), strict=True
         )
     ]
-
-
-@sheets.own_style()
-def _images(
-    rows: dict[str, Tensor], titles: Sequence[Sequence[str]] | None = None
-) -> sheets.Picture:
-    """Draw named rows of images."""
-    first = next(iter(rows.values()))
-    scale = PixelScale.read(None, None, first.shape[1:])
-    sheet = sheets.make_sheet(
-        len(rows),
-        len(first),
-        first.shape[2:],
-        image_size=0.8,
-        title_lines=0 if titles is None else 1,
-        margins=sheets.Margins(left=0.3 + max(map(sheets.text_width, rows))),
-    )
-    for place, (name, images) in enumerate(rows.items()):
-        for column, colors in enumerate(scale.colors(images)):
-            sheets.draw_colors(sheet.axes[place, column], colors)
-            if titles is not None:
-                sheets.write(sheet.axes[place, column], titles[place][column])
-        sheet.axes[place, 0].set_ylabel(
-            name, rotation=0, ha="right", va="center", fontsize=sheets.FONT_SIZE
-        )
-    return sheet.figure

@@ -10,8 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from captum_deduce import MultiLayerClassifier, SmoothedClassifier
-from captum_deduce.commands.explained import make_explainer
-from captum_deduce.commands.tables import Column
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.experiments.methods import (
     AGREEMENT,
@@ -22,13 +20,13 @@ from captum_deduce.experiments.methods import (
     search,
 )
 from captum_deduce.experiments.plan import every_target
-from captum_deduce.experiments.report import Report, failure_column, metric_column
 from captum_deduce.experiments.runs import Run, Store
 from captum_deduce.experiments.trained import Trained
-from captum_deduce.explainer import CounterfactualExplainer
-from captum_deduce.explainers import DeDUCE
+from captum_deduce.explainers import CounterfactualExplainer, DeDUCE
 from captum_deduce.metrics import EvaluationTable, evaluate, l0, l1
-from captum_deduce.visualization import sheet as sheets
+from captum_deduce.reports import Column, Report, failure_column, metric_column
+from captum_deduce.visualization import new_figure, own_style
+from captum_deduce.zoo import make_explainer
 
 SMALL_BUDGET: dict[str, Any] = {"confidence": 0.98}
 """What turns :meth:`captum_deduce.DeDUCE.realistic` into its closer variant."""
@@ -174,7 +172,7 @@ def columns(
         table (EvaluationTable or None): As from :func:`measured`.
 
     Returns:
-        list[tuple[str, Sequence[str]]]: As :func:`captum_deduce.commands.tables.table` takes it.
+        list[tuple[str, Sequence[str]]]: As :func:`captum_deduce.reports.table` takes it.
     """
     rows = list(entries)
     seconds = [f"{run.seconds.mean():.3f}" for run in runs.values()]
@@ -195,7 +193,7 @@ def _label(name: str, table: EvaluationTable) -> str:
     return said if found >= _FEW else f"{said} ({found:.0%} found)"
 
 
-@sheets.own_style()
+@own_style()
 def picture(entries: Mapping[str, Entry], table: EvaluationTable) -> Figure:
     """Draw the oracles' agreement against L1: upper left is best.
 
@@ -206,7 +204,7 @@ def picture(entries: Mapping[str, Entry], table: EvaluationTable) -> Figure:
     Returns:
         Figure: One point for each.
     """
-    figure = sheets.Picture(figsize=(7.2, 5.2), layout="constrained")
+    figure = new_figure(7.2, 5.2)
     axes = figure.add_subplot()
     places = {
         name: (table[name, "L1"].mean, table[name, AGREEMENT].mean)

@@ -8,17 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_deduce.commands.compare import NEIGHBOURS
-from captum_deduce.commands.explained import make_explainer
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.experiments.paper import METHODS
 from captum_deduce.experiments.plan import Cases, Descent, Scoring
 from captum_deduce.experiments.runs import Run, Store
 from captum_deduce.experiments.trained import Trained
-from captum_deduce.explainer import CounterfactualExplainer
-from captum_deduce.explainers import JSMA, REVISE, VLK, DeDUCE
+from captum_deduce.explainers import JSMA, REVISE, VLK, CounterfactualExplainer, DeDUCE
 from captum_deduce.metrics import AnoGAN, EvaluationTable, Oracle, evaluate
 from captum_deduce.models import WGAN
+from captum_deduce.zoo import NEIGHBOURS, make_explainer
 
 AGREEMENT = "oracle"
 """Share of the oracles, over pairs and oracles, for which the target is the most likely class."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from captum_deduce.commands.recipes import RECIPES, RECONSTRUCTIONS, Recipe, ReconstructionRecipe
 from captum_deduce.datasets import ImageData
-from captum_deduce.explainers.revise import LEARNING_RATES
+from captum_deduce.explainers import LEARNING_RATES
+from captum_deduce.zoo import RECIPES, RECONSTRUCTIONS, Recipe, ReconstructionRecipe
 
 
 @dataclass(frozen=True)

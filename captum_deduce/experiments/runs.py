@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_deduce import tensor_files
+from captum_deduce import storage
 from captum_deduce._version import __version__
-from captum_deduce.commands.given import file_stem
 from captum_deduce.counterfactuals import Counterfactuals
-from captum_deduce.explainer import CounterfactualExplainer
+from captum_deduce.explainers import CounterfactualExplainer
+from captum_deduce.storage import file_stem
 
 _FORMAT = "captum-deduce run"
 
@@ -169,7 +169,7 @@ class Store:
         digest = fingerprint(__version__, *depends_on)
         path = self.folder / f"{file_stem(name)}-{digest}.safetensors"
         try:
-            tensors, metadata = tensor_files.read(path, "run")
+            tensors, metadata = storage.read(path, "run")
             if metadata.get("format") == _FORMAT:
                 self.reused += 1
                 return tensors
@@ -179,7 +179,7 @@ class Store:
             print(f"Made anew: {error}")
         tensors = make()
         self.folder.mkdir(parents=True, exist_ok=True)
-        tensor_files.write(path, tensors, {"format": _FORMAT})
+        storage.write(path, tensors, {"format": _FORMAT})
         self.made += 1
         return tensors
 

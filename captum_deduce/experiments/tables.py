@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_deduce.commands.tables import Column
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.experiments import paper
 from captum_deduce.experiments.methods import (
@@ -25,17 +24,18 @@ from captum_deduce.experiments.methods import (
     search,
 )
 from captum_deduce.experiments.plan import Cases, every_target, first_of_their_classes
-from captum_deduce.experiments.report import (
+from captum_deduce.experiments.runs import Run, Store
+from captum_deduce.experiments.trained import Trained
+from captum_deduce.explainers import CounterfactualExplainer
+from captum_deduce.metrics import EvaluationTable
+from captum_deduce.reports import (
     ABSENT,
+    Column,
     Report,
     caption,
     failure_column,
     metric_column,
 )
-from captum_deduce.experiments.runs import Run, Store
-from captum_deduce.experiments.trained import Trained
-from captum_deduce.explainer import CounterfactualExplainer
-from captum_deduce.metrics import EvaluationTable
 
 ORACLE_NOTE = (
     f"{AGREEMENT}: the share of two small classifiers, trained independently, that see the target "

@@ -10,17 +10,21 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from captum_deduce import MultiLayerClassifier, SmoothedClassifier, cache, training
-from captum_deduce.checkpoint import Checkpoint
-from captum_deduce.commands import classifiers, reconstructions
-from captum_deduce.commands.compare import make_prototypes
+from captum_deduce import MultiLayerClassifier, SmoothedClassifier, training
 from captum_deduce.datasets import Splits
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.experiments.plan import Size
 from captum_deduce.experiments.runs import fingerprint
-from captum_deduce.models import VAE, WGAN, Autoencoder, SmallCNN
-from captum_deduce.models.stored import StoredModel
+from captum_deduce.models import VAE, WGAN, Autoencoder, SmallCNN, StoredModel
 from captum_deduce.prototypes import PrototypeIndex
+from captum_deduce.storage import cache
+from captum_deduce.zoo import (
+    Checkpoint,
+    make_prototypes,
+    obtain_classifier,
+    obtain_reconstruction,
+    plan_classifier,
+)
 
 
 class Trained:
@@ -166,8 +170,8 @@ class Trained:
     ) -> Checkpoint:
         size, recipe = self.size, self.size.classifier.overridden(epochs=epochs)
         print(f"\n{architecture}{', trained with noise' if noise else ''}:")
-        return classifiers.cached(
-            classifiers.plan(
+        return obtain_classifier(
+            plan_classifier(
                 size.dataset, self.splits.train, architecture, recipe, size.seed, noise
             ),
             self.splits,
@@ -179,7 +183,7 @@ class Trained:
 
     def _reconstruction(self, name: str) -> StoredModel:
         print(f"\n{name}:")
-        return reconstructions.cached(
+        return obtain_reconstruction(
             name,
             self.size.dataset,
             self.splits,

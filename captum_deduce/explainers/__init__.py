@@ -1,10 +1,32 @@
-"""One module per counterfactual method; none imports another."""
+"""The counterfactual methods, one module each, on one Captum face; none imports another."""
 
+from captum_deduce.explainers.base import CounterfactualExplainer
 from captum_deduce.explainers.deduce import DeDUCE
+from captum_deduce.explainers.guidance import Guidance
 from captum_deduce.explainers.jsma import JSMA
-from captum_deduce.explainers.revise import REVISE
+from captum_deduce.explainers.pixelwise import PixelwiseExplainer
+from captum_deduce.explainers.revise import LEARNING_RATES, REVISE
 from captum_deduce.explainers.schut import Schut
 from captum_deduce.explainers.vlk import VLK
-from captum_deduce.explainers.wachter import Wachter
+from captum_deduce.explainers.wachter import PATIENCE, Wachter, median_absolute_deviation
 
-__all__ = ["JSMA", "REVISE", "VLK", "DeDUCE", "Schut", "Wachter"]
+METHODS: dict[str, type[CounterfactualExplainer]] = {
+    method.__name__: method for method in (JSMA, REVISE, VLK, DeDUCE, Schut, Wachter)
+}
+"""Every method by its name; the others in this room are what methods are made of."""
+
+__all__ = [
+    "JSMA",
+    "LEARNING_RATES",
+    "METHODS",
+    "PATIENCE",
+    "REVISE",
+    "VLK",
+    "CounterfactualExplainer",
+    "DeDUCE",
+    "Guidance",
+    "PixelwiseExplainer",
+    "Schut",
+    "Wachter",
+    "median_absolute_deviation",
+]

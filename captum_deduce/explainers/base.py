@@ -16,9 +16,9 @@ from captum.robust import Perturbation
 from torch import Tensor
 
 from captum_deduce import checks, search
+from captum_deduce.classifiers import FrozenModel, check_placement, refuse_probabilities
 from captum_deduce.counterfactuals import Counterfactuals
-from captum_deduce.features import FrozenModel, check_placement, refuse_probabilities
-from captum_deduce.problem import ANY_CLASS, Problem, argument_rows
+from captum_deduce.search import ANY_CLASS, Problem, argument_rows
 
 
 class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[misc]

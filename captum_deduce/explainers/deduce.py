@@ -9,13 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_deduce import checks, losses, search
+from captum_deduce import checks, search
+from captum_deduce.classifiers import FrozenModel, find_layer
 from captum_deduce.density import ClassGaussianMixture
-from captum_deduce.features import FrozenModel, find_layer
-from captum_deduce.pixelwise import PixelwiseExplainer
-from captum_deduce.problem import Goal, Problem
-from captum_deduce.refinement import refine
-from captum_deduce.steps import PixelStep
+from captum_deduce.explainers.pixelwise import PixelwiseExplainer
+from captum_deduce.search import Goal, PixelStep, Problem, losses, refine
 
 ADAPTIVE = "adaptive"
 """As many pixels a step as the way to the goal suggests."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_deduce.features import check_placement
+from captum_deduce.classifiers import check_placement
 from captum_deduce.prototypes import PrototypeIndex, encode
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from captum_deduce import checks, search
-from captum_deduce.pixelwise import PixelDescent, PixelwiseExplainer
-from captum_deduce.problem import Goal, Problem
+from captum_deduce.explainers.pixelwise import PixelwiseExplainer
+from captum_deduce.search import Goal, PixelDescent, Problem
 
 SALIENCIES = ("gradient", "papernot")
 
@@ -153,7 +153,7 @@ class PapernotDescent(PixelDescent):
     r"""The same search with Papernot's saliency in place of a loss's gradient.
 
     Args:
-        *arguments (Any): Those of :class:`~captum_deduce.pixelwise.PixelDescent`; the objective is
+        *arguments (Any): Those of :class:`~captum_deduce.explainers.PixelDescent`; the objective is
             not used.
         increase (bool): Raise pixels, or lower them.
         **settings (Any): Likewise.

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_deduce import checks, losses, search
-from captum_deduce.explainer import CounterfactualExplainer
-from captum_deduce.features import FrozenModel, check_placement
-from captum_deduce.problem import Problem, confidence_of, is_success
-from captum_deduce.steps import AdamStep
+from captum_deduce import checks, search
+from captum_deduce.classifiers import FrozenModel, check_placement
+from captum_deduce.explainers.base import CounterfactualExplainer
+from captum_deduce.search import AdamStep, Problem, confidence_of, is_success, losses
 
 LEARNING_RATES = {"sgd": 1e-5, "adam": 0.05}
 """The optimizers of :class:`REVISE`, with the learning rates that they have by default."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce import checks
-from captum_deduce.features import FrozenModel, class_scores
-from captum_deduce.pixelwise import PixelwiseExplainer
+from captum_deduce.classifiers import FrozenModel, class_scores
+from captum_deduce.explainers.pixelwise import PixelwiseExplainer
 
 
 class Schut(PixelwiseExplainer):

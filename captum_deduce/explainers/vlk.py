@@ -9,13 +9,19 @@ import torch
 from torch import Tensor
 
 from captum_deduce import checks, search
-from captum_deduce.explainer import CounterfactualExplainer
-from captum_deduce.features import FrozenModel
-from captum_deduce.guidance import Guidance
-from captum_deduce.losses import elastic_net, squared_norm, untargeted_hinge
-from captum_deduce.problem import ANY_CLASS, Problem
+from captum_deduce.classifiers import FrozenModel
+from captum_deduce.explainers.base import CounterfactualExplainer
+from captum_deduce.explainers.guidance import Guidance
 from captum_deduce.prototypes import K_TYPES, PrototypeIndex
-from captum_deduce.steps import ShrinkageStep, refine_weight
+from captum_deduce.search import (
+    ANY_CLASS,
+    Problem,
+    ShrinkageStep,
+    elastic_net,
+    refine_weight,
+    squared_norm,
+    untargeted_hinge,
+)
 
 
 class VLK(CounterfactualExplainer):
@@ -34,7 +40,7 @@ class VLK(CounterfactualExplainer):
     :math:`\mathbf q`: of the admissible classes (the target, or all but o) the one whose prototype
     is nearest to :math:`\mathrm{ENC}(\mathbf x_0)`, see
     :meth:`PrototypeIndex.select <captum_deduce.PrototypeIndex.select>`. A term whose model is not
-    given is left out. Descent goes by :class:`~captum_deduce.steps.ShrinkageStep`, of which the L1
+    given is left out. Descent goes by :class:`~captum_deduce.search.ShrinkageStep`, of which the L1
     term is the shrinkage, in ``c_steps`` rounds of ``max_iterations`` steps. Each round starts at
     the original, and has a weight c that is halved towards 0 or towards the last failure after a
     round with a success, and after one without is raised: tenfold, or half-way to the smallest

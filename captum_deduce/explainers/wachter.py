@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import threshold
 
-from captum_deduce import checks, losses, search
-from captum_deduce.explainer import CounterfactualExplainer
-from captum_deduce.problem import Problem, is_success
-from captum_deduce.steps import AdamStep, refine_weight
+from captum_deduce import checks, search
+from captum_deduce.explainers.base import CounterfactualExplainer
+from captum_deduce.search import AdamStep, Problem, is_success, losses, refine_weight
 
 DISTANCES = ("l1", "mad", "l2")
 """What :class:`Wachter` may call close."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from captum_deduce import checks
+from captum_deduce.classifiers import FrozenModel, check_placement
 from captum_deduce.counterfactuals import Counterfactuals
-from captum_deduce.features import FrozenModel, check_placement
 from captum_deduce.metrics.latent_descent import LatentDescent, Objective, Schedule
 
 

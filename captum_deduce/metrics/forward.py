@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_deduce.features import FrozenModel, modules_of, refuse_probabilities
+from captum_deduce.classifiers import FrozenModel, modules_of, refuse_probabilities
 
 BATCH_SIZE = 500
 """Images per forward pass, where nothing else is asked for."""

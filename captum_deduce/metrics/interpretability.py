@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from captum_deduce import checks
 from captum_deduce.counterfactuals import Counterfactuals
-from captum_deduce.losses import l1_norm, squared_norm
 from captum_deduce.metrics.forward import BATCH_SIZE, reconstructions
+from captum_deduce.search.losses import l1_norm, squared_norm
 
 Reconstruction = Callable[[Tensor], Tensor]
 """N images to N images of the same shape, such as :class:`captum_deduce.models.Autoencoder`."""
@@ -28,7 +28,7 @@ class IM1:
         {\|x' - \mathrm{AE}_{t_0}(x')\|_2^2 + \epsilon}
 
     with an autoencoder :math:`\mathrm{AE}_c` for each class, trained on that class alone, as by
-    :func:`captum_deduce.reconstruction.train_class_autoencoders`. Lower is better; below 1 the
+    :func:`captum_deduce.training.train_class_autoencoders`. Lower is better; below 1 the
     target's autoencoder is the better one.
 
     The number is only as good as the autoencoders. One with a wide code reconstructs every class,

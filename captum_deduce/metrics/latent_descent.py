@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_deduce.steps import AdamStep
+from captum_deduce.search.steps import AdamStep
 
 # A start whose mean loss in a window of steps is so many times its image's best is given up, but
 # not in the first half: some that end best begin far behind.

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce import checks
+from captum_deduce.classifiers import find_layer
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.density import ClassGaussianMixture
-from captum_deduce.features import find_layer
 from captum_deduce.metrics.forward import BATCH_SIZE, read_outputs
 
 

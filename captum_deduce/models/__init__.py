@@ -13,6 +13,7 @@ from captum_deduce.models.resnet import (
     sn_resnet50,
 )
 from captum_deduce.models.small_cnn import SmallCNN
+from captum_deduce.models.stored import StoredModel
 from captum_deduce.models.vae import VAE
 from captum_deduce.models.wgan import WGAN
 
@@ -31,6 +32,7 @@ __all__ = [
     "Autoencoder",
     "ResNet",
     "SmallCNN",
+    "StoredModel",
     "resnet18",
     "resnet50",
     "sn_resnet18",

@@ -16,7 +16,7 @@ class Autoencoder(StoredModel):
     decoder a 3x3 convolution with ReLU, nearest-neighbour upsampling, another with ReLU and a last
     one. Neither ends in an activation. With the defaults this is the shape that the authors of VLK
     use for MNIST (28x28 pixels to a code of 14x14), which is trained on the mean squared error, see
-    :func:`~captum_deduce.reconstruction.train_autoencoder`.
+    :func:`~captum_deduce.training.train_autoencoder`.
 
     Args:
         in_channels (int, optional): Channels of the images. Default: 1

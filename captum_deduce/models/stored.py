@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from captum_deduce import tensor_files
+from captum_deduce import storage
 from captum_deduce._version import __version__
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class StoredModel(nn.Module):
             "format_version": _FORMAT_VERSION,
             "settings": json.dumps(self.settings),
         }
-        tensor_files.write(path, self.state_dict(), metadata)
+        storage.write(path, self.state_dict(), metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Self:
@@ -54,7 +54,7 @@ class StoredModel(nn.Module):
             FileNotFoundError: No such file.
             ValueError: Truncated, or no model of this class that this version reads.
         """
-        tensors, metadata = tensor_files.read(path, cls.__name__)
+        tensors, metadata = storage.read(path, cls.__name__)
         if (metadata.get("format"), metadata.get("format_version")) != (
             _format(cls),
             _FORMAT_VERSION,

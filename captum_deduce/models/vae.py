@@ -21,7 +21,7 @@ class VAE(StoredModel):
     the DeDUCE paper (28x28 pixels to 7x7 to 32 latents). For sides that are no multiples of 4, what
     the decoder draws beyond the lower and the right edge is cut off.
 
-    Images have values in [0, 1]. :func:`~captum_deduce.reconstruction.train_vae` trains it.
+    Images have values in [0, 1]. :func:`~captum_deduce.training.train_vae` trains it.
 
     Args:
         in_channels (int, optional): Channels of the images. Default: 1

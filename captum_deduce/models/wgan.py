@@ -25,7 +25,7 @@ class WGAN(StoredModel):
     off. The critic's last kernel is smaller where its map is, and its map is padded where a stride
     of 2 would skip its edge.
 
-    Images have values in [0, 1]. :func:`~captum_deduce.adversarial.train_wgan` trains it.
+    Images have values in [0, 1]. :func:`~captum_deduce.training.train_wgan` trains it.
 
     Args:
         in_channels (int, optional): Channels of the images. Default: 1

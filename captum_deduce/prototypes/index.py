@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from captum_deduce import checks, tensor_files
+from captum_deduce import checks, storage
 from captum_deduce._version import __version__
-from captum_deduce.features import FrozenModel
-from captum_deduce.neighbours import nearest_rows
+from captum_deduce.classifiers import FrozenModel
+from captum_deduce.prototypes.neighbours import nearest_rows
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,7 +32,7 @@ class PrototypeIndex(nn.Module):
     one that the classifier *predicts* for it, and its features are an encoder's output, or the
     image itself.
 
-    Neighbours are exact (:func:`~captum_deduce.neighbours.nearest_rows`), and rows at the same
+    Neighbours are exact (:func:`~captum_deduce.prototypes.nearest_rows`), and rows at the same
     distance rank in the order in which they were given.
 
     Features are a buffer, so that ``.to(device)`` and ``.to(dtype)`` work as in any module.
@@ -284,7 +284,7 @@ class PrototypeIndex(nn.Module):
             "format_version": _FORMAT_VERSION,
             "chunk_size": str(self.chunk_size),
         }
-        tensor_files.write(path, self.state_dict(), metadata)
+        storage.write(path, self.state_dict(), metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Self:
@@ -301,7 +301,7 @@ class PrototypeIndex(nn.Module):
             FileNotFoundError: No such file.
             ValueError: Truncated, or not an index that this version reads.
         """
-        tensors, metadata = tensor_files.read(path, "prototypes")
+        tensors, metadata = storage.read(path, "prototypes")
         if metadata.get("format") != _FORMAT or metadata.get("format_version") != _FORMAT_VERSION:
             raise ValueError(
                 f"{path} holds no prototypes that captum-deduce {__version__} reads (its metadata: "

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from captum_deduce.commands.tables import Column
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.metrics import EvaluationTable, Summary
+from captum_deduce.reports.tables import Column
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ class Report:
     Args:
         title (str): What it is, in a line.
         columns (list[tuple[str, Sequence[str]]]): Its table, as
-            :func:`captum_deduce.commands.tables.markdown` takes it; empty: it has none.
+            :func:`captum_deduce.reports.markdown` takes it; empty: it has none.
         notes (list[str]): Sentences that belong below the table or the figure.
         data (dict[str, Any]): All numbers, in a form that ``json.dumps`` takes.
         figure (matplotlib.figure.Figure or None): Its picture.

@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from captum_deduce.checkpoint import Checkpoint
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.explainers import DeDUCE
 from captum_deduce.training import predict
@@ -53,33 +51,6 @@ class Explained:
             original_confidence=self.before[rows].amax(1),
         )
         figure.savefig(path, dpi=DPI)
-
-
-def make_explainer(checkpoint: Checkpoint, preset: str | None = None, **settings: Any) -> DeDUCE:
-    """Bring a checkpoint's classifier, layer and density together.
-
-    Args:
-        checkpoint (Checkpoint): With a density.
-        preset (str, optional): Name of one of :class:`captum_deduce.DeDUCE`'s presets.
-            Default: None (its defaults)
-        **settings (Any): Keyword arguments of :class:`captum_deduce.DeDUCE`.
-
-    Returns:
-        DeDUCE: The explainer.
-
-    Raises:
-        ValueError: A checkpoint without a density, or settings out of their ranges.
-    """
-    if checkpoint.density is None:
-        raise ValueError(
-            "checkpoint holds no density; write one that does with captum-deduce train, or pass a "
-            "density to captum_deduce.checkpoint.Checkpoint"
-        )
-    make = DeDUCE if preset is None else getattr(DeDUCE, preset)
-    explainer: DeDUCE = make(
-        checkpoint.model, checkpoint.settings.layer, checkpoint.density, **settings
-    )
-    return explainer
 
 
 def explain(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from captum_deduce.commands.explained import Explained
+from captum_deduce.reports.explained import Explained
 
 Column = tuple[str, Sequence[str]]
 """A heading and the cells below it."""

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_deduce import search
-from captum_deduce.features import FrozenModel
-from captum_deduce.losses import target_log_probability
+from captum_deduce.classifiers import FrozenModel
+from captum_deduce.search import loop
+from captum_deduce.search.losses import target_log_probability
 
 ANY_CLASS = -1
 """Stands in a target's place where any class but the predicted one will do."""
@@ -42,7 +42,7 @@ class Problem:
     lower: Tensor
     upper: Tensor
 
-    def rows(self, pairs: list[int]) -> search.State:
+    def rows(self, pairs: list[int]) -> loop.State:
         """What a procedure needs of each pair in its state, as copies.
 
         Args:
@@ -65,7 +65,7 @@ class Problem:
             for name, value in shared.items()
         }
 
-    def forward(self, images: Tensor, state: search.State) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, state: loop.State) -> tuple[Tensor, Tensor]:
         """Evaluate the model on images of the active pairs.
 
         Args:

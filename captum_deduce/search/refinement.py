@@ -8,14 +8,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from captum_deduce import search
-from captum_deduce.problem import Goal, Problem, confidence_of
+from captum_deduce.search import loop
+from captum_deduce.search.problem import Goal, Problem, confidence_of
 
 LogDensity = Callable[[Tensor, list[int]], Tensor]
 """Features (A x D) and targets on the host to log-densities (A)."""
 
 
-class Reversal(search.Procedure):
+class Reversal(loop.Procedure):
     """Set one changed pixel after the other back to its original, where the goal allows it.
 
     The smallest changes come first: they cost least to lose. Each costs a forward pass, without a
@@ -49,7 +49,7 @@ class Reversal(search.Procedure):
         self.by_site = by_site
         self.max_iterations = images[0].numel()
 
-    def start(self, pairs: list[int]) -> search.State:
+    def start(self, pairs: list[int]) -> loop.State:
         """Line the changes up, see :meth:`captum_deduce.search.Procedure.start`."""
         rows = [self.pairs[pair] for pair in pairs]
         state = self.problem.rows(rows)
@@ -68,7 +68,7 @@ class Reversal(search.Procedure):
             "forward_evaluations": torch.zeros_like(count),
         }
 
-    def evaluate(self, state: search.State, pairs: list[int]) -> search.Evaluation:
+    def evaluate(self, state: loop.State, pairs: list[int]) -> loop.Evaluation:
         """Try the next one, see :meth:`captum_deduce.search.Procedure.evaluate`."""
         images, target = self._trial(state), state["target"]
         with torch.no_grad():
@@ -79,7 +79,7 @@ class Reversal(search.Procedure):
                 log_density = self.log_density(features, classes)
         state["forward_evaluations"] += 1
         found = (confidence_of(scores, target), scores.argmax(1), target, log_density)
-        return search.Evaluation(
+        return loop.Evaluation(
             images=images,
             confidence=found[0],
             success=self.goal.reached(*found) | (state["place"] < 0),
@@ -90,14 +90,14 @@ class Reversal(search.Procedure):
             log_density=log_density,
         )
 
-    def step(self, state: search.State, evaluation: search.Evaluation) -> Tensor:
+    def step(self, state: loop.State, evaluation: loop.Evaluation) -> Tensor:
         """Keep what succeeded, see :meth:`captum_deduce.search.Procedure.step`."""
         column = evaluation.success.view(-1, *[1] * (evaluation.images.dim() - 1))
         state["images"] = torch.where(column, evaluation.images, state["images"])
         state["place"] = state["place"] + 1
         return torch.zeros_like(evaluation.success)
 
-    def _trial(self, state: search.State) -> Tensor:
+    def _trial(self, state: loop.State) -> Tensor:
         """The images with one more pixel as it was; at first the images themselves."""
         images, original = state["images"], state["original"]
         pixel = state["order"].gather(1, state["place"].clamp_min(0).unsqueeze(1))
@@ -110,13 +110,13 @@ class Reversal(search.Procedure):
 def refine(
     problem: Problem,
     goal: Goal,
-    found: search.SearchResult,
+    found: loop.SearchResult,
     log_density: LogDensity | None = None,
     *,
     by_site: bool = False,
     batch_size: int | None = None,
     show_progress: bool = False,
-) -> search.SearchResult:
+) -> loop.SearchResult:
     """Take back what the counterfactuals that a search found do not need.
 
     Args:
@@ -136,7 +136,7 @@ def refine(
     if not pairs:
         return found
     procedure = Reversal(problem, goal, found.images, pairs, log_density, by_site=by_site)
-    refined = search.run(
+    refined = loop.run(
         procedure,
         len(pairs),
         batch_size=batch_size,

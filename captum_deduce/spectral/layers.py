@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from captum_deduce.operators import Convolution, Matrix, Operator, Size
+from captum_deduce.spectral.operators import Convolution, Matrix, Operator, Size
 
 LAYERS = (
     nn.Linear,

@@ -18,8 +18,8 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from captum_deduce import checks
-from captum_deduce.layer_operators import LAYERS, as_found, label, layer_operators
-from captum_deduce.operators import Operator, directions, leading_vectors, power_iteration
+from captum_deduce.spectral.layers import LAYERS, as_found, label, layer_operators
+from captum_deduce.spectral.operators import Operator, directions, leading_vectors, power_iteration
 
 
 class SpectralBound(nn.Module):

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from captum_deduce import checks
 from captum_deduce.models import VAE
-from captum_deduce.training import training_mode
+from captum_deduce.training.classifiers import training_mode
 
 _Losses = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 """Images and the share of the training that is done, to the loss to descend on and the one to

@@ -16,8 +16,8 @@ from torch.optim import SGD
 from tqdm import tqdm
 
 from captum_deduce import checks
+from captum_deduce.classifiers import FrozenModel
 from captum_deduce.datasets import ImageData
-from captum_deduce.features import FrozenModel
 
 SCHEDULES = ("one-cycle", "steps")
 """How the learning rate may change during a training, see :func:`train_classifier`."""

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from captum_deduce import checks
 from captum_deduce.models import WGAN
-from captum_deduce.training import training_mode
+from captum_deduce.training.classifiers import training_mode
 
 _BETAS = (0.0, 0.9)
 """Of Adam, for both networks, as Gulrajani et al. set them."""

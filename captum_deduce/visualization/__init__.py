@@ -9,7 +9,9 @@ from captum_deduce.visualization.captum_maps import (
 from captum_deduce.visualization.comparisons import plot_counterfactuals
 from captum_deduce.visualization.feature_space import plot_density
 from captum_deduce.visualization.grids import plot_grid
+from captum_deduce.visualization.images import plot_images
 from captum_deduce.visualization.notebook import notebook_html
+from captum_deduce.visualization.sheet import new_figure, own_style
 from captum_deduce.visualization.traces import Trace, trace_trajectory
 from captum_deduce.visualization.trajectories import plot_trajectory
 
@@ -17,10 +19,13 @@ __all__ = [
     "Trace",
     "captum_attribution",
     "captum_image",
+    "new_figure",
     "notebook_html",
+    "own_style",
     "plot_counterfactuals",
     "plot_density",
     "plot_grid",
+    "plot_images",
     "plot_trajectory",
     "save_animation",
     "trace_trajectory",

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_deduce import checks
+from captum_deduce.classifiers import FrozenModel
 from captum_deduce.density import ClassGaussianMixture
-from captum_deduce.features import FrozenModel
 from captum_deduce.visualization import sheet as sheets
 from captum_deduce.visualization.class_names import read_class_names
 from captum_deduce.visualization.planes import (

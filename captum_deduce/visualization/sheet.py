@@ -55,6 +55,19 @@ class Picture(Figure):
         return png(self)
 
 
+def new_figure(width: float, height: float) -> Figure:
+    """Make an empty figure that a notebook draws and nobody has to close.
+
+    Args:
+        width (float): In inches.
+        height (float): In inches.
+
+    Returns:
+        matplotlib.figure.Figure: With matplotlib's constrained layout.
+    """
+    return Picture(figsize=(width, height), layout="constrained")
+
+
 @contextmanager
 def own_style() -> Iterator[None]:
     """Draw in matplotlib's default style, as ours has a white background, but in the user's fonts.

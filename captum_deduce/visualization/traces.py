@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from captum_deduce import checks
+from captum_deduce.classifiers import FrozenModel
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.density import ClassGaussianMixture
-from captum_deduce.features import FrozenModel
 
 _BATCH = 128
 

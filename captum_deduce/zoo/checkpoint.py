@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_deduce import cache, checks, tensor_files
+from captum_deduce import checks, storage
 from captum_deduce._version import __version__
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.models import ARCHITECTURES
+from captum_deduce.storage import cache
 
 _FORMAT = "captum-deduce checkpoint"
 _FORMAT_VERSION = 1
@@ -104,7 +105,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
         metadata["covariance_type"] = checkpoint.density.covariance_type
         tensors |= _stored("density", checkpoint.density)
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensor_files.write(path, tensors, metadata)
+    storage.write(path, tensors, metadata)
 
 
 def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Checkpoint:
@@ -122,7 +123,7 @@ def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "
         ValueError: Truncated, not a checkpoint, of a newer format, of an unknown architecture, or
             with tensors that do not fit the architecture.
     """
-    tensors, metadata = tensor_files.read(path, "checkpoint")
+    tensors, metadata = storage.read(path, "checkpoint")
     if metadata.get("format") != _FORMAT:
         raise ValueError(
             f"{path} is not a checkpoint of a classifier, as captum-deduce train writes it; its "
@@ -153,7 +154,7 @@ def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "
 
 
 def cache_path(settings: Settings) -> Path:
-    """Name the file in :func:`captum_deduce.cache.directory` for a checkpoint with these settings.
+    """Name the file in :func:`captum_deduce.storage.directory` for a checkpoint of these settings.
 
     Args:
         settings (Settings): What the name depends on, but for the accuracy, together with the

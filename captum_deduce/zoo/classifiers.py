@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import shlex
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from captum_deduce import cache, datasets, training
-from captum_deduce.checkpoint import (
+from captum_deduce import datasets, training
+from captum_deduce.density import ClassGaussianMixture
+from captum_deduce.storage import cache
+from captum_deduce.zoo.checkpoint import (
     Checkpoint,
     Settings,
     cache_path,
     load_checkpoint,
     save_checkpoint,
 )
-from captum_deduce.commands.recipes import Recipe
-from captum_deduce.density import ClassGaussianMixture
+from captum_deduce.zoo.recipes import Recipe
 
 
-def plan(
+def plan_classifier(
     dataset: str,
     train: datasets.ImageData,
     architecture: str,
@@ -61,7 +59,7 @@ def plan(
     )
 
 
-def fit(
+def fit_classifier(
     settings: Settings,
     splits: datasets.Splits,
     batch_size: int,
@@ -107,11 +105,11 @@ def fit(
         report += f", density fitted in {time.perf_counter() - started:.1f} s"
     measured = replace(settings, accuracy=training.accuracy(model, splits.test))
     print(report)
-    print(summary(measured, len(splits.test)))
+    print(describe_classifier(measured, len(splits.test)))
     return Checkpoint(model.eval(), density, measured)
 
 
-def cached(
+def obtain_classifier(
     settings: Settings,
     splits: datasets.Splits,
     batch_size: int,
@@ -121,11 +119,11 @@ def cached(
     with_density: bool = True,
     retrain: bool = False,
 ) -> Checkpoint:
-    """Reuse the classifier that was kept for these settings, or :func:`fit` and keep it.
+    """Reuse the classifier that was kept for these settings, or :func:`fit_classifier` and keep it.
 
     Args:
         settings (Settings): Of the classifier; they name the file, see
-            :func:`captum_deduce.checkpoint.cache_path`.
+            :func:`captum_deduce.zoo.cache_path`.
         splits (Splits): Its data. The settings' ``dataset`` and ``seed`` must tell them from any
             other.
         batch_size (int): Of the training.
@@ -143,11 +141,13 @@ def cached(
         checkpoint = load_checkpoint(path, device)
         if with_density and checkpoint.density is None:
             raise ValueError(f"{path} holds no density")
-        print(summary(checkpoint.settings, len(splits.test)))
+        print(describe_classifier(checkpoint.settings, len(splits.test)))
         return checkpoint
 
     def make() -> Checkpoint:
-        return fit(settings, splits, batch_size, device, show_progress, with_density=with_density)
+        return fit_classifier(
+            settings, splits, batch_size, device, show_progress, with_density=with_density
+        )
 
     return cache.obtain(
         cache_path(settings),
@@ -159,22 +159,7 @@ def cached(
     )
 
 
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Let torch use so many CPU threads, and afterwards as many as before.
-
-    Args:
-        count (int or None): How many; None changes nothing.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if count is None else count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def summary(settings: Settings, num_test_images: int) -> str:
+def describe_classifier(settings: Settings, num_test_images: int) -> str:
     """Describe a trained classifier in a line.
 
     Args:
@@ -190,20 +175,4 @@ def summary(settings: Settings, num_test_images: int) -> str:
         f"{settings.epochs} epoch{'' if settings.epochs == 1 else 's'} on "
         f"{settings.dataset}{noise}: "
         f"{settings.accuracy:.2%} of {num_test_images:,} test images right"
-    )
-
-
-def explain_hint(path: Path) -> str:
-    """Say how a checkpoint is used.
-
-    Args:
-        path (Path): The checkpoint.
-
-    Returns:
-        str: Two lines.
-    """
-    return (
-        "Explain images of your own with it:\n"
-        f"  captum-deduce explain --checkpoint {shlex.quote(str(path))} --images IMAGE.png "
-        "--target CLASS"
     )

@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from captum_deduce import cache, datasets
-from captum_deduce.adversarial import train_wgan
-from captum_deduce.commands.classifiers import threads
-from captum_deduce.commands.recipes import ReconstructionRecipe
-from captum_deduce.models import VAE, WGAN, Autoencoder
-from captum_deduce.models.stored import StoredModel
-from captum_deduce.reconstruction import train_autoencoder, train_vae
+from captum_deduce import datasets
+from captum_deduce.models import VAE, WGAN, Autoencoder, StoredModel
+from captum_deduce.storage import cache
+from captum_deduce.training import train_autoencoder, train_vae, train_wgan
+from captum_deduce.zoo.recipes import ReconstructionRecipe
+from captum_deduce.zoo.threads import torch_threads
 
-MODELS: dict[str, tuple[type[StoredModel], Callable[..., list[float]]]] = {
+RECONSTRUCTION_MODELS: dict[str, tuple[type[StoredModel], Callable[..., list[float]]]] = {
     "autoencoder": (Autoencoder, train_autoencoder),
     "vae": (VAE, train_vae),
     "wgan": (WGAN, train_wgan),
@@ -27,7 +26,7 @@ MODELS: dict[str, tuple[type[StoredModel], Callable[..., list[float]]]] = {
 """What can be trained, by the names of the command line, and what trains it."""
 
 
-def fit(
+def fit_reconstruction(
     name: str,
     splits: datasets.Splits,
     recipe: ReconstructionRecipe,
@@ -38,7 +37,7 @@ def fit(
     """Train a model, measure it on the test images, and say how it went.
 
     Args:
-        name (str): One of :data:`MODELS`.
+        name (str): One of :data:`RECONSTRUCTION_MODELS`.
         splits (Splits): Its data.
         recipe (ReconstructionRecipe): How to train it.
         seed (int): Of weights and training.
@@ -48,13 +47,13 @@ def fit(
     Returns:
         StoredModel: In eval mode.
     """
-    build, train = MODELS[name]
+    build, train = RECONSTRUCTION_MODELS[name]
     images = splits.train.images
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build(in_channels=images.shape[1], image_size=tuple(images.shape[2:])).eval()
     started = time.perf_counter()
-    with threads(recipe.threads):
+    with torch_threads(recipe.threads):
         train(
             model,
             images,
@@ -74,7 +73,7 @@ def fit(
     return model
 
 
-def cached(
+def obtain_reconstruction(
     name: str,
     dataset: str,
     splits: datasets.Splits,
@@ -85,10 +84,10 @@ def cached(
     *,
     retrain: bool = False,
 ) -> StoredModel:
-    """Reuse the model that was kept for this data and recipe, or :func:`fit` and keep it.
+    """Reuse what was kept for this data and recipe, or :func:`fit_reconstruction` and keep it.
 
     Args:
-        name (str): One of :data:`MODELS`.
+        name (str): One of :data:`RECONSTRUCTION_MODELS`.
         dataset (str): What the data are called; with ``seed`` it must tell them from any other.
         splits (Splits): The data.
         recipe (ReconstructionRecipe): How to train it.
@@ -100,7 +99,7 @@ def cached(
     Returns:
         StoredModel: In eval mode.
     """
-    kind = MODELS[name][0]
+    kind = RECONSTRUCTION_MODELS[name][0]
 
     def load(path: Path) -> StoredModel:
         model = kind.load(path, device)
@@ -120,24 +119,10 @@ def cached(
         cache.path_for(f"{dataset}-{name}", settings),
         kind.__name__,
         load=load,
-        make=lambda: fit(name, splits, recipe, seed, device, show_progress),
+        make=lambda: fit_reconstruction(name, splits, recipe, seed, device, show_progress),
         save=lambda path, model: model.save(path),
         retrain=retrain,
     )
-
-
-def load_hint(name: str, path: Path) -> str:
-    """Say how a model's file is used.
-
-    Args:
-        name (str): One of :data:`MODELS`.
-        path (Path): The file.
-
-    Returns:
-        str: A line.
-    """
-    kind = MODELS[name][0].__name__
-    return f"In Python: captum_deduce.models.{kind}.load({str(path)!r})"
 
 
 @torch.no_grad()

@@ -37,8 +37,7 @@ from captum_deduce import (
 )
 from captum_deduce.datasets import load_digits
 from captum_deduce.models import VAE, Autoencoder
-from captum_deduce.reconstruction import train_autoencoder, train_vae
-from captum_deduce.training import predict, train_classifier
+from captum_deduce.training import predict, train_autoencoder, train_classifier, train_vae
 
 Model = Callable[..., Tensor]
 

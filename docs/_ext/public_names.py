@@ -173,6 +173,31 @@ def _exists(name: str) -> bool:
     return True
 
 
+def _describe_constants(app: Sphinx) -> None:
+    """Give the constants that a room exports the strings below them, which only their modules have.
+
+    Classes and functions carry their docstrings along.
+    """
+    from sphinx.pycode import ModuleAnalyzer
+
+    for room in public_modules():
+        shown = ModuleAnalyzer.for_module(room)
+        shown.analyze()
+        for origin in _origins(room):
+            source = ModuleAnalyzer.for_module(origin)
+            source.analyze()
+            for (owner, name), comment in source.attr_docs.items():
+                if not owner and name in names_of(room):
+                    shown.attr_docs.setdefault(("", name), comment)
+
+
+def _origins(room: str) -> list[str]:
+    """The modules from which a room's ``__init__`` takes what it exports."""
+    tree = ast.parse(inspect.getsource(importlib.import_module(room)))
+    taken = (node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+    return [module for module in taken if module and module.startswith(f"{room}.")]
+
+
 def _check_completeness(app: Sphinx, env: BuildEnvironment) -> None:
     """Warn of public names that no page describes."""
     from sphinx.util import logging
@@ -199,6 +224,7 @@ def _documented_elsewhere(
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
+    app.connect("builder-inited", _describe_constants)
     app.connect("env-check-consistency", _check_completeness)
     app.connect("autodoc-skip-member", _documented_elsewhere)
     app.connect("missing-reference", _resolve, priority=400)  # before intersphinx

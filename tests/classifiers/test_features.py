@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce import spectral_normalize
-from captum_deduce.features import (
+from captum_deduce.classifiers.features import (
     FrozenModel,
     check_placement,
     find_layer,

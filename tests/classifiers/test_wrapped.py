@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from captum_deduce.wrapped_classifier import WrappedClassifier
+from captum_deduce.classifiers.wrapped import WrappedClassifier
 
 
 def nested() -> nn.Sequential:

@@ -10,12 +10,12 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from captum_deduce import Counterfactuals
-from captum_deduce.checkpoint import cache_path, load_checkpoint
-from captum_deduce.cli import main
-from captum_deduce.commands import classifiers
 from captum_deduce.commands import demo as demo_command
-from captum_deduce.commands.explained import Explained
-from captum_deduce.commands.recipes import RECIPES, SMOKE, SMOKE_TRAINING_IMAGES
+from captum_deduce.commands.cli import main
+from captum_deduce.reports.explained import Explained
+from captum_deduce.zoo import classifiers
+from captum_deduce.zoo.checkpoint import cache_path, load_checkpoint
+from captum_deduce.zoo.recipes import RECIPES, SMOKE, SMOKE_TRAINING_IMAGES
 
 ROW = re.compile(
     r" *(?P<image>\d+) +(?P<label>\d) +(?P<seen>\d) -> (?P<target>\d) +(?P<found>yes|FAILED)"
@@ -169,7 +169,9 @@ def test_a_damaged_cache_is_trained_anew(demo, tmp_path, monkeypatch, capsys, no
     path.parent.mkdir()
     path.write_bytes(demo.path.read_bytes()[:5000])
     monkeypatch.setenv("CAPTUM_DEDUCE_CACHE", str(path.parent))
-    monkeypatch.setattr(classifiers, "fit", lambda *arguments, **keywords: demo.checkpoint)
+    monkeypatch.setattr(
+        classifiers, "fit_classifier", lambda *arguments, **keywords: demo.checkpoint
+    )
     arguments = ["demo", "--smoke", "--device", "cpu", "--output", str(tmp_path / "out")]
     assert main(arguments) == 0
     assert "is of no use and is trained anew" in capsys.readouterr().out
@@ -181,7 +183,9 @@ def test_a_cache_that_cannot_be_written_loses_nothing_else(
 ):
     (tmp_path / "cache").write_text("a file")
     monkeypatch.setenv("CAPTUM_DEDUCE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(classifiers, "fit", lambda *arguments, **keywords: demo.checkpoint)
+    monkeypatch.setattr(
+        classifiers, "fit_classifier", lambda *arguments, **keywords: demo.checkpoint
+    )
     arguments = ["demo", "--smoke", "--device", "cpu", "--output", str(tmp_path / "out")]
     assert main(arguments) == 0
     assert "could not be kept" in capsys.readouterr().out
@@ -222,7 +226,7 @@ def test_mnist_has_its_own_recipe_and_the_smallest_run_part_of_its_images(
         seen.append((settings, len(splits.train), batch_size))
         raise ValueError("enough")
 
-    monkeypatch.setattr(classifiers, "fit", record)
+    monkeypatch.setattr(classifiers, "fit_classifier", record)
     arguments = ["demo", "--dataset", "mnist", "--data-root", str(small_mnist), *options]
     assert main([*arguments, "--output", str(tmp_path / "out")]) == 2
     ((settings, count, batch_size),) = seen

@@ -10,10 +10,10 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from captum_deduce import ClassGaussianMixture, Counterfactuals, DeDUCE
-from captum_deduce.checkpoint import Checkpoint, Settings, load_checkpoint, save_checkpoint
-from captum_deduce.cli import main
+from captum_deduce.commands.cli import main
 from captum_deduce.commands.explain import input_shape
-from captum_deduce.commands.explained import Explained
+from captum_deduce.reports.explained import Explained
+from captum_deduce.zoo.checkpoint import Checkpoint, Settings, load_checkpoint, save_checkpoint
 
 ROW = re.compile(
     r"(?P<image>\S+) +(?P<seen>\d) -> (?P<target>\d) +(?P<found>yes|FAILED) +(?P<l0>\d+)"

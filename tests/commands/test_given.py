@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from captum_deduce.commands.given import file_stem, make_folder, read_device, read_targets
+from captum_deduce.commands.given import make_folder, read_device, read_targets
 
 NAMES = ("cat", "dog", "1", "red fox")
 
@@ -59,18 +59,3 @@ def test_another_number_of_targets_is_refused():
 def test_long_lists_of_classes_are_cut():
     with pytest.raises(ValueError, match=r"1000 classes.*c19, \.\.\.\) or by number from 0 to 999"):
         read_targets(["x"], [f"c{number}" for number in range(1000)], 1)
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("3", "3"),
-        ("red fox", "red-fox"),
-        ("../etc/x", "etc-x"),
-        ("a:b|c?", "a-b-c"),
-        ("Käse", "Käse"),
-        ("???", "class"),
-    ],
-)
-def test_class_names_become_parts_of_file_names(name, expected):
-    assert file_stem(name) == expected

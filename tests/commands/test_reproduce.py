@@ -7,10 +7,11 @@ import json
 import pytest
 import torch
 
-from captum_deduce import Counterfactuals, cli
-from captum_deduce.cli import main
+from captum_deduce import Counterfactuals
 from captum_deduce.commands import reproduce
-from captum_deduce.experiments.report import Report
+from captum_deduce.commands.cli import main
+from captum_deduce.commands.parsers import reproduce as parser
+from captum_deduce.reports.experiment import Report
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_sizes(asked, tmp_path, monkeypatch, option):
 
 
 def test_the_command_line_knows_every_experiment(asked, tmp_path, capsys):
-    assert tuple(reproduce.EXPERIMENTS) == cli._EXPERIMENTS
+    assert tuple(reproduce.EXPERIMENTS) == parser.EXPERIMENTS
     assert main(["reproduce", "table9"]) == 2
     assert "invalid choice: 'table9'" in capsys.readouterr().err
     assert main(["reproduce", "table1", "--smoke", "--full"]) == 2

@@ -7,11 +7,11 @@ import torch
 from safetensors import safe_open
 
 from captum_deduce import training
-from captum_deduce.checkpoint import load_checkpoint
-from captum_deduce.cli import main
-from captum_deduce.commands import classifiers
+from captum_deduce.commands.cli import main
 from captum_deduce.models import VAE, WGAN, Autoencoder
-from captum_deduce.training import train_classifier
+from captum_deduce.training.classifiers import train_classifier
+from captum_deduce.zoo import classifiers
+from captum_deduce.zoo.checkpoint import load_checkpoint
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn.covariance import oas
-from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from captum_deduce.density import ClassGaussianMixture
-from captum_deduce.moments import COVARIANCE_TYPES
+from captum_deduce.density.class_gaussian_mixture import ClassGaussianMixture
+from captum_deduce.density.moments import COVARIANCE_TYPES
 from tests.reference import class_covariances, log_density
 
 C, D = 3, 6
@@ -443,7 +442,7 @@ def test_a_second_pass_is_made_only_for_quantiles():
     ],
 )
 def test_features_that_need_large_matrices_are_warned_of(monkeypatch, kind, message):
-    monkeypatch.setattr("captum_deduce.density._MOST_FEATURES", 5)
+    monkeypatch.setattr("captum_deduce.density.class_gaussian_mixture._MOST_FEATURES", 5)
     features, labels = torch.randn(40, 6), torch.arange(40) % 2
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -451,38 +450,6 @@ def test_features_that_need_large_matrices_are_warned_of(monkeypatch, kind, mess
         ClassGaussianMixture(kind).partial_fit(features[:, :5], labels)
     assert len(caught) == (message is not None)
     assert message is None or re.match(message, str(caught[0].message))
-
-
-@pytest.mark.parametrize(
-    ("batches", "error", "message"),
-    [
-        ([], ValueError, "loader must yield at least one batch, got none"),
-        ([torch.zeros(2, 1, 6, 6)], TypeError, r"loader must yield batches .* got Tensor$"),
-        ([{"image": 1}], TypeError, r"loader must yield batches .* got dict$"),
-        (
-            [(torch.zeros(2, 1, 6, 6), [0, 1])],
-            TypeError,
-            r"loader must yield batches .* got tuple \['Tensor', 'list'\]",
-        ),
-        (
-            [(torch.zeros(2, 1, 6, 6), torch.tensor([0, 1]), torch.ones(2))],
-            TypeError,
-            r"loader must yield batches .* got tuple \['Tensor', 'Tensor', 'Tensor'\]",
-        ),
-        ([(torch.zeros(2, 1, 6, 6), torch.zeros(2))], TypeError, "target must hold integers"),
-        (
-            TensorDataset(torch.zeros(2, 1, 6, 6), torch.tensor([0, 1])),
-            TypeError,
-            "got a single target; wrap a Dataset, .* in a DataLoader",
-        ),
-        ([(torch.zeros(1, 6, 6), 1)], TypeError, "wrap a Dataset, "),
-    ],
-)
-def test_what_a_loader_must_not_yield_is_named(batches, error, message):
-    model = network()
-    with pytest.raises(error, match=message):
-        ClassGaussianMixture.fit_loader(model, model[4], batches)
-    assert model.training
 
 
 def test_a_layer_outside_the_model_is_refused():
@@ -502,97 +469,3 @@ def test_a_progress_bar_is_shown_if_asked_for(capsys):
     assert "features" not in capsys.readouterr().err
     ClassGaussianMixture.fit_loader(model, model[4], batches, show_progress=True)
     assert "features of loader: 100%" in capsys.readouterr().err
-
-
-# --- from_sklearn ---
-
-
-def mixture(kind: type, covariance_type: str):
-    features, labels, _ = data(400)
-    features = features + 10 * labels.unsqueeze(1)
-    gmm = kind(n_components=5, covariance_type=covariance_type, max_iter=500, random_state=0).fit(
-        features.numpy()
-    )
-    return gmm, features
-
-
-@pytest.mark.parametrize("kind", [GaussianMixture, BayesianGaussianMixture])
-@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-def test_a_mixture_of_scikit_learns_keeps_its_densities(covariance_type, kind):
-    gmm, features = mixture(kind, covariance_type)
-    density = ClassGaussianMixture.from_sklearn(gmm, [0, 2, 1, 0, 2])
-    # p(z, component) of scikit-learn, summed within each class and divided by p(class)
-    joint = gmm._estimate_weighted_log_prob(features.numpy())
-    if kind is BayesianGaussianMixture:
-        # its log-densities are expectations over the posterior; the plain ones are wanted
-        plain = GaussianMixture(5, covariance_type=covariance_type)
-        for name in ("weights_", "means_", "covariances_", "precisions_cholesky_"):
-            setattr(plain, name, getattr(gmm, name))
-        joint = plain._estimate_weighted_log_prob(features.numpy())
-    for c, components in enumerate(([0, 3], [2], [1, 4])):
-        share = np.log(gmm.weights_[components].sum())
-        expected = np.logaddexp.reduce(joint[:, components], axis=1) - share
-        np.testing.assert_allclose(density.log_probs(features)[:, c], expected, rtol=1e-8)
-        np.testing.assert_allclose(density.log_prob(features, c), expected, rtol=1e-8)
-    np.testing.assert_allclose(density.means, gmm.means_)
-    np.testing.assert_allclose(density.covariances, gmm.covariances_, rtol=1e-10, atol=1e-12)
-    assert density.component_class == (0, 2, 1, 0, 2)
-    assert (density.num_classes, density.num_features) == (C, D)
-
-
-@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-def test_one_class_of_all_components_has_scikit_learns_score(covariance_type):
-    gmm, features = mixture(GaussianMixture, covariance_type)
-    density = ClassGaussianMixture.from_sklearn(gmm, torch.zeros(5).long())
-    expected = gmm.score_samples(features.numpy())
-    np.testing.assert_allclose(density.log_density(features), expected, rtol=1e-9)
-    inputs = features[:4].clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: density.log_prob(z, 0), inputs)
-
-
-def test_a_mixture_of_scikit_learns_is_saved_and_copied_like_any(tmp_path):
-    gmm, features = mixture(GaussianMixture, "full")
-    gmm.means_ = np.asfortranarray(gmm.means_)
-    density = ClassGaussianMixture.from_sklearn(gmm, np.array([0, 2, 1, 0, 2]), num_classes=5)
-    assert repr(density) == (
-        "ClassGaussianMixture(covariance_type='full', classes=5, features=6, components=5)"
-    )
-    density.save(tmp_path / "density.safetensors")
-    fresh = ClassGaussianMixture()
-    fresh.load_state_dict(density.state_dict())
-    for other in (ClassGaussianMixture.load(tmp_path / "density.safetensors"), fresh):
-        assert torch.equal(other.log_probs(features), density.log_probs(features))
-        assert other.component_class == density.component_class
-    assert (density.log_probs(features)[:, 3:] == -torch.inf).all()
-    density.update_quantiles(features, torch.arange(400) % C, leave_one_out=False)
-    assert density.quantile(0.5).isnan().tolist() == [False, False, False, True, True]
-    assert density.fit(features, torch.arange(400) % C).component_class == (0, 1, 2, 3, 4)
-
-
-def test_a_mixture_of_scikit_learns_has_no_moments_to_add_to():
-    gmm, features = mixture(GaussianMixture, "full")
-    density = ClassGaussianMixture.from_sklearn(gmm, [0, 2, 1, 0, 2])
-    labels = torch.arange(400) % C
-    own = ClassGaussianMixture().fit(features, labels)
-    for what, change in {
-        "partial_fit": lambda: density.partial_fit(features, labels),
-        "merge": lambda: density.merge(own),
-        "leave_one_out=True": lambda: density.update_quantiles(features, labels),
-    }.items():
-        with pytest.raises(ValueError, match=f"{what} needs the moments of samples"):
-            change()
-    with pytest.raises(ValueError, match="merge needs the moments"):
-        own.merge(density)
-
-
-def test_what_is_no_mixture_of_scikit_learns_is_refused():
-    gmm, _ = mixture(GaussianMixture, "full")
-    for argument, classes, error, message in (
-        ("gmm", [0], TypeError, "gmm must be a sklearn.mixture.GaussianMixture, got str"),
-        (GaussianMixture(2), [0, 1], ValueError, "gmm is not fitted"),
-        (gmm, [0, 1], ValueError, r"one class for each of the 5 components, got shape \(2,\)"),
-        (gmm, [0, 1, 2, 3, -1], ValueError, "component_class must lie in 0"),
-        (gmm, [0.5] * 5, TypeError, "component_class must hold integers"),
-    ):
-        with pytest.raises(error, match=message):
-            ClassGaussianMixture.from_sklearn(argument, classes)

@@ -8,9 +8,9 @@ import torch
 from sklearn.covariance import oas
 from torch.distributions import MultivariateNormal
 
-from captum_deduce.gaussians import JITTERS, add_to_diagonal, estimate, oas_shrinkage
-from captum_deduce.moments import COVARIANCE_TYPES, Moments
-from captum_deduce.samples import Samples
+from captum_deduce.density.gaussians import JITTERS, add_to_diagonal, estimate, oas_shrinkage
+from captum_deduce.density.moments import COVARIANCE_TYPES, Moments
+from captum_deduce.density.samples import Samples
 from tests.reference import class_covariances
 
 C, D = 3, 6

@@ -12,8 +12,8 @@ from scipy.stats import multivariate_normal
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from captum_deduce.density import ClassGaussianMixture
-from captum_deduce.moments import COVARIANCE_TYPES
+from captum_deduce.density.class_gaussian_mixture import ClassGaussianMixture
+from captum_deduce.density.moments import COVARIANCE_TYPES
 
 C, D = 4, 5
 

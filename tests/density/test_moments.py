@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from captum_deduce.moments import COVARIANCE_TYPES, Moments
-from captum_deduce.samples import Samples
+from captum_deduce.density.moments import COVARIANCE_TYPES, Moments
+from captum_deduce.density.samples import Samples
 from tests.reference import class_scatter
 
 C, D = 3, 7

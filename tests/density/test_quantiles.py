@@ -9,10 +9,10 @@ from scipy.stats import percentileofscore
 from sklearn.covariance import oas
 from torch import Tensor
 
-from captum_deduce.gaussians import estimate
-from captum_deduce.moments import COVARIANCE_TYPES, Moments
-from captum_deduce.quantiles import ClassQuantiles, LeaveOneOut
-from captum_deduce.samples import Samples
+from captum_deduce.density.gaussians import estimate
+from captum_deduce.density.moments import COVARIANCE_TYPES, Moments
+from captum_deduce.density.quantiles import ClassQuantiles, LeaveOneOut
+from captum_deduce.density.samples import Samples
 from tests.reference import Array, class_covariances, log_density
 
 C, D = 3, 5

@@ -5,7 +5,12 @@ import re
 import pytest
 import torch
 
-from captum_deduce.samples import Samples, check_component_class, check_features, check_samples
+from captum_deduce.density.samples import (
+    Samples,
+    check_component_class,
+    check_features,
+    check_samples,
+)
 
 FEATURES = torch.randn(6, 3)
 LABELS = torch.tensor([2, 0, 1, 1, 0, 2])

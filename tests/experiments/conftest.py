@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from captum_deduce import datasets
-from captum_deduce.commands.recipes import ReconstructionRecipe
 from captum_deduce.experiments.plan import SMOKE, OracleRecipe, Scoring, Size
 from captum_deduce.experiments.runs import Store
 from captum_deduce.experiments.trained import Trained
+from captum_deduce.zoo.recipes import ReconstructionRecipe
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from captum_deduce import CounterfactualExplainer
-from captum_deduce.commands.explained import make_explainer
 from captum_deduce.experiments import methods, paper
 from captum_deduce.experiments.plan import every_target
 from captum_deduce.experiments.tables import table1, table2, table3, table4, table5
+from captum_deduce.zoo import make_explainer
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce import JSMA, REVISE, Wachter, search
-from captum_deduce.explainer import CounterfactualExplainer
+from captum_deduce.explainers.base import CounterfactualExplainer
 from captum_deduce.models import VAE
-from captum_deduce.problem import Problem, confidence_of
+from captum_deduce.search.problem import Problem, confidence_of
 
 
 class Halfway(search.Procedure):

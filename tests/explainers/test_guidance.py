@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce import PrototypeIndex
-from captum_deduce.guidance import Guidance
+from captum_deduce.explainers.guidance import Guidance
 from tests.autoencoders import PrincipalComponents
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from captum_deduce import JSMA, datasets, remove_spectral_normalization
 from captum_deduce.explainers.jsma import most_salient_pair
 from captum_deduce.models import resnet18
-from captum_deduce.training import train_classifier
+from captum_deduce.training.classifiers import train_classifier
 from tests import reference
 from tests.conftest import Digits
 from tests.explainers.test_deduce import pairs_of

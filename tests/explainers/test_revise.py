@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captum_deduce import REVISE
 from captum_deduce.models import VAE
-from captum_deduce.reconstruction import train_vae
+from captum_deduce.training.autoencoders import train_vae
 from tests import reference
 from tests.autoencoders import PrincipalComponents
 from tests.conftest import Digits

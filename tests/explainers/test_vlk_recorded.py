@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce import VLK, PrototypeIndex, search
+from captum_deduce.classifiers.features import FrozenModel
 from captum_deduce.explainers.vlk import PrototypeDescent
-from captum_deduce.features import FrozenModel
-from captum_deduce.losses import elastic_net
-from captum_deduce.problem import ANY_CLASS, Problem
-from captum_deduce.steps import refine_weight
+from captum_deduce.search.losses import elastic_net
+from captum_deduce.search.problem import ANY_CLASS, Problem
+from captum_deduce.search.steps import refine_weight
 from tests.published import published
 
 CONFIGS = ("gentle", "paper-like", "c-search")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from captum_deduce.datasets import load_mnist
 from captum_deduce.metrics import Oracle, evaluate
-from captum_deduce.training import accuracy, train_classifier
+from captum_deduce.training.classifiers import accuracy, train_classifier
 from tests.published import published_results
 from tests.visualization.samples import make_result
 

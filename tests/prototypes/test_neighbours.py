@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from captum_deduce.neighbours import nearest_rows
+from captum_deduce.prototypes.neighbours import nearest_rows
 
 
 def by_sorting(queries: torch.Tensor, rows: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from captum_deduce import Counterfactuals
-from captum_deduce.experiments.report import (
+from captum_deduce.metrics import Summary, evaluate
+from captum_deduce.reports.experiment import (
     ABSENT,
     Report,
     caption,
@@ -13,7 +14,6 @@ from captum_deduce.experiments.report import (
     failure_column,
     metric_column,
 )
-from captum_deduce.metrics import Summary, evaluate
 
 
 def found(success):

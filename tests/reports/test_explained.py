@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 from PIL import Image
 
-from captum_deduce.commands import explained as module
-from captum_deduce.commands.explained import explain, make_explainer
+from captum_deduce.reports import explained as module
+from captum_deduce.reports.explained import explain
+from captum_deduce.zoo import make_explainer
 
 
 @pytest.fixture
@@ -15,18 +14,6 @@ def result(demo, digit_images):
     images = digit_images.images[:3]
     explainer = make_explainer(demo.checkpoint, max_iterations=3)
     return explain(explainer, images, [1, 2, 3], digit_images.class_names)
-
-
-def test_the_explainer_is_the_checkpoints_with_the_settings(demo):
-    explainer = make_explainer(demo.checkpoint, confidence=0.7, pixels_per_step=2)
-    assert explainer.forward_func is demo.checkpoint.model
-    assert explainer.density is demo.checkpoint.density
-    assert (explainer.confidence, explainer.pixels_per_step) == (0.7, 2)
-
-
-def test_a_checkpoint_without_a_density_is_refused(demo):
-    with pytest.raises(ValueError, match="checkpoint holds no density"):
-        make_explainer(dataclasses.replace(demo.checkpoint, density=None))
 
 
 def test_pairs_come_back_in_order_with_the_originals_probabilities(

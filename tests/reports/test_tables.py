@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 
 from captum_deduce import Counterfactuals
-from captum_deduce.commands.explained import Explained
-from captum_deduce.commands.tables import markdown, mean, search_columns, table, totals
+from captum_deduce.reports.explained import Explained
+from captum_deduce.reports.tables import markdown, mean, search_columns, table, totals
 
 
 def explained(success=(True, False, True)):

@@ -68,7 +68,23 @@ def _docstrings(package: Path) -> Mapping[str, str]:
             for member in node.body if isinstance(node, ast.ClassDef) else []:
                 if isinstance(member, Function):
                     found[f"{prefix}.{node.name}.{member.name}"] = ast.get_docstring(member) or ""
-    return found
+    return {**found, **_exported(package, found)}
+
+
+def _exported(package: Path, found: Mapping[str, str]) -> dict[str, str]:
+    """The same docstrings by the names under which rooms export what their modules define."""
+    exported = {}
+    for module, path in modules(package).items():
+        room = ".".join(filter(None, (package.name, module)))
+        for node in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+            if path.name != "__init__.py" or not isinstance(node, ast.ImportFrom):
+                continue
+            for alias in node.names:
+                origin = f"{node.module}.{alias.name}"
+                for name, docstring in found.items():
+                    if name == origin or name.startswith(f"{origin}."):
+                        exported[f"{room}.{alias.name}{name.removeprefix(origin)}"] = docstring
+    return exported
 
 
 def _is_public(node: Function | ast.ClassDef) -> bool:

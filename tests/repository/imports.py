@@ -122,6 +122,7 @@ class Order:
         guests: the rows after them, which the core doesn't know.
         lazy: of a core module, the guests that it may import inside its functions.
         barred: of a guest, the modules before it that it may not import all the same.
+        granted: of these the parts that it may.
         heavy: packages that no core module imports when it is itself imported.
     """
 
@@ -129,6 +130,7 @@ class Order:
     guests: Sequence[Sequence[str]]
     lazy: Mapping[str, Sequence[str]]
     barred: Mapping[str, Sequence[str]]
+    granted: Mapping[str, Sequence[str]]
     heavy: Sequence[str]
 
     def place(self, name: str) -> tuple[int, str] | None:
@@ -186,10 +188,89 @@ def _objection(
     target_place = order.place(target)
     if target_place is None:
         return f"{name or package} imports {found.module}, which stands in no row of the order"
-    if _within(target, order.barred.get(room, ())):
+    granted = _within(target, order.granted.get(room, ()))
+    if not granted and _within(target, order.barred.get(room, ())):
         return f"{name} may not import {found.module}"
     if target_place[0] < row or target_place[1] == room:
         return None
     if found.in_function and _within(target, order.lazy.get(name, ())):
         return None
     return f"{name or package} imports {found.module}, which is not left of it"
+
+
+def private_imports(package: Path) -> list[str]:
+    """What a module takes from another room that the room's ``__init__`` does not export.
+
+    A room is a sub-package with an ``__all__``. From outside it one imports names that this lists,
+    or one of its modules whose own names all are: what is private to a room can change unseen.
+    """
+    exported = {
+        name: names
+        for name, path in modules(package).items()
+        if name and path.name == "__init__.py" and (names := _exports(path)) is not None
+    }
+    wrong = []
+    for name, path in modules(package).items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+            if not isinstance(node, ast.ImportFrom) or node.level or not node.module:
+                continue
+            target = _inside(node.module, package.name)
+            room = next((r for r in exported if target and _within(target, [r])), None)
+            if room is None or _within(name, [room]) or not name:
+                continue
+            for alias in node.names:
+                known = modules(package)
+                module = f"{target}.{alias.name}"
+                taken = _defined(known[module]) if module in known else {alias.name}
+                if private := sorted(taken - exported[room]):
+                    wrong.append(f"{path}:{node.lineno}: {', '.join(private)} is private to {room}")
+    return wrong
+
+
+def _exports(path: Path) -> set[str] | None:
+    """The literal ``__all__`` of a module; None where there is none."""
+    for node in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return None
+
+
+def _defined(path: Path) -> set[str]:
+    """Public functions and classes of a module."""
+    body = ast.parse(path.read_text(encoding="utf-8"), str(path)).body
+    return {
+        node.name
+        for node in body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    }
+
+
+def circles(package: Path) -> list[str]:
+    """Modules that import one another in a circle as soon as they are imported.
+
+    A package's own ``__init__`` imports its modules and is left out; what it re-exports is
+    followed to where it comes from only by name of the package, so that a room stands for all.
+    """
+    known = modules(package)
+    arrows = {
+        name: {
+            target
+            for found in imports(package, name)
+            if not (found.in_function or found.for_types)
+            and (target := _inside(found.module, package.name)) in known
+            and known[target].name != "__init__.py"
+        }
+        for name in known
+    }
+    wrong: list[str] = []
+    for name in arrows:
+        seen, waiting = set(), list(arrows[name])
+        while waiting:
+            reached = waiting.pop()
+            if reached == name:
+                wrong.append(f"{known[name]}: {name} imports itself by way of others")
+                break
+            if reached not in seen:
+                seen.add(reached)
+                waiting += arrows[reached]
+    return wrong

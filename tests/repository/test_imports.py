@@ -4,13 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.repository.imports import Order, imports, modules, wrong_imports
+from tests.repository.imports import (
+    Order,
+    circles,
+    imports,
+    modules,
+    private_imports,
+    wrong_imports,
+)
 
 ORDER = Order(
     core=[["low"], ["twin_a", "twin_b"], ["high"], ["plugins.*"], ["plugins"], [""]],
     guests=[["gauges"], ["pictures"], ["app"]],
     lazy={"low": ["pictures"]},
     barred={"gauges": ["high", "plugins", ""]},
+    granted={"gauges": ["plugins.two"]},
     heavy=["matplotlib"],
 )
 
@@ -106,6 +114,7 @@ def test_an_import_by_a_computed_name_is_refused(house):
         ("pictures", "import matplotlib.pyplot\nfrom house import name"),
         ("high", "def draw():\n    import matplotlib.pyplot"),
         ("high", "import numpy, torch"),
+        ("gauges__in__ruler", "from house.plugins.two import name"),
         ("app", "from house import gauges, pictures, name"),
     ],
 )
@@ -153,3 +162,46 @@ def test_an_import_of_a_module_without_a_place_is_reported_at_both_ends(house):
     reports = wrong_imports(house(cellar="", app="import house.cellar"), ORDER)
     assert len(reports) == 2
     assert "app imports house.cellar, which stands in no row" in reports[0]
+
+
+@pytest.mark.parametrize(
+    ("statement", "private"),
+    [
+        ("from house.plugins import shown", None),
+        ("from house.plugins.one import shown", None),
+        ("from house.plugins import one", None),
+        ("from house.plugins import hidden", "hidden"),
+        ("from house.plugins.two import hidden", "hidden"),
+        ("from house.plugins import two", "hidden"),
+        ("def f():\n    from house.plugins.two import hidden", "hidden"),
+    ],
+)
+def test_what_a_room_does_not_export_is_private_to_it(house, statement, private):
+    package = house(
+        plugins__in____init__="from house.plugins.one import shown\n__all__ = ['shown']",
+        plugins__in__one="def shown(): ...\ndef _helper(): ...",
+        plugins__in__two="from house.plugins.one import shown\nclass hidden: ...",
+        app=statement,
+    )
+    reports = private_imports(package)
+    if private is None:
+        assert reports == []
+    else:
+        (report,) = reports
+        assert "app.py" in report
+        assert report.endswith(f"{private} is private to plugins")
+
+
+def test_modules_that_import_one_another_are_reported_once_each(house):
+    package = house(
+        low="from house.twin_a import name",
+        twin_a="import house.twin_b",
+        twin_b="import house.low",
+        high="import house.low",
+    )
+    assert [report.split(": ")[1].split()[0] for report in circles(package)] == [
+        "low",
+        "twin_a",
+        "twin_b",
+    ]
+    assert circles(house(low="def f():\n    import house.twin_a", twin_a="import house.low")) == []

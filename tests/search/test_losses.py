@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.special import log_softmax
 
-from captum_deduce import losses
+from captum_deduce.search import losses
 
 
 def test_target_log_probability_is_the_log_softmax_of_logits_and_of_log_probabilities():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from scipy.special import softmax
 
-from captum_deduce.problem import Goal, argument_rows, confidence_of, is_success
+from captum_deduce.search.problem import Goal, argument_rows, confidence_of, is_success
 
 
 def test_confidence_is_the_softmax_probability_of_the_target():

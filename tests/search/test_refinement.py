@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce import search
-from captum_deduce.features import FrozenModel
-from captum_deduce.problem import Goal, Problem
-from captum_deduce.refinement import refine
+from captum_deduce.classifiers.features import FrozenModel
+from captum_deduce.search.problem import Goal, Problem
+from captum_deduce.search.refinement import refine
 
 
 def linear(*weights: float) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from captum_deduce.steps import AdamStep, PixelStep, ShrinkageStep, refine_weight
+from captum_deduce.search.steps import AdamStep, PixelStep, ShrinkageStep, refine_weight
 
 
 def step_rule(shape=(1, 1, 4), **changed) -> PixelStep:

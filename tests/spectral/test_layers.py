@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from captum_deduce.layer_operators import as_found, layer_operators
-from captum_deduce.operators import Matrix
+from captum_deduce.spectral.layers import as_found, layer_operators
+from captum_deduce.spectral.operators import Matrix
 
 
 def operator_of(layer, example_input=None, module=None):

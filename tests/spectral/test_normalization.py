@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, max_pool2d
 from torch.nn.utils import parametrizations, parametrize, prune, weight_norm
 
-from captum_deduce.spectral import (
+from captum_deduce.spectral.normalization import (
     SpectralBound,
     frozen_spectral_weights,
     remove_spectral_normalization,

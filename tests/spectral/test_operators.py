@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from captum_deduce.operators import (
+from captum_deduce.spectral.operators import (
     Convolution,
     Matrix,
     directions,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from captum_deduce import cache
+from captum_deduce.storage import cache
 
 SETTINGS = {"seed": 3, "sides": [8, 9], "kind": "a"}
 

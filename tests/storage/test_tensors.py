@@ -7,7 +7,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from captum_deduce import __version__, tensor_files
+from captum_deduce import __version__
+from captum_deduce.storage import tensors as tensor_files
 
 
 def test_tensors_and_words_come_back(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce.models import VAE, Autoencoder
-from captum_deduce.reconstruction import (
+from captum_deduce.training.autoencoders import (
     train_autoencoder,
     train_class_autoencoders,
     train_vae,

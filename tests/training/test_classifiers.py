@@ -12,7 +12,7 @@ from torch import nn
 
 from captum_deduce import datasets, models
 from captum_deduce.datasets import ImageData
-from captum_deduce.training import TrainingHistory, accuracy, predict, train_classifier
+from captum_deduce.training.classifiers import TrainingHistory, accuracy, predict, train_classifier
 from tests import reference
 
 CLASSES = ("a", "b", "c")

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_deduce import adversarial, datasets
-from captum_deduce.adversarial import train_wgan
+from captum_deduce import datasets
 from captum_deduce.models import WGAN, Autoencoder
+from captum_deduce.training import gans
+from captum_deduce.training.gans import train_wgan
 
 
 def small(seed: int = 0, **settings) -> WGAN:
@@ -35,13 +36,13 @@ class Steep(WGAN):
 @pytest.mark.parametrize("slope", [0.5, 1.0, 3.0])
 def test_the_critic_descends_on_distance_and_penalty(slope, monkeypatch):
     """Real images of .75 against .25: the distance is 4 s, the penalty 10 (|s| - 1)^2."""
-    gradients, descend = [], adversarial._descend
+    gradients, descend = [], gans._descend
 
     def note(optimizer, loss):
         descend(optimizer, loss)
         gradients.extend(p.grad.item() for p in optimizer.param_groups[0]["params"] if p.dim() == 0)
 
-    monkeypatch.setattr(adversarial, "_descend", note)
+    monkeypatch.setattr(gans, "_descend", note)
     model = Steep(slope)
     distances = train_wgan(model, torch.full((4, 1, 8, 8), 0.75), epochs=1, batch_size=4)
     assert distances == pytest.approx([4 * slope])
@@ -65,10 +66,8 @@ def test_the_penalty_is_taken_between_real_and_drawn_images(monkeypatch):
 
 def test_the_generator_follows_every_few_steps_of_the_critic(monkeypatch):
     kinds = []
-    monkeypatch.setattr(
-        adversarial, "_train_critic", lambda *arguments: kinds.append("critic") or 1.0
-    )
-    monkeypatch.setattr(adversarial, "_train_generator", lambda *_: kinds.append("generator"))
+    monkeypatch.setattr(gans, "_train_critic", lambda *arguments: kinds.append("critic") or 1.0)
+    monkeypatch.setattr(gans, "_train_generator", lambda *_: kinds.append("generator"))
     images = torch.rand(13, 1, 8, 8)
     assert train_wgan(small(), images, epochs=2, batch_size=4, critic_steps=2) == [1.0, 1.0]
     assert kinds == ["critic", "critic", "generator"] * 3
@@ -76,14 +75,14 @@ def test_the_generator_follows_every_few_steps_of_the_critic(monkeypatch):
 
 def test_a_step_of_the_generator_leaves_the_critic_alone_and_makes_it_judge_better():
     model = small().train()
-    adversarial._judge_alone(model)
+    gans._judge_alone(model)
     critic = [*model.feature_map.parameters(), *model.head.parameters()]
     before = [parameter.detach().clone() for parameter in critic]
     optimizer = torch.optim.Adam(model.generator.parameters(), lr=1e-2, betas=(0.0, 0.9))
     latents = torch.randn(200, 4)
     verdicts = [model.judge(model.generate(latents)).mean().item()]
     for _ in range(5):
-        adversarial._train_generator(model, optimizer, 200, torch.Generator().manual_seed(0))
+        gans._train_generator(model, optimizer, 200, torch.Generator().manual_seed(0))
     verdicts.append(model.judge(model.generate(latents)).mean().item())
     assert verdicts[1] > verdicts[0]
     assert all(torch.equal(new, old) for new, old in zip(critic, before, strict=True))

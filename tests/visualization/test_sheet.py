@@ -137,3 +137,11 @@ def test_dollar_signs_are_no_formulas():
     assert raster(sheet.figure).min() < 1
     assert not sheet.axes[0, 0].title.get_parse_math()
     assert not heading.get_parse_math()
+
+
+def test_a_new_figure_is_drawn_by_a_notebook_and_known_to_no_window():
+    before = plt.get_fignums()
+    figure = sheets.new_figure(3.0, 2.0)
+    assert tuple(figure.get_size_inches()) == (3.0, 2.0)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert plt.get_fignums() == before

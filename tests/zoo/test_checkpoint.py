@@ -12,8 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from captum_deduce import ClassGaussianMixture, tensor_files
-from captum_deduce.checkpoint import (
+from captum_deduce import ClassGaussianMixture
+from captum_deduce.storage import tensors as tensor_files
+from captum_deduce.zoo.checkpoint import (
     Checkpoint,
     Settings,
     cache_path,

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from captum_deduce import datasets
-from captum_deduce.commands import classifiers
-from captum_deduce.commands.classifiers import cached, explain_hint, fit, plan, summary, threads
-from captum_deduce.commands.recipes import SMOKE
+from captum_deduce.zoo import classifiers
+from captum_deduce.zoo.classifiers import (
+    describe_classifier,
+    fit_classifier,
+    obtain_classifier,
+    plan_classifier,
+)
+from captum_deduce.zoo.recipes import SMOKE
+from captum_deduce.zoo.threads import torch_threads
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +25,10 @@ def splits():
 
 @pytest.fixture(scope="module")
 def fitted(splits):
-    settings = plan("digits", splits.train, "sn_resnet18", SMOKE.overridden(epochs=2), 3)
-    with threads(1):
+    settings = plan_classifier("digits", splits.train, "sn_resnet18", SMOKE.overridden(epochs=2), 3)
+    with torch_threads(1):
         before = torch.get_rng_state()
-        checkpoint = fit(settings, splits, 100, torch.device("cpu"), show_progress=False)
+        checkpoint = fit_classifier(settings, splits, 100, torch.device("cpu"), show_progress=False)
         assert torch.equal(torch.get_rng_state(), before)
     return checkpoint
 
@@ -33,7 +37,7 @@ def test_a_plan_fits_the_data():
     data = datasets.ImageData(
         torch.zeros(4, 3, 12, 10), torch.tensor([0, 1, 2, 1]), ("a", "b", "c")
     )
-    settings = plan("made up", data, "resnet50", SMOKE.overridden(width=2), 5)
+    settings = plan_classifier("made up", data, "resnet50", SMOKE.overridden(width=2), 5)
     assert (settings.dataset, settings.epochs, settings.seed) == ("made up", SMOKE.epochs, 5)
     assert settings.class_names == data.class_names
     model = settings.build().eval()
@@ -65,46 +69,28 @@ def test_the_density_is_that_of_the_training_features(fitted, splits):
 
 def test_the_same_seed_trains_the_same_classifier(fitted, splits):
     torch.manual_seed(99)  # must not matter
-    with threads(1):
-        again = fit(fitted.settings, splits, 100, torch.device("cpu"), show_progress=False)
+    with torch_threads(1):
+        again = fit_classifier(
+            fitted.settings, splits, 100, torch.device("cpu"), show_progress=False
+        )
     assert again.settings == fitted.settings
     for name, value in again.model.state_dict().items():
         assert torch.equal(value, fitted.model.state_dict()[name]), name
 
 
-def test_the_number_of_threads_is_restored_after_an_error_too():
-    before = torch.get_num_threads()
-    with threads(None):
-        assert torch.get_num_threads() == before
-    with threads(before + 1):
-        assert torch.get_num_threads() == before + 1
-    assert torch.get_num_threads() == before
-    with pytest.raises(ZeroDivisionError), threads(before + 1):
-        1 / torch.zeros(1, dtype=torch.int64).item()
-    assert torch.get_num_threads() == before
-
-
 def test_the_summary_says_what_was_trained_and_how_well(fitted):
     accuracy = fitted.settings.accuracy
-    assert summary(fitted.settings, 10000) == (
+    assert describe_classifier(fitted.settings, 10000) == (
         f"Classifier: sn_resnet18 of width 4, 2 epochs on digits: {accuracy:.2%} of 10,000 test "
         "images right"
     )
 
 
-def test_the_hint_survives_a_shell():
-    command = explain_hint(Path("my models/it's.safetensors")).splitlines()[1]
-    assert shlex.split(command)[:4] == [
-        "captum-deduce",
-        "explain",
-        "--checkpoint",
-        "my models/it's.safetensors",
-    ]
-
-
 def test_a_classifier_is_fitted_without_a_density_where_none_is_asked_for(splits, capsys):
-    settings = plan("digits", splits.train, "resnet18", SMOKE.overridden(width=2, epochs=1), 0)
-    found = fit(settings, splits, 200, torch.device("cpu"), False, with_density=False)
+    settings = plan_classifier(
+        "digits", splits.train, "resnet18", SMOKE.overridden(width=2, epochs=1), 0
+    )
+    found = fit_classifier(settings, splits, 200, torch.device("cpu"), False, with_density=False)
     assert found.density is None
     assert "density" not in capsys.readouterr().out
 
@@ -119,15 +105,17 @@ def test_a_kept_classifier_is_reused_unless_a_density_is_missing(
         asked.append(with_density)
         return fitted if with_density else replace(fitted, density=None)
 
-    monkeypatch.setattr(classifiers, "fit", note)
+    monkeypatch.setattr(classifiers, "fit_classifier", note)
 
     def obtain(**arguments):
-        return cached(fitted.settings, splits, 100, torch.device("cpu"), False, **arguments)
+        return obtain_classifier(
+            fitted.settings, splits, 100, torch.device("cpu"), False, **arguments
+        )
 
     assert obtain(with_density=False).density is None
     assert obtain(with_density=False).density is None
     assert asked == [False]
-    assert summary(fitted.settings, 500) in capsys.readouterr().out
+    assert describe_classifier(fitted.settings, 500) in capsys.readouterr().out
     assert obtain().density is not None
     assert "holds no density" in capsys.readouterr().out
     assert obtain(with_density=False).density is not None

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from captum_deduce import datasets
-from captum_deduce.commands.recipes import RECIPES, SMOKE, Recipe
+from captum_deduce.zoo.recipes import RECIPES, SMOKE, Recipe
 
 
 def test_every_data_set_has_a_recipe():

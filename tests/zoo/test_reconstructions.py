@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from captum_deduce import datasets
-from captum_deduce.commands import reconstructions
-from captum_deduce.commands.recipes import RECIPES, RECONSTRUCTIONS, ReconstructionRecipe
+from captum_deduce.zoo import reconstructions
+from captum_deduce.zoo.recipes import RECIPES, RECONSTRUCTIONS, ReconstructionRecipe
 
 CPU = torch.device("cpu")
 
@@ -19,7 +19,7 @@ def splits() -> datasets.Splits:
 
 
 def test_every_model_has_a_recipe_for_every_data_set():
-    assert set(reconstructions.MODELS) == set(RECONSTRUCTIONS)
+    assert set(reconstructions.RECONSTRUCTION_MODELS) == set(RECONSTRUCTIONS)
     for recipes in RECONSTRUCTIONS.values():
         assert set(recipes) == set(RECIPES)
 
@@ -27,7 +27,7 @@ def test_every_model_has_a_recipe_for_every_data_set():
 @pytest.mark.parametrize("name", ["autoencoder", "vae"])
 def test_what_is_printed_is_measured_on_the_test_images(name, splits, capsys):
     recipe = ReconstructionRecipe(3, batch_size=64, learning_rate=3e-3, threads=1)
-    model = reconstructions.fit(name, splits, recipe, 1, CPU, False)
+    model = reconstructions.fit_reconstruction(name, splits, recipe, 1, CPU, False)
     printed = capsys.readouterr().out
     errors = re.search(r"on 500 test images: (\S+) \(.* place: (\S+)\)", printed)
     test, mean_image = splits.test.images, splits.train.images.mean(0)
@@ -41,7 +41,7 @@ def test_what_is_printed_is_measured_on_the_test_images(name, splits, capsys):
 
 def test_of_a_gan_the_critics_estimate_is_printed(splits, capsys):
     recipe = ReconstructionRecipe(2, batch_size=64, learning_rate=1e-3, threads=1)
-    model = reconstructions.fit("wgan", splits, recipe, 1, CPU, False)
+    model = reconstructions.fit_reconstruction("wgan", splits, recipe, 1, CPU, False)
     printed = capsys.readouterr().out
     found = re.search(r"from 500 test images: (\S+) \(.* place: (\S+)\)", printed)
     latents = torch.randn(500, 64, generator=torch.Generator().manual_seed(1))
@@ -57,7 +57,9 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone(splits, capsys)
     recipe = ReconstructionRecipe(1, threads=1)
     state = torch.random.get_rng_state()
     first, again, other = (
-        reconstructions.fit("autoencoder", splits, recipe, seed, CPU, False).state_dict()
+        reconstructions.fit_reconstruction(
+            "autoencoder", splits, recipe, seed, CPU, False
+        ).state_dict()
         for seed in (1, 1, 2)
     )
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -70,7 +72,7 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone(splits, capsys)
 def test_the_recipe_for_digits_learns_to_reconstruct_them(splits, capsys):
     """Better than the 4 leading principal components."""
     recipe = RECONSTRUCTIONS["autoencoder"]["digits"]
-    model = reconstructions.fit("autoencoder", splits, recipe, 0, CPU, False)
+    model = reconstructions.fit_reconstruction("autoencoder", splits, recipe, 0, CPU, False)
     train, test = splits.train.images.flatten(1), splits.test.images
     directions = torch.linalg.svd(train - train.mean(0), full_matrices=False).Vh[:4]
     rest = test.flatten(1) - train.mean(0)
@@ -85,13 +87,13 @@ def test_a_model_is_kept_by_all_that_it_depends_on(splits, tmp_path, monkeypatch
 
     def note(name, splits, recipe, seed, device, show_progress):
         fitted.append((name, recipe, seed))
-        return reconstructions.MODELS[name][0](image_size=8)
+        return reconstructions.RECONSTRUCTION_MODELS[name][0](image_size=8)
 
-    monkeypatch.setattr(reconstructions, "fit", note)
+    monkeypatch.setattr(reconstructions, "fit_reconstruction", note)
     recipe = ReconstructionRecipe(3, batch_size=64, threads=1)
 
     def obtain(name="vae", dataset="digits", splits=splits, recipe=recipe, seed=0, **arguments):
-        return reconstructions.cached(
+        return reconstructions.obtain_reconstruction(
             name, dataset, splits, recipe, seed, CPU, False, **arguments
         ).state_dict()
 

@@ -1,0 +1,113 @@
+"""``captum-deduce explain``: its options and its help."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from captum_deduce.commands.parsers.options import add_output
+
+LINE = "explain images of your own"
+"""What the command does, in the list of commands."""
+
+DESCRIPTION = """\
+Generate counterfactuals of images of your own, with the classifier and density
+of a checkpoint.
+
+Images (PNG, JPEG, ...; 8 or 16 bits) are converted to grey or RGB, as the
+classifier takes them. Another size is refused unless you pass --resize; so are
+transparent pixels, always. Writes to the --output folder, replacing files of
+these names only:
+  IMAGE-to-CLASS.png             the counterfactual in its own size, rounded to
+                                 8 bits
+  IMAGE-to-CLASS-comparison.png  original, counterfactual and change
+  counterfactuals.safetensors    all of them unrounded, for Counterfactuals.load
+The table says what the classifier sees in each image, whether a counterfactual
+was found, and, of the PNG file as it was written, whether the image rounded to
+8 bits still has its class. Where none was found it says FAILED, and the file
+holds the best attempt; the exit status is 0 all the same. It is 2 for a mistake
+in what was given.
+
+Examples:
+  captum-deduce explain --checkpoint mnist.safetensors --images a.png b.png --target 3
+  captum-deduce explain --checkpoint cifar10.safetensors --images cat.png dog.png \\
+      --target dog cat --pixel site
+  captum-deduce explain --checkpoint noise.safetensors --images a.png --target 3 \\
+      --preset realistic
+"""
+"""What it does, in its own help."""
+
+_PRESETS = ("closest", "realistic", "paper")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options.
+
+    Args:
+        parser (argparse.ArgumentParser): Of the command.
+    """
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--images", type=Path, nargs="+", required=True, metavar="FILE")
+    parser.add_argument(
+        "--target",
+        nargs="+",
+        metavar="CLASS",
+        help="the class to reach, by name or number: one for all images or one per image (default: "
+        "the class that the classifier thinks second most likely)",
+    )
+    add_output(parser, "captum-deduce-explain")
+    parser.add_argument(
+        "--mask", type=Path, metavar="FILE", help="an image: white where pixels may change"
+    )
+    parser.add_argument(
+        "--resize",
+        action="store_true",
+        help="scale images and mask to the classifier's size, whatever their proportions",
+    )
+    parser.add_argument(
+        "--invert",
+        action="store_true",
+        help="for dark on light where the classifier takes light on dark: exchange black and white "
+        "on reading, and back on writing",
+    )
+    search = parser.add_argument_group("search")
+    search.add_argument(
+        "--preset",
+        choices=_PRESETS,
+        help="settings by purpose: closest looks for the fewest changes; realistic, best with a "
+        "classifier that was trained with --noise, for images that others see as the target, too; "
+        "paper is the algorithm to the letter. The options below win over the preset's (default: "
+        "none)",
+    )
+    for name, kind, default, what in (
+        ("confidence", float, 0.5, "the target's probability to exceed"),
+        ("step-size", float, 0.2, "how far a pixel moves in a step"),
+        ("max-changes", int, 5, "most changes of one pixel"),
+        ("pixels-per-step", int, 1, "pixels that move together"),
+        ("max-iterations", int, 700, "most steps of an image"),
+    ):
+        search.add_argument(
+            f"--{name}",
+            type=kind,
+            default=argparse.SUPPRESS,
+            metavar="X",
+            help=f"{what} (default: {default})",
+        )
+    search.add_argument(
+        "--pixel",
+        choices=("entry", "site"),
+        default=argparse.SUPPRESS,
+        help="what moves: one channel of a pixel, or all of them (default: entry)",
+    )
+
+
+def run(**arguments: Any) -> None:
+    """Run the command.
+
+    Args:
+        **arguments (Any): Of :func:`captum_deduce.commands.explain.run`.
+    """
+    from captum_deduce.commands import explain
+
+    explain.run(**arguments)

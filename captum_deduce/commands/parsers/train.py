@@ -1,0 +1,84 @@
+"""``captum-deduce train``: its options and its help."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from captum_deduce.commands.parsers.options import add_training, per_dataset
+from captum_deduce.zoo import RECIPES, RECONSTRUCTIONS
+
+LINE = "train a classifier or a model of images"
+"""What the command does, in the list of commands."""
+
+DESCRIPTION = """\
+Train a classifier, fit the density of its features, and write both with their
+settings to one safetensors file: the checkpoint that captum-deduce explain
+takes. With --model, train an autoencoder, as the explainer VLK takes, a VAE, as
+REVISE does, or a Wasserstein GAN, as the metric AnoGAN does, for use from
+Python.
+
+Examples:
+  captum-deduce train --dataset mnist --data-root ~/data --output mnist.safetensors
+  captum-deduce train --dataset mnist --data-root ~/data --noise 1.5 --epochs 7
+  captum-deduce train --dataset digits --model autoencoder
+  captum-deduce train --dataset mnist --data-root ~/data --model wgan
+"""
+"""What it does, in its own help."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options.
+
+    Args:
+        parser (argparse.ArgumentParser): Of the command.
+    """
+    parser.add_argument("--dataset", choices=RECIPES, required=True)
+    add_training(parser)
+    others = {
+        model: per_dataset({name: recipe.epochs for name, recipe in recipes.items()})
+        for model, recipes in RECONSTRUCTIONS.items()
+    }
+    parser.add_argument(
+        "--model",
+        choices=("classifier", *RECONSTRUCTIONS),
+        default="classifier",
+        help="what to train (default: %(default)s); epochs of an autoencoder {autoencoder}, of a "
+        "VAE {vae}, of a GAN {wgan}".format(**others),
+    )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        metavar="S",
+        help="train a classifier on images with Gaussian noise, of a standard deviation drawn "
+        "from 0 to S for each; 1.5 suits MNIST. Its counterfactuals are far more often seen as the "
+        "target class by other models (default: no noise)",
+    )
+    parser.add_argument(
+        "--architecture",
+        metavar="NAME",
+        help="of a classifier: sn_resnet18, sn_resnet50, or resnet18, resnet50 without spectral "
+        "normalisation (default: sn_resnet18)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the file to write (default: DATASET-NAME.safetensors in the current folder, with the "
+        "name of the architecture or the model)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the checkpoint if it exists"
+    )
+
+
+def run(**arguments: Any) -> None:
+    """Run the command.
+
+    Args:
+        **arguments (Any): Of :func:`captum_deduce.commands.train.run`.
+    """
+    from captum_deduce.commands import train
+
+    train.run(**arguments)

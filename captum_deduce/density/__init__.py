@@ -1,0 +1,42 @@
+"""How likely features are under each class: moments, Gaussians made of them, quantiles."""
+
+from captum_deduce.density.class_gaussian_mixture import ClassGaussianMixture
+from captum_deduce.density.gaussians import (
+    JITTERS,
+    REGULARIZATIONS,
+    Gaussians,
+    add_to_diagonal,
+    estimate,
+    oas_shrinkage,
+)
+from captum_deduce.density.mixture import ClassMixture, plain_tensors
+from captum_deduce.density.moments import COVARIANCE_TYPES, FittedModule, Moments, dtype_kept
+from captum_deduce.density.quantiles import ClassQuantiles, LeaveOneOut
+from captum_deduce.density.samples import (
+    Samples,
+    check_component_class,
+    check_features,
+    check_samples,
+)
+
+__all__ = [
+    "COVARIANCE_TYPES",
+    "JITTERS",
+    "REGULARIZATIONS",
+    "ClassGaussianMixture",
+    "ClassMixture",
+    "ClassQuantiles",
+    "FittedModule",
+    "Gaussians",
+    "LeaveOneOut",
+    "Moments",
+    "Samples",
+    "add_to_diagonal",
+    "check_component_class",
+    "check_features",
+    "check_samples",
+    "dtype_kept",
+    "estimate",
+    "oas_shrinkage",
+    "plain_tensors",
+]

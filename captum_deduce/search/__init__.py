@@ -1,0 +1,55 @@
+"""The one loop, what a call asks of it, and how a search moves, stops and takes back."""
+
+from captum_deduce.search.loop import Evaluation, Procedure, SearchResult, State, run
+from captum_deduce.search.losses import (
+    LOSS_FLOOR,
+    elastic_net,
+    l1_norm,
+    relative_sum,
+    squared_norm,
+    target_log_probability,
+    untargeted_hinge,
+    weighted_sum,
+)
+from captum_deduce.search.pixel_descent import Objective, PixelDescent
+from captum_deduce.search.problem import (
+    ANY_CLASS,
+    Goal,
+    Problem,
+    argument_rows,
+    confidence_of,
+    is_success,
+)
+from captum_deduce.search.refinement import LogDensity, Reversal, refine
+from captum_deduce.search.steps import AdamStep, PixelStep, ShrinkageStep, refine_weight
+
+__all__ = [
+    "ANY_CLASS",
+    "LOSS_FLOOR",
+    "AdamStep",
+    "Evaluation",
+    "Goal",
+    "LogDensity",
+    "Objective",
+    "PixelDescent",
+    "PixelStep",
+    "Problem",
+    "Procedure",
+    "Reversal",
+    "SearchResult",
+    "ShrinkageStep",
+    "State",
+    "argument_rows",
+    "confidence_of",
+    "elastic_net",
+    "is_success",
+    "l1_norm",
+    "refine",
+    "refine_weight",
+    "relative_sum",
+    "run",
+    "squared_norm",
+    "target_log_probability",
+    "untargeted_hinge",
+    "weighted_sum",
+]
