@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from captum_deduce.experiments.figures import figure2, figure3, figure4, figure5
 from captum_deduce.experiments.frontier import frontier
-from captum_deduce.experiments.plan import SIZES, Cases, Size
+from captum_deduce.experiments.plan import SIZES, Cases, Descent, OracleRecipe, Scoring, Size
 from captum_deduce.experiments.runs import Run, Store
 from captum_deduce.experiments.tables import table1, table2, table3, table4, table5
 from captum_deduce.experiments.trained import Trained
@@ -28,7 +28,10 @@ __all__ = [
     "EXPERIMENTS",
     "SIZES",
     "Cases",
+    "Descent",
+    "OracleRecipe",
     "Run",
+    "Scoring",
     "Size",
     "Store",
     "Trained",

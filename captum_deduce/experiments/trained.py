@@ -47,7 +47,7 @@ class Trained:
 
     @cached_property
     def normalised(self) -> Checkpoint:
-        """The classifier that DeDUCE explains: spectrally normalised, with its density."""
+        """The spectrally normalised classifier, which DeDUCE explains, with its density."""
         return self._classifier("sn_resnet18", with_density=True)
 
     @cached_property

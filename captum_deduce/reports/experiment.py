@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ABSENT = "-"
-"""A cell without a value: nothing was found, or the paper does not say."""
+"""What a cell without a value says, where nothing was found or the paper gives no number."""
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ class ComparisonRecipe:
 
 
 COMPARISON = ComparisonRecipe()
+"""What ``demo --compare`` does unless told otherwise."""
 
 SMOKE_COMPARISON = ComparisonRecipe(
     other_members=1,
