@@ -5,7 +5,11 @@ from typing import TYPE_CHECKING, Any
 from captum_deduce._version import __version__
 
 if TYPE_CHECKING:
-    from captum_deduce.classifiers import MultiLayerClassifier, SmoothedClassifier
+    from captum_deduce.classifiers import (
+        BinaryClassifier,
+        MultiLayerClassifier,
+        SmoothedClassifier,
+    )
     from captum_deduce.counterfactuals import Counterfactuals
     from captum_deduce.density import ClassGaussianMixture
     from captum_deduce.explainers import (
@@ -25,6 +29,7 @@ __all__ = [
     "JSMA",
     "REVISE",
     "VLK",
+    "BinaryClassifier",
     "ClassGaussianMixture",
     "CounterfactualExplainer",
     "Counterfactuals",
@@ -49,7 +54,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     room: Any
-    if name in ("MultiLayerClassifier", "SmoothedClassifier"):
+    if name in ("BinaryClassifier", "MultiLayerClassifier", "SmoothedClassifier"):
         from captum_deduce import classifiers as room
     elif name == "Counterfactuals":
         from captum_deduce import counterfactuals as room

@@ -1,31 +1,38 @@
 """A user's classifier, as a search sees it: frozen, its layer read; smoothed; several layers."""
 
-from captum_deduce.classifiers.features import (
-    FrozenModel,
+from captum_deduce.classifiers.binary import BinaryClassifier
+from captum_deduce.classifiers.frozen import FrozenModel
+from captum_deduce.classifiers.layers import (
     as_rows,
-    check_placement,
-    class_scores,
     feature_rows,
     find_layer,
+    layer_named,
     modules_of,
     recorded_outputs,
-    refuse_probabilities,
     single_output,
 )
+from captum_deduce.classifiers.modes import eval_mode
 from captum_deduce.classifiers.multi_layer import MultiLayerClassifier
+from captum_deduce.classifiers.placement import check_placement
+from captum_deduce.classifiers.probe import check_behaviour
+from captum_deduce.classifiers.scores import class_scores, refuse_probabilities
 from captum_deduce.classifiers.smoothed import SmoothedClassifier
 from captum_deduce.classifiers.wrapped import WrappedClassifier
 
 __all__ = [
+    "BinaryClassifier",
     "FrozenModel",
     "MultiLayerClassifier",
     "SmoothedClassifier",
     "WrappedClassifier",
     "as_rows",
+    "check_behaviour",
     "check_placement",
     "class_scores",
+    "eval_mode",
     "feature_rows",
     "find_layer",
+    "layer_named",
     "modules_of",
     "recorded_outputs",
     "refuse_probabilities",

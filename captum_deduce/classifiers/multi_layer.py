@@ -10,12 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from captum_deduce import checks
-from captum_deduce.classifiers.features import (
-    as_rows,
-    class_scores,
-    recorded_outputs,
-    single_output,
-)
+from captum_deduce.classifiers.layers import as_rows, recorded_outputs, single_output
+from captum_deduce.classifiers.scores import class_scores
 from captum_deduce.classifiers.wrapped import WrappedClassifier
 
 

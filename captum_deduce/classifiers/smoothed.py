@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce import checks
-from captum_deduce.classifiers.features import class_scores, feature_rows, recorded_outputs
+from captum_deduce.classifiers.layers import feature_rows, recorded_outputs
+from captum_deduce.classifiers.scores import class_scores
 from captum_deduce.classifiers.wrapped import WrappedClassifier
 
 

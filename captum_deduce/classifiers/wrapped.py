@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from captum_deduce.classifiers.features import find_layer
+from captum_deduce.classifiers.layers import find_layer
 
 
 class WrappedClassifier(nn.Module):
@@ -45,4 +45,4 @@ class WrappedClassifier(nn.Module):
         """
         found = find_layer(self.model, layer)
         names: dict[nn.Module, str] = {part: name for name, part in self.model.named_modules()}
-        return names[found]
+        return names[found] if found is not None else str(layer)

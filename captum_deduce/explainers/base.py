@@ -16,7 +16,12 @@ from captum.robust import Perturbation
 from torch import Tensor
 
 from captum_deduce import checks, search
-from captum_deduce.classifiers import FrozenModel, check_placement, refuse_probabilities
+from captum_deduce.classifiers import (
+    FrozenModel,
+    check_behaviour,
+    check_placement,
+    refuse_probabilities,
+)
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.search import ANY_CLASS, Problem, argument_rows
 
@@ -298,7 +303,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             allowed = checks.masks(_normal(mask), images)
             arguments = _argument_tuple(additional_forward_args)
             with self._frozen_model() as model:
-                classes = self._probe(model, images, arguments)
+                classes = self._probe(model, images, arguments, (lower, upper))
                 runner_up_passes = 0
                 if target is None and self._any_class_without_target:
                     targets = torch.full((len(images),), ANY_CLASS)
@@ -342,13 +347,21 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             trajectory=found.trajectory,
         )
 
-    def _probe(self, model: FrozenModel, images: Tensor, arguments: tuple[Any, ...]) -> int:
+    def _probe(
+        self,
+        model: FrozenModel,
+        images: Tensor,
+        arguments: tuple[Any, ...],
+        bounds: tuple[Tensor, Tensor],
+    ) -> int:
         """Run the model on two images, so that what does not fit is said before the search."""
-        check_placement("model", self.forward_func, images)
         few = images[:2].requires_grad_()
+        beside = argument_rows(arguments, len(images), slice(2))
         try:
-            scores, features = model(few.clone(), argument_rows(arguments, len(images), slice(2)))
+            scores, features = model(few.clone(), beside)
         except (ValueError, RuntimeError, IndexError) as error:
+            if isinstance(error, RuntimeError):
+                check_placement("model", model.modules, images)
             if not _is_one_image(model, images, arguments):
                 raise
             raise ValueError(
@@ -358,11 +371,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         if not torch.isfinite(scores).all():
             raise ValueError("forward_func returned NaN or infinite scores for inputs[:2]")
         refuse_probabilities(scores)
-        if not scores.requires_grad:
-            raise ValueError(
-                "forward_func's scores do not depend on the inputs by operations that can be "
-                "differentiated (does it detach them, or run under torch.no_grad?)"
-            )
+        check_behaviour(model, few, beside, scores, bounds, stacklevel=5)
         self._check_model(scores, features)
         return scores.shape[1]
 

@@ -103,12 +103,18 @@ class Schut(PixelwiseExplainer):
         self.upper_bound = upper_bound
         self._check_settings()
 
-    def _probe(self, model: FrozenModel, images: Tensor, arguments: tuple[Any, ...]) -> int:
+    def _probe(
+        self,
+        model: FrozenModel,
+        images: Tensor,
+        arguments: tuple[Any, ...],
+        bounds: tuple[Tensor, Tensor],
+    ) -> int:
         counts = []
         for place, member in enumerate(self.forward_func.members):
             try:
                 with FrozenModel(member) as frozen:
-                    counts.append(super()._probe(frozen, images, arguments))
+                    counts.append(super()._probe(frozen, images, arguments, bounds))
             except (TypeError, ValueError) as error:
                 raise type(error)(f"models[{place}]: {error}") from error
         if len(set(counts)) > 1:

@@ -69,7 +69,8 @@ class TargetDensity:
         checks.choice("measure", measure, ("log_density", "quantile"))
         checks.number("batch_size", batch_size, minimum=1, integer=True)
         self.forward_func = checks.callable_model("forward_func", forward_func)
-        self.layer = find_layer(forward_func, layer)
+        find_layer(forward_func, layer)
+        self.layer = layer
         self.density = density
         self.measure = measure
         self.batch_size = batch_size

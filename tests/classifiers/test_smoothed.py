@@ -15,7 +15,7 @@ from captum_deduce import (
     SmoothedClassifier,
     spectral_normalize,
 )
-from captum_deduce.classifiers.features import FrozenModel
+from captum_deduce.classifiers import FrozenModel
 from tests import reference
 
 GENERATOR = torch.Generator().manual_seed(3)

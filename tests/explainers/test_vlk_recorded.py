@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce import VLK, PrototypeIndex, search
-from captum_deduce.classifiers.features import FrozenModel
+from captum_deduce.classifiers import FrozenModel
 from captum_deduce.explainers.vlk import PrototypeDescent
 from captum_deduce.search.losses import elastic_net
 from captum_deduce.search.problem import ANY_CLASS, Problem

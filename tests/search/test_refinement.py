@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce import search
-from captum_deduce.classifiers.features import FrozenModel
+from captum_deduce.classifiers import FrozenModel
 from captum_deduce.search.problem import Goal, Problem
 from captum_deduce.search.refinement import refine
 

@@ -14,13 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce import spectral_normalize
-from captum_deduce.classifiers.features import (
-    FrozenModel,
-    check_placement,
-    find_layer,
-    modules_of,
-    refuse_probabilities,
-)
+from captum_deduce.classifiers import FrozenModel, modules_of
 
 
 def network() -> nn.Sequential:
@@ -141,24 +135,6 @@ def test_a_model_inside_any_callable_is_set_to_eval_mode():
     assert modules_of(torch.sum) == []
 
 
-def test_layers_that_are_refused():
-    model, other = network(), network()
-    assert find_layer(model, "4") is model[4]
-    assert find_layer(lambda x: model(x), "4") is model[4]
-    with pytest.raises(ValueError, match=r"layer 'avgpool' is not in the model.*0, 1, 2, 3, 4"):
-        find_layer(model, "avgpool")
-    with pytest.raises(ValueError, match="layer '' is not in the model"):
-        find_layer(model, "")
-    with pytest.raises(ValueError, match=r"layer \(Flatten\) is not part of forward_func"):
-        find_layer(model, other[3])
-    with pytest.raises(ValueError, match="not part of"):
-        find_layer(copy.deepcopy(model), model[3])
-    with pytest.raises(TypeError, match=r"layer must be an nn\.Module or its name, got int"):
-        find_layer(model, 3)
-    with pytest.raises(ValueError, match="function over 2 modules"):
-        find_layer(lambda x: model(x) + other(x), "4")
-
-
 class Odd(nn.Module):
     """A model with layers that give no usable features."""
 
@@ -223,24 +199,6 @@ def test_an_output_in_a_tuple_of_one_is_read():
     torch.testing.assert_close(features, IMAGES.flatten(1))
 
 
-@pytest.mark.parametrize(
-    ("forward_func", "error", "message"),
-    [
-        (lambda x: (x.flatten(1),), TypeError, r"got tuple; wrap it.*model\(x\)\[0\]"),
-        (lambda x: {"logits": x}, TypeError, r"got dict; wrap it.*\.logits"),
-        (lambda x: x.flatten(1).sum(1), ValueError, r"shape \(5,\) for 5.*one logit.*stack"),
-        (lambda x: x.flatten(1).sum(1, keepdim=True), ValueError, r"shape \(5, 1\).*one logit"),
-        (lambda x: x.sum(), ValueError, r"shape \(\) for 5"),
-        (lambda x: x, ValueError, r"N x C class scores, got shape \(5, 1, 8, 8\)"),
-        (lambda x: x.flatten(1).T, ValueError, r"got shape \(64, 5\)"),
-        (lambda x: x.flatten(1).long(), ValueError, "floating-point scores, got torch.int64"),
-    ],
-)
-def test_outputs_that_are_no_class_scores(forward_func, error, message):
-    with FrozenModel(forward_func) as frozen, pytest.raises(error, match=message):
-        frozen(IMAGES)
-
-
 def test_a_part_that_spreads_over_several_devices_is_refused():
     spread = nn.DataParallel(nn.Linear(64, 4))
     inside = nn.Sequential(nn.Flatten(), spread)
@@ -286,23 +244,6 @@ def test_two_threads_read_their_own_features_and_the_last_restores_the_mode():
     torch.testing.assert_close(torch.cat([read["long"], read["short"]]), expected)
 
 
-@pytest.mark.parametrize("wrapper_first", [False, True])
-def test_a_part_is_in_eval_mode_until_the_last_that_holds_it_is_done(wrapper_first):
-    """A model, and a wrapper of it, searched at the same time."""
-    model = network().train()
-    model[3].eval()
-    wrapper = nn.Sequential(model, nn.Identity())
-    before = [part.training for part in wrapper.modules()]
-    first, second = (wrapper, model) if wrapper_first else (model, wrapper)
-    held, still_held = FrozenModel(first), FrozenModel(second)
-    held.__enter__()
-    still_held.__enter__()
-    held.__exit__(None, None, None)
-    assert not any(part.training for part in model.modules())
-    still_held.__exit__(None, None, None)
-    assert [part.training for part in wrapper.modules()] == before
-
-
 def test_nothing_keeps_a_model_alive():
     model = network()
     with FrozenModel(model, model[3]) as frozen:
@@ -334,27 +275,170 @@ def test_companions_are_frozen_and_left_as_they_were(fails):
     assert beside[1].weight.requires_grad
 
 
-def test_models_elsewhere_than_their_inputs_are_named():
-    inputs = torch.zeros(2, 4)
-    for there in (nn.Linear(4, 3), nn.Flatten(), lambda x: x):
-        check_placement("critic", there, inputs)
-    double = nn.Sequential(nn.Flatten(), nn.Linear(4, 3).double())
-    for elsewhere, what in (
-        (double, "torch.float64 on cpu"),
-        (lambda x: double(x), "torch.float64 on cpu"),
-        (nn.Linear(4, 3, device="meta"), "torch.float32 on meta"),
+# --- what a function runs is observed ---
+
+
+class Learner:
+    """As training frameworks have it: the model is an attribute of something that is no module."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+
+def dropping() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(144, 3),
+    )
+
+
+unrelated = nn.Linear(1, 1)
+hidden = {"resnet": dropping()}
+
+
+def logits(inputs: Tensor) -> Tensor:
+    return hidden["resnet"](inputs)
+
+
+def log_probabilities(inputs: Tensor) -> Tensor:
+    return logits(inputs).log_softmax(1)
+
+
+class Unregistered(nn.Module):
+    """A module that keeps another one where PyTorch does not see it."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.parts = {"inner": inner}
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.parts["inner"](inputs)
+
+
+class OneByOne:
+    """A callable without attributes that are modules."""
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        for layer in hidden["resnet"]:
+            inputs = layer(inputs)
+        return inputs
+
+
+learner = Learner(hidden["resnet"])
+HIDDEN = {
+    "learner": lambda x: learner.model(x),
+    "learner's method": lambda x: learner.model.forward(x),
+    "dict": lambda x: hidden["resnet"](x),
+    "function that calls a function": log_probabilities,
+    "decorated": torch.autocast("cpu", enabled=False)(lambda x: hidden["resnet"](x)),
+    "attribute of an object": type("Service", (), {"__call__": lambda self, x: logits(x)})(),
+    "unregistered part": Unregistered(hidden["resnet"]),
+    "layer by layer": OneByOne(),
+    "partial of a function": functools.partial(log_probabilities),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_hidden_models_are_in_eval_mode_before_they_compute_anything(name):
+    model = hidden["resnet"].train()
+    model[2].eval()
+    before = snapshot(model)
+    random_state = torch.get_rng_state()
+    with torch.no_grad(), FrozenModel(HIDDEN[name]) as frozen:
+        first = frozen(IMAGES)[0]
+        again = frozen(IMAGES)[0]
+        assert not any(part.training for part in model if part is not model)
+    assert_same(before, snapshot(model))
+    assert torch.equal(torch.get_rng_state(), random_state)
+    with torch.no_grad():
+        expected = copy.deepcopy(model).eval()(IMAGES)
+    for found in (first, again):
+        torch.testing.assert_close(found.softmax(1), expected.softmax(1))
+
+
+def test_an_unrelated_global_with_the_name_of_an_attribute_is_not_taken_for_the_model():
+    assert modules_of(lambda x: learner.unrelated(x)) == []
+    assert modules_of(lambda x: unrelated(x)) == [unrelated]
+
+
+def test_a_module_that_first_runs_in_a_later_batch_is_frozen_then():
+    experts = [dropping().train(), dropping().train()]
+    turn = iter([0, 1])
+    with torch.no_grad(), FrozenModel(lambda x: Learner(experts[next(turn)]).model(x)) as frozen:
+        frozen(IMAGES)
+        late = frozen(IMAGES)[0]
+    assert all(expert.training and expert[3].training for expert in experts)
+    with torch.no_grad():
+        torch.testing.assert_close(late, copy.deepcopy(experts[1]).eval()(IMAGES))
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_hidden_models_are_restored_after_an_error_too(error):
+    model = dropping().train()
+
+    def broken(inputs: Tensor) -> Tensor:
+        Learner(model).model(inputs)
+        raise error
+
+    with pytest.raises(error), FrozenModel(broken) as frozen:
+        frozen(IMAGES)
+    assert all(part.training for part in model.modules())
+    assert not torch.nn.modules.module._global_forward_pre_hooks
+
+
+def test_layers_by_name_are_found_in_what_a_function_runs():
+    model = hidden["resnet"].eval()
+    expected = model[:5](IMAGES)
+    with torch.no_grad(), FrozenModel(log_probabilities, "4") as frozen:
+        for _ in range(2):
+            torch.testing.assert_close(frozen(IMAGES)[1], expected)
+        assert frozen.layer is model[4]
+        assert frozen.modules == [model]
+    assert not any(part._forward_hooks for part in model.modules())
+
+
+def test_a_layers_name_that_fits_none_or_several_modules_is_refused_at_the_first_call():
+    other = network().eval()
+    message = r"'avgpool' is not in the model.*0, 1, 2, 3, 4, 5"
+    with (
+        FrozenModel(log_probabilities, "avgpool") as frozen,
+        pytest.raises(ValueError, match=message),
     ):
-        message = f"torch.float32 on cpu, but the critic's parameters are {what}"
-        with pytest.raises(ValueError, match=message):
-            check_placement("critic", elsewhere, inputs)
+        frozen(IMAGES)
+    both = FrozenModel(lambda x: logits(x) + Learner(other).model(x), "4")
+    with both as frozen, pytest.raises(ValueError, match="runs 2 modules that have one of this"):
+        frozen(IMAGES)
 
 
-def test_probabilities_are_told_from_logits_and_log_probabilities():
-    logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
-    refuse_probabilities(logits)
-    refuse_probabilities(logits.log_softmax(1))
-    refuse_probabilities(logits.softmax(1) * 2)
-    mixed = torch.cat([logits.softmax(1), logits])
-    refuse_probabilities(mixed)
-    with pytest.raises(ValueError, match="forward_func must return logits or log-probabilities"):
-        refuse_probabilities(logits.softmax(1))
+def test_modules_of_other_threads_are_left_alone():
+    mine, theirs = network().train(), network().train()
+    modes, entered, done = [], threading.Event(), threading.Event()
+
+    def train() -> None:
+        entered.wait(10)
+        theirs(IMAGES)
+        modes.append(theirs[1].training)
+        done.set()
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    with torch.no_grad(), FrozenModel(lambda x: Learner(mine).model(x)) as frozen:
+        frozen(IMAGES)
+        entered.set()
+        done.wait(10)
+    thread.join()
+    assert modes == [True]
+
+
+def test_hidden_companions_are_frozen_too_and_not_taken_for_the_model():
+    model, beside = network().train(), dropping().train()
+    with torch.no_grad(), FrozenModel(model, companions=[lambda x: Learner(beside).model(x)]) as f:
+        first = Learner(beside).model(IMAGES)
+        assert f.modules == [model]
+    assert beside.training
+    with torch.no_grad():
+        torch.testing.assert_close(first, copy.deepcopy(beside).eval()(IMAGES))

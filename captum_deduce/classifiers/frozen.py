@@ -1,0 +1,179 @@
+"""Run a model as a search does: in eval mode, a layer's output read, the model left as found."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
+
+from captum_deduce import checks
+from captum_deduce.classifiers.layers import (
+    feature_rows,
+    find_layer,
+    layer_named,
+    modules_of,
+    recorded_outputs,
+)
+from captum_deduce.classifiers.modes import eval_mode
+from captum_deduce.classifiers.scores import class_scores
+from captum_deduce.spectral import frozen_spectral_weights
+
+
+class FrozenModel:
+    r"""A model held ready for a search, as a context manager.
+
+    Inside the ``with`` block all modules are in eval mode (batch norm in train mode would couple
+    the images of a batch), spectrally normalised weights are computed once, and a hook reads
+    ``layer``'s output during the same forward pass. On leaving it, by an error or Ctrl-C too, each
+    module's own mode is restored and the hooks are gone. Parameters, their ``requires_grad`` and
+    ``.grad`` are never touched.
+
+    What a function runs is observed, not guessed: a module that was not known, in a learner object,
+    a dict or a function that the function calls, is put into eval mode as soon as it is called for
+    the first time, before it computes anything, in the first forward pass or a later one.
+
+    Several threads may hold the same model at once: each reads the outputs of its own calls only,
+    and observes no other's.
+
+    Args:
+        forward_func (Callable or nn.Module): The model, or a function of the inputs that calls it.
+        layer (nn.Module or str, optional): The layer whose output is read, or its dotted name
+            as in ``model.named_modules()``. A name is looked up in the modules that the first
+            forward pass runs where a function does not say which they are. Default: None (no
+            layer is read)
+        companions (Sequence[Callable or nn.Module], optional): Other models that are called beside
+            this one, such as an autoencoder: their modules are held in eval mode and left as they
+            were found in the same way. Default: ()
+
+    Attributes:
+        modules (list[nn.Module]): The outermost modules that are known to run, without those of
+            companions; of a function that does not name them they are known after the first call.
+
+    Raises:
+        TypeError: ``forward_func`` or ``layer`` of another kind.
+        ValueError: A layer that is not part of the model, or a model spread over several devices.
+
+    Examples::
+
+        >>> import torch
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        >>> with torch.no_grad(), FrozenModel(model, layer=model[0]) as frozen:
+        ...     logits, features = frozen(torch.zeros(2, 1, 8, 8))
+        >>> logits.shape, features.shape
+        (torch.Size([2, 10]), torch.Size([2, 64]))
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        layer: nn.Module | str | None = None,
+        companions: Sequence[Callable[..., Any]] = (),
+    ) -> None:
+        self.forward_func = checks.callable_model("forward_func", forward_func)
+        self.modules = modules_of(forward_func)
+        beside = [module for companion in companions for module in modules_of(companion)]
+        self._known = list(dict.fromkeys([*self.modules, *beside]))
+        for module in self._known:
+            _check_devices(module)
+        self._observes = not all(isinstance(f, nn.Module) for f in (forward_func, *companions))
+        self._name = layer if isinstance(layer, str) else None
+        self.layer = None if layer is None else find_layer(forward_func, layer)
+        self._held: set[nn.Module] = set()
+        self._outputs: list[Any] = []
+        self._running = False
+        self._watch: RemovableHandle | None = None
+        self._exit = ExitStack()
+
+    def __enter__(self) -> FrozenModel:
+        self._thread = threading.get_ident()
+        with ExitStack() as self._exit:
+            for module in self._known:
+                self._hold(module)
+            if self.layer is not None:
+                self._read(self.layer)
+            self._watch = register_module_forward_pre_hook(self._meet)
+            self._exit.callback(self._watch.remove)
+            self._exit = self._exit.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._outputs = []
+        self._held.clear()
+        self._exit.close()
+
+    def __call__(
+        self, inputs: Tensor, additional_forward_args: tuple[Any, ...] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """Run one forward pass.
+
+        Args:
+            inputs (Tensor): N x ...
+            additional_forward_args (tuple, optional): Passed on after the inputs. Default: ()
+
+        Returns:
+            The class scores (N x C, at least float32) and the layer's output (N x D; N x 0 where
+            no layer is read).
+
+        Raises:
+            TypeError: The model or the layer returned something other than a tensor.
+            ValueError: Class scores that are not N x C, a layer that did not run exactly once or
+                whose output does not hold one row per image, or a name that is no layer's, or
+                that of several.
+        """
+        self._outputs.clear()
+        self._running = True
+        try:
+            output = self.forward_func(inputs, *additional_forward_args)
+        finally:
+            self._running = False
+        if self._watch is not None and not self._observes:
+            # A module's parts are all known, but for those that it has hidden from PyTorch; these
+            # were met just now. Hooks for every module cost time.
+            self._watch.remove()
+        scores = class_scores(output, len(inputs))
+        if self.layer is None and self._name is None:
+            return scores, scores.new_zeros(len(inputs), 0)
+        if self._name is not None and self._observes:
+            self.layer = layer_named(self._name, self.modules)
+        features = feature_rows(self._outputs, len(inputs))
+        self._outputs.clear()
+        return scores, features
+
+    def _meet(self, module: nn.Module, inputs: Any) -> None:
+        """Freeze a module that is called for the first time, before it computes anything."""
+        if threading.get_ident() != self._thread or module in self._held:
+            return
+        _check_devices(module)
+        self._hold(module)
+        if not self._running:
+            return
+        self.modules.append(module)
+        if self._name is not None and self.layer is None:
+            layer = dict(module.named_modules()).get(self._name)
+            if layer is not None:
+                self.layer = find_layer(module, layer)
+                self._read(layer)
+
+    def _hold(self, module: nn.Module) -> None:
+        self._exit.enter_context(eval_mode(module))
+        self._exit.enter_context(frozen_spectral_weights(module))
+        self._held.update(module.modules())
+
+    def _read(self, layer: nn.Module) -> None:
+        (self._outputs,) = self._exit.enter_context(recorded_outputs([layer]))
+
+
+def _check_devices(module: nn.Module) -> None:
+    for part in module.modules():
+        checks.one_device("a module that forward_func runs", part)

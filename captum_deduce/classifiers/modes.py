@@ -1,0 +1,47 @@
+"""Eval mode for a while, without a call of anybody's ``train`` or ``eval``."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+_lock = threading.Lock()
+_modes: WeakKeyDictionary[nn.Module, tuple[int, bool]] = WeakKeyDictionary()
+"""Of each part that is held: by how many it is held, and its mode before the first."""
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Hold a model in eval mode; the last that holds a part, itself or in a wrapper, restores it.
+
+    Each part's flag is set, and nothing is called: the ``eval`` of an exported module raises, that
+    of others merges weights or does what can't be taken back by restoring the flag.
+
+    Args:
+        model (nn.Module): Parts of it without a mode, such as frozen scripts, are left alone.
+
+    Yields:
+        None: While it is held.
+    """
+    parts = [part for part in model.modules() if hasattr(part, "training")]
+    held = []
+    try:
+        with _lock:
+            for part in parts:
+                holders, mode = _modes.get(part, (0, part.training))
+                part.training = False
+                _modes[part] = (holders + 1, mode)
+                held.append(part)
+        yield
+    finally:
+        with _lock:
+            for part in held:
+                holders, mode = _modes.pop(part)
+                if holders > 1:
+                    _modes[part] = (holders - 1, mode)
+                else:
+                    part.training = mode
