@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import re
@@ -24,8 +25,8 @@ def _docs_extensions():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(DOCS / "_ext"))
         yield
-    for name in ("command_line", "contract", "internal_links", "more_pages", "public_names"):
-        sys.modules.pop(name, None)
+    for module in (DOCS / "_ext").glob("*.py"):
+        sys.modules.pop(module.stem, None)
 
 
 @pytest.fixture
@@ -227,3 +228,45 @@ def test_links_back_from_source_lead_to_what_the_package_exports():
     }
     repaired = links.repaired(body, "captum_deduce.prototypes", places)
     assert repaired == back.format("e.html#captum_deduce.nearest") + back.format("e.html#encode")
+
+
+REFUSED_BY_BOTH = {
+    "Hugging Face, as it is": "got ModelOutput",
+    "several outputs, as it is": "got tuple",
+    "softmax at the end": "must return logits or log-probabilities",
+    "binary, one logit, as it is": "C at least 2",
+    "multi-label, sigmoids as they are": "must return logits or log-probabilities",
+    "half precision": "parameters are torch.bfloat16",
+    "quantised": "do not depend on the inputs",
+}
+LAYERS_REFUSED = {
+    "compiled": "layer ran 0 times",
+    "scripted": "scripted or traced",
+    "traced": "scripted or traced",
+    "exported": "layer ran 0 times",
+}
+
+
+def test_your_model_is_explained_or_refused_with_the_reason():
+    your_model = importlib.import_module("your_model")
+    forms = list(your_model.forms())
+    assert len({form.name for form in forms}) == len(forms) >= 20
+    for form in forms:
+        for deduce in (False, True):
+            said = your_model.outcome(form, deduce)
+            reason = REFUSED_BY_BOTH.get(form.name)
+            if deduce and form.name in LAYERS_REFUSED:
+                reason = LAYERS_REFUSED[form.name]
+            if reason is None:
+                assert said == "works", form.name
+            else:
+                assert said.startswith("refused: ")
+                assert reason in said
+
+
+def test_a_wrong_answer_is_never_printed():
+    your_model = importlib.import_module("your_model")
+    form = next(your_model.forms())
+    wrong = dataclasses.replace(form, plain=lambda x: -form.plain(x))
+    with pytest.raises(your_model.WrongAnswerError, match="a module, in train mode"):
+        your_model.outcome(wrong, False)

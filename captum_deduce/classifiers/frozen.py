@@ -21,6 +21,7 @@ from captum_deduce.classifiers.layers import (
     recorded_outputs,
 )
 from captum_deduce.classifiers.modes import eval_mode
+from captum_deduce.classifiers.placement import check_placement
 from captum_deduce.classifiers.scores import class_scores
 from captum_deduce.spectral import frozen_spectral_weights
 
@@ -97,8 +98,9 @@ class FrozenModel:
                 self._hold(module)
             if self.layer is not None:
                 self._read(self.layer)
-            self._watch = register_module_forward_pre_hook(self._meet)
-            self._exit.callback(self._watch.remove)
+            if self._observes or not _is_compiled(self._known):
+                self._watch = register_module_forward_pre_hook(self._meet)
+                self._exit.callback(self._watch.remove)
             self._exit = self._exit.pop_all()
         return self
 
@@ -128,13 +130,16 @@ class FrozenModel:
         Raises:
             TypeError: The model or the layer returned something other than a tensor.
             ValueError: Class scores that are not N x C, a layer that did not run exactly once or
-                whose output does not hold one row per image, or a name that is no layer's, or
-                that of several.
+                whose output does not hold one row per image, a name that is no layer's, or that
+                of several, or a model that failed as its parameters are elsewhere than the inputs.
         """
         self._outputs.clear()
         self._running = True
         try:
             output = self.forward_func(inputs, *additional_forward_args)
+        except RuntimeError:
+            check_placement("model", self.modules, inputs)
+            raise
         finally:
             self._running = False
         if self._watch is not None and not self._observes:
@@ -172,6 +177,11 @@ class FrozenModel:
 
     def _read(self, layer: nn.Module) -> None:
         (self._outputs,) = self._exit.enter_context(recorded_outputs([layer]))
+
+
+def _is_compiled(modules: Sequence[nn.Module]) -> bool:
+    """Whether a part is compiled, which hooks on all modules would compile again."""
+    return any(hasattr(part, "_orig_mod") for module in modules for part in module.modules())
 
 
 def _check_devices(module: nn.Module) -> None:

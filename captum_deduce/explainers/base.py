@@ -19,7 +19,6 @@ from captum_deduce import checks, search
 from captum_deduce.classifiers import (
     FrozenModel,
     check_behaviour,
-    check_placement,
     refuse_probabilities,
 )
 from captum_deduce.counterfactuals import Counterfactuals
@@ -360,8 +359,6 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         try:
             scores, features = model(few.clone(), beside)
         except (ValueError, RuntimeError, IndexError) as error:
-            if isinstance(error, RuntimeError):
-                check_placement("model", model.modules, images)
             if not _is_one_image(model, images, arguments):
                 raise
             raise ValueError(
