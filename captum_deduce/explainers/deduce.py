@@ -138,9 +138,10 @@ class DeDUCE(PixelwiseExplainer):
                 before, after one third of its changes, those that matter least for the objective,
                 have been undone; the closest is returned (fewest changed entries plus L1, in units
                 of the range). All rounds share ``max_iterations``. Default: 1
-            refine (bool, optional): At last undo every change that is not needed for
-                ``confidence`` and ``density_quantile``, the smallest first; a forward pass for each
-                changed pixel. Default: False
+            refine (bool, optional): At last undo changes that are not needed for ``confidence`` and
+                ``density_quantile``, the smallest first, until no single one can be undone; a
+                forward pass for each trial, usually one or two for each changed pixel.
+                Default: False
             skip_saturated (bool, optional): Never choose a pixel that the move would not change, as
                 it sits on a bound; False: algorithm 1 to the letter, where such steps count.
                 Default: True
