@@ -90,8 +90,10 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             additional_forward_args (Any, optional): What ``forward_func`` takes after the inputs,
                 as in Captum: a tensor or any other value, or a tuple of them. Tensors with N
                 rows belong to the images row by row. Default: None
-            mask (Tensor, optional): 1 where pixels may change, 0 elsewhere; broadcasts to the
-                inputs. Default: None (all may change)
+            mask (Tensor, optional): 1 where pixels may change, 0 elsewhere. One for all images:
+                height x width, channels x 1 x 1, channels x height x width; or one for each: N x
+                channels x height x width, N x 1 x height x width, or N x height x width where N is
+                not the number of channels. Default: None (all may change)
             internal_batch_size (int, optional): Most images that the model sees at once; pairs wait
                 in a queue for the place of one that has ended. Default: None (N)
             show_progress (bool, optional): Draw a progress bar. Default: False
@@ -106,7 +108,8 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         Raises:
             TypeError: An argument of the wrong kind.
             ValueError: Shapes, values, targets, bounds, the mask, the model's output or its device
-                do not fit; the message names the argument, what came and what was expected.
+                do not fit, or a mask or a bound may be read as one for each image and as one for
+                each channel; the message names the argument, what came and what was expected.
         """
         return self._with(settings)._search(
             inputs,
@@ -138,7 +141,9 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         Arguments are those of :meth:`generate`. Inputs outside the bounds, as Captum's tools make
         when they add noise, are accepted with one warning: such entries stay as they are until the
         search moves them, and are then clipped. With ``target=None`` under ``NoiseTunnel`` every
-        noisy copy has its own runner-up class.
+        noisy copy has its own runner-up class. These tools also repeat every image, so that a mask
+        or a bound with n rows for N inputs, n a divisor of N, is accepted: the first N / n inputs
+        are copies of the first image, and share its row.
 
         Args:
             inputs (Tensor or tuple[Tensor]): N x channels x height x width.
@@ -283,8 +288,10 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         # gradients, and copies, as tensors made in inference mode can take no part in them.
         with torch.inference_mode(False), torch.enable_grad():
             images = images.detach().clone()
+            # Captum's tools call attribute, with every image repeated.
+            copies = not inside_bounds
             lower, upper = checks.bounds(
-                _normal(self.lower_bound), _normal(self.upper_bound), images
+                _normal(self.lower_bound), _normal(self.upper_bound), images, copies=copies
             )
             outside = checks.outside_bounds(images, lower, upper)
             if outside and inside_bounds:
@@ -295,7 +302,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
                     "clipped.",
                     stacklevel=4,
                 )
-            allowed = checks.masks(_normal(mask), images)
+            allowed = checks.masks(_normal(mask), images, copies=copies)
             arguments = _argument_tuple(additional_forward_args)
             with self._frozen_model() as model:
                 classes = self._probe(model, images, arguments)

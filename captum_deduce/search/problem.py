@@ -50,9 +50,9 @@ class Problem:
             pairs (list[int]): Indices of pairs.
 
         Returns:
-            dict[str, Tensor]: ``original``, ``target``, ``allowed`` where there is a mask, ``lower``
-            and ``upper`` where each pair has its own bounds, and the per-pair arguments of the
-            model.
+            dict[str, Tensor]: ``original``, ``target``, ``allowed`` where there is a mask,
+            ``lower`` and ``upper`` where each pair has its own bounds, and the per-pair arguments
+            of the model.
         """
         each = {"original": self.inputs, "target": self.target}
         if self.mask is not None:
