@@ -359,10 +359,16 @@ def test_float32_gives_nearly_the_same(name, digits, images, target):
 
 @every_explainer
 def test_progress_is_shown_when_asked_for(name, digits, images, target, capsys):
-    build(name, digits).generate(images, target)
-    assert capsys.readouterr().err == ""
-    build(name, digits).generate(images, target, show_progress=True)
-    assert "6/6" in capsys.readouterr().err
+    explainer = build(name, digits)
+    for call in (explainer.generate, explainer.attribute, explainer.perturb):
+        call(images, target)
+        call(images, target, show_progress=False)
+        assert capsys.readouterr().err == ""
+        call(images, target, show_progress=True)
+        drawn = capsys.readouterr().err
+        assert "6/6" in drawn
+        assert "steps=" in drawn
+        assert "found=6" in drawn
 
 
 # --- the model is left as it was found ---
@@ -767,7 +773,7 @@ def test_captum_draws_the_attributions_at_their_place_and_with_their_sign(
         ({"upper_bound": torch.ones(5)}, ValueError, r"upper_bound must broadcast to one input"),
         ({"internal_batch_size": 0}, ValueError, "internal_batch_size"),
         ({"internal_batch_size": 1.5}, TypeError, "internal_batch_size must be an int"),
-        ({"show_progress": "yes"}, TypeError, "show_progress must be True or False"),
+        ({"show_progress": "yes"}, TypeError, "show_progress must be True, False or None"),
         ({"return_trajectory": 2}, TypeError, "return_trajectory must be True or False"),
         ({"max_iteration": 4}, TypeError, "has no argument max_iteration; .*max_iterations"),
     ],

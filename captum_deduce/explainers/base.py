@@ -15,7 +15,7 @@ from captum.log import log_usage
 from captum.robust import Perturbation
 from torch import Tensor
 
-from captum_deduce import checks, search
+from captum_deduce import checks, progress, search
 from captum_deduce.classifiers import FrozenModel, check_placement, refuse_probabilities
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.search import ANY_CLASS, Problem, argument_rows
@@ -72,7 +72,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         additional_forward_args: Any = None,
         mask: Tensor | None = None,
         internal_batch_size: int | None = None,
-        show_progress: bool = False,
+        show_progress: bool | None = None,
         return_trajectory: bool = False,
         **settings: Any,
     ) -> Counterfactuals:
@@ -96,7 +96,11 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
                 not the number of channels. Default: None (all may change)
             internal_batch_size (int, optional): Most images that the model sees at once; pairs wait
                 in a queue for the place of one that has ended. Default: None (N)
-            show_progress (bool, optional): Draw a progress bar. Default: False
+            show_progress (bool, optional): Draw a progress bar over the pairs that have ended, with
+                the steps made, the pairs found, and the mean over the pairs at work of the best
+                confidence so far. None, also of :meth:`attribute` and :meth:`perturb`: where a
+                person looks on (standard error is a terminal, or the code runs in a notebook), once
+                the call has taken two seconds. Default: None
             return_trajectory (bool, optional): Also return every image evaluated on the way, on the
                 CPU. Default: False
             **settings (Any): Constructor arguments to override for this call.
@@ -130,7 +134,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         *,
         mask: Tensor | None = None,
         internal_batch_size: int | None = None,
-        show_progress: bool = False,
+        show_progress: bool | None = None,
         **settings: Any,
     ) -> Tensor | tuple[Tensor, ...]:
         r"""Attribute the distance to the target class: ``counterfactuals - inputs``.
@@ -151,7 +155,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             additional_forward_args (Any, optional): See :meth:`generate`. Default: None
             mask (Tensor, optional): See :meth:`generate`. Default: None
             internal_batch_size (int, optional): See :meth:`generate`. Default: None
-            show_progress (bool, optional): See :meth:`generate`. Default: False
+            show_progress (bool, optional): See :meth:`generate`. Default: None
             **settings (Any): Constructor arguments to override for this call.
 
         Returns:
@@ -182,7 +186,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         *,
         mask: Tensor | None = None,
         internal_batch_size: int | None = None,
-        show_progress: bool = False,
+        show_progress: bool | None = None,
         **settings: Any,
     ) -> Tensor | tuple[Tensor, ...]:
         r"""Return the counterfactual images themselves, as the attacks of ``captum.robust`` do.
@@ -195,7 +199,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             additional_forward_args (Any, optional): See :meth:`generate`. Default: None
             mask (Tensor, optional): See :meth:`generate`. Default: None
             internal_batch_size (int, optional): See :meth:`generate`. Default: None
-            show_progress (bool, optional): See :meth:`generate`. Default: False
+            show_progress (bool, optional): See :meth:`generate`. Default: None
             **settings (Any): Constructor arguments to override for this call; Captum's
                 ``MinParamPerturbation`` varies one of them.
 
@@ -232,7 +236,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         problem: Problem,
         found: search.SearchResult,
         internal_batch_size: int | None,
-        show_progress: bool,
+        show_progress: bool | None,
     ) -> search.SearchResult:
         """Do what is left to do after the search, while the model is still prepared."""
         return found
@@ -274,13 +278,13 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         mask: Tensor | None,
         internal_batch_size: int | None,
         *,
-        show_progress: bool,
+        show_progress: bool | None,
         return_trajectory: bool = False,
         inside_bounds: bool = True,
     ) -> Counterfactuals:
         images, _ = checks.single_tensor(inputs)
         checks.images(images)
-        checks.flag("show_progress", show_progress)
+        progress.shown(show_progress)
         checks.flag("return_trajectory", return_trajectory)
         if internal_batch_size is not None:
             checks.number("internal_batch_size", internal_batch_size, minimum=1, integer=True)

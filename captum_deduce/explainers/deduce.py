@@ -310,7 +310,7 @@ class DeDUCE(PixelwiseExplainer):
         problem: Problem,
         found: search.SearchResult,
         internal_batch_size: int | None,
-        show_progress: bool,
+        show_progress: bool | None,
     ) -> search.SearchResult:
         if not self.refine:
             return found

@@ -167,7 +167,7 @@ class LatentDescent:
         batch_size (int): Most starts under way, but for an image that has more.
         early_stop (bool): Give up a start once its loss, averaged over 100 steps, is twice that of
             its image's best; after half the steps.
-        show_progress (bool): Draw a progress bar over the steps.
+        show_progress (bool or None): Draw a progress bar over the steps.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class LatentDescent:
         *,
         batch_size: int,
         early_stop: bool,
-        show_progress: bool,
+        show_progress: bool | None,
     ) -> None:
         self.objective = objective
         self.schedule = schedule

@@ -132,7 +132,7 @@ def refine(
     *,
     by_site: bool = False,
     batch_size: int | None = None,
-    show_progress: bool = False,
+    show_progress: bool | None = None,
 ) -> loop.SearchResult:
     """Take back what the counterfactuals that a search found do not need.
 
@@ -143,7 +143,8 @@ def refine(
         log_density (LogDensity, optional): Where the goal or the result has one. Default: None
         by_site (bool, optional): Whether all channels of a position return together. Default: False
         batch_size (int, optional): Most pairs at once. Default: None (all)
-        show_progress (bool, optional): Draw a progress bar. Default: False
+        show_progress (bool, optional): Draw a progress bar.
+            Default: None (after two seconds, in a terminal or a notebook)
 
     Returns:
         SearchResult: With fewer changes, and the forward passes that it took.
