@@ -180,24 +180,34 @@ def targets(target: object, num_images: int, num_classes: int, name: str = "targ
     return values.expand(num_images).clone()
 
 
-def bounds(lower_bound: object, upper_bound: object, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Spread the bounds over one input.
+def bounds(
+    lower_bound: object, upper_bound: object, inputs: Tensor, *, copies: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Spread the bounds over one input, or over all where these have their own.
 
     Args:
-        lower_bound (object): A float, or a tensor that broadcasts to one input (for example
-            channels x 1 x 1 for inputs that were normalised per channel).
+        lower_bound (object): A float; a tensor that broadcasts to one input (for example
+            channels x 1 x 1 for inputs that were normalised per channel); or one with a row for
+            each input, as :func:`per_image` reads it.
         upper_bound (object): Likewise; larger everywhere.
         inputs (Tensor): N x ..., for the shape, dtype and device.
+        copies (bool, optional): As for :func:`per_image`. Default: False
 
     Returns:
-        tuple[Tensor, Tensor]: Lower and upper bound, each of the shape of one input.
+        tuple[Tensor, Tensor]: Lower and upper bound, both of the shape of one input, or both of the
+        inputs' shape.
 
     Raises:
         TypeError: Neither numbers nor tensors.
-        ValueError: Not finite, another shape, or a lower bound that is not below the upper one.
+        ValueError: Not finite, a shape that does not fit or has two readings, or a lower bound that
+            is not below the upper one.
     """
-    lower = per_input("lower_bound", lower_bound, inputs)
-    upper = per_input("upper_bound", upper_bound, inputs)
+    lower, upper = (
+        per_image(name, _values(name, value, inputs), inputs, copies=copies).clone()
+        for name, value in (("lower_bound", lower_bound), ("upper_bound", upper_bound))
+    )
+    if lower.dim() != upper.dim():
+        lower, upper = lower.expand(inputs.shape), upper.expand(inputs.shape)
     if not (lower < upper).all():
         raise ValueError(
             "lower_bound must be below upper_bound everywhere, got "
@@ -221,21 +231,57 @@ def per_input(name: str, value: object, inputs: Tensor) -> Tensor:
         TypeError: Neither a number nor a tensor.
         ValueError: Not finite, or another shape.
     """
-    shape = inputs.shape[1:]
-    if isinstance(value, bool) or not isinstance(value, Real | Tensor | np.ndarray):
-        raise TypeError(f"{name} must be a float or a tensor, got {type(value).__name__}")
-    bound = torch.as_tensor(value).detach().to(inputs.device, inputs.dtype)
-    if bound.dim() == len(shape) + 1 and bound.shape[0] == 1:
-        bound = bound[0]
-    spread = _broadcast(bound, shape)
+    values = _values(name, value, inputs)
+    spread = _broadcast(values, (1, *inputs.shape[1:]))
     if spread is None:
         raise ValueError(
-            f"{name} must broadcast to one input of shape {tuple(shape)}, got shape "
-            f"{tuple(bound.shape)}; for one value per channel use the shape channels x 1 x 1"
+            f"{name} must broadcast to one input of shape {tuple(inputs.shape[1:])}, got shape "
+            f"{tuple(values.shape)}; for one value per channel use the shape channels x 1 x 1"
         )
-    if not torch.isfinite(bound).all():
-        raise ValueError(f"{name} must be finite, got {_short(value)}")
-    return spread.clone()
+    return spread[0].clone()
+
+
+def per_image(name: str, value: Tensor, inputs: Tensor, *, copies: bool = False) -> Tensor:
+    """Spread a tensor over one input, or over all where it has a row for each.
+
+    What broadcasts to one input is one for all, as channels x height x width. What begins with N
+    has a row for each image: N x channels x height x width, N x 1 x height x width, and
+    N x height x width, a plane for all channels of an image. A tensor that can be read in both
+    ways, and would not mean the same, is refused; channels x 1 x 1 is always a number per channel.
+
+    Args:
+        name (str): The argument's name, for the message.
+        value (Tensor): What the user gave.
+        inputs (Tensor): N x ..., for the shape.
+        copies (bool, optional): Whether several consecutive inputs may share a row, each row the
+            same number, as where Captum's tools repeat every image. Default: False
+
+    Returns:
+        Tensor: A view of the shape of one input, or of the inputs' shape.
+
+    Raises:
+        ValueError: It does not fit, or could be one for each image or one for each channel.
+    """
+    readings = [value]
+    if value.dim() == inputs.dim() - 1 > 1 and any(size > 1 for size in value.shape[1:]):
+        readings.append(value.unsqueeze(1))
+    spread = [_spread(reading, inputs.shape, copies) for reading in readings]
+    fitting = [reading for reading in spread if reading is not None]
+    if not fitting:
+        raise ValueError(
+            f"{name} must broadcast to one input of shape {tuple(inputs.shape[1:])}, or to the "
+            f"inputs' shape {tuple(inputs.shape)}, got shape {tuple(value.shape)}; for one value "
+            "per channel use the shape channels x 1 x 1"
+        )
+    whole = [reading.expand(inputs.shape) for reading in fitting]
+    if not torch.equal(whole[0], whole[-1]):
+        rest = " x ".join(str(size) for size in value.shape[1:])
+        raise ValueError(
+            f"{name} of shape {tuple(value.shape)} may be one for each of {len(value)} images or "
+            f"one for each of {len(value)} channels; pass {name}.unsqueeze(1), {len(value)} x 1 x "
+            f"{rest}, for images, or {name}.unsqueeze(0), 1 x {len(value)} x {rest}, for channels"
+        )
+    return fitting[0]
 
 
 def outside_bounds(inputs: Tensor, lower: Tensor, upper: Tensor) -> str | None:
@@ -243,7 +289,7 @@ def outside_bounds(inputs: Tensor, lower: Tensor, upper: Tensor) -> str | None:
 
     Args:
         inputs (Tensor): N x ...
-        lower (Tensor): The lower bound, of one input's shape.
+        lower (Tensor): The lower bound, of one input's shape or of the inputs'.
         upper (Tensor): The upper bound, likewise.
 
     Returns:
@@ -263,31 +309,27 @@ def outside_bounds(inputs: Tensor, lower: Tensor, upper: Tensor) -> str | None:
     )
 
 
-def masks(mask: object, inputs: Tensor) -> Tensor | None:
+def masks(mask: object, inputs: Tensor, *, copies: bool = False) -> Tensor | None:
     """Read a mask: 1 where pixels may change.
 
     Args:
-        mask (object): None (all may change), or a tensor of zeros and ones that broadcasts to the
-            inputs.
+        mask (object): None (all may change), or a tensor of zeros and ones, for all images or with
+            a row for each, as :func:`per_image` reads it.
         inputs (Tensor): N x ...
+        copies (bool, optional): As for :func:`per_image`. Default: False
 
     Returns:
         Tensor or None: Bool, of the inputs' shape (a view where it was broadcast), on their device.
 
     Raises:
         TypeError: Not a tensor.
-        ValueError: Another shape, or values other than 0 and 1.
+        ValueError: A shape that does not fit or has two readings, or values other than 0 and 1.
     """
     if mask is None:
         return None
     if not isinstance(mask, Tensor):
         raise TypeError(f"mask must be a torch.Tensor or None, got {type(mask).__name__}")
-    spread = _broadcast(mask.detach(), inputs.shape)
-    if spread is None:
-        raise ValueError(
-            f"mask must broadcast to the inputs' shape {tuple(inputs.shape)}, got "
-            f"{tuple(mask.shape)}"
-        )
+    spread = per_image("mask", mask.detach(), inputs, copies=copies).expand(inputs.shape)
     if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
         raise ValueError("mask must hold only 0 (keep) and 1 (may change), got other values")
     return spread.to(inputs.device) != 0
@@ -333,7 +375,27 @@ def one_device(name: str, model: object) -> None:
         )
 
 
-def _broadcast(value: Tensor, shape: torch.Size) -> Tensor | None:
+def _values(name: str, value: object, inputs: Tensor) -> Tensor:
+    """A number or an array as a tensor like the inputs."""
+    if isinstance(value, bool) or not isinstance(value, Real | Tensor | np.ndarray):
+        raise TypeError(f"{name} must be a float or a tensor, got {type(value).__name__}")
+    values = torch.as_tensor(value).detach().to(inputs.device, inputs.dtype)
+    if not torch.isfinite(values).all():
+        raise ValueError(f"{name} must be finite, got {_short(value)}")
+    return values
+
+
+def _spread(value: Tensor, shape: torch.Size, copies: bool) -> Tensor | None:
+    """A view of the shape of one input, or of all where the value has rows; None if neither."""
+    if value.dim() < len(shape) or len(value) == 1:
+        one = _broadcast(value, (1, *shape[1:]))
+        return None if one is None else one[0]
+    if copies and len(value) and shape[0] % len(value) == 0:
+        value = value.repeat_interleave(shape[0] // len(value), dim=0)
+    return _broadcast(value, shape)
+
+
+def _broadcast(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
     try:
         return value.expand(shape)
     except RuntimeError:

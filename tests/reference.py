@@ -244,16 +244,42 @@ def deduce_in_rounds(
         return Found(best, judge(best)[0], False, steps, path)
     image, forward_passes = closest[1], 0
     if refine and (image != original).any():
-        forward_passes = 1
-        changed = [e for e in np.ndindex(*original.shape) if image[e] != original[e]]
-        for entry in sorted(changed, key=lambda e: abs(image[e] - original[e])):
-            trial = image.copy()
-            trial[entry] = original[entry]
+
+        def is_enough(trial: Array) -> bool:
             probability, log_density = judge(trial)
-            forward_passes += 1
-            if probability > confidence and log_density >= least_log_density:
-                image = trial
+            return probability > confidence and log_density >= least_log_density
+
+        image, trials = refined(image, original, is_enough)
+        forward_passes = 1 + trials
     return Found(image, judge(image)[0], True, steps, path, forward_passes)
+
+
+def refined(
+    image: Array, original: Array, is_enough: Callable[[Array], bool], by_site: bool = False
+) -> tuple[Array, int]:
+    """Take back changes, the smallest first, in whole passes until one takes back nothing.
+
+    Also returns how many different images were judged.
+    """
+    judged: dict[bytes, bool] = {}
+    shape = original.shape[1:] if by_site else original.shape
+    again = True
+    while again:
+        again = False
+        sizes = {}
+        for place in np.ndindex(*shape):
+            pixel = (slice(None), *place) if by_site else place
+            size = np.abs(image[pixel] - original[pixel]).sum()
+            if size > 0:
+                sizes[place] = (size, pixel)
+        for _, pixel in sorted(sizes.values(), key=lambda value: value[0]):
+            trial = image.copy()
+            trial[pixel] = original[pixel]
+            if trial.tobytes() not in judged:
+                judged[trial.tobytes()] = is_enough(trial)
+            if judged[trial.tobytes()]:
+                image, again = trial, True
+    return image, len(judged)
 
 
 # --- models/resnet.py: the weightless shortcut ---

@@ -128,8 +128,14 @@ def test_bounds_spread_over_one_input():
         (1.0, 0.0, ValueError, "lower_bound must be below upper_bound everywhere, got 1.0 and 0.0"),
         (0.0, 0.0, ValueError, "must be below"),
         ("0", 1.0, TypeError, "lower_bound must be a float or a tensor, got str"),
-        (0.0, torch.ones(3), ValueError, r"upper_bound must broadcast.*\(3, 5, 6\), got shape"),
-        (0.0, torch.ones(4, 3, 5, 6), ValueError, r"upper_bound must broadcast"),
+        (
+            0.0,
+            torch.ones(3),
+            ValueError,
+            r"upper_bound must broadcast.*\(3, 5, 6\).*got shape \(3,\)",
+        ),
+        (0.0, torch.ones(2, 3, 5, 6), ValueError, r"upper_bound must broadcast"),
+        (0.0, torch.tensor([1.0, 1, 0, 1]).view(4, 1, 1, 1), ValueError, "must be below"),
         (float("-inf"), 1.0, ValueError, "lower_bound must be finite, got -inf"),
     ],
 )
@@ -157,12 +163,84 @@ def test_masks():
         assert found.dtype == torch.bool
         assert found.shape == IMAGES.shape
         assert found.all()
-    with pytest.raises(ValueError, match=r"mask must broadcast .*\(4, 3, 5, 6\), got \(2, 5, 6\)"):
+    with pytest.raises(
+        ValueError, match=r"mask must broadcast .*\(4, 3, 5, 6\), got shape \(2, 5, 6\)"
+    ):
         checks.masks(torch.ones(2, 5, 6), IMAGES)
     with pytest.raises(ValueError, match=r"only 0 \(keep\) and 1"):
         checks.masks(torch.full((5, 6), 0.5), IMAGES)
     with pytest.raises(TypeError, match=r"mask must be a torch.Tensor or None, got ndarray"):
         checks.masks(np.ones((5, 6)), IMAGES)
+
+
+def one_at_a_time(value: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    """Row i for image i, written out."""
+    return torch.stack([value[i] + torch.zeros_like(inputs[i]) for i in range(len(inputs))])
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 5, 6), (4, 1, 5, 6), (4, 3, 1, 1), (4, 5, 6), (4, 5, 1)])
+def test_what_begins_with_n_has_a_row_for_each_image(shape):
+    value = torch.rand(shape)
+    expected = one_at_a_time(value, IMAGES)
+    assert torch.equal(checks.per_image("mask", value, IMAGES), expected)
+    assert torch.equal(checks.masks(value > 0.5, IMAGES), one_at_a_time(value > 0.5, IMAGES) > 0)
+    lower, upper = checks.bounds(value - 1, 2.0, IMAGES)
+    assert torch.equal(lower, expected - 1)
+    assert upper.shape == IMAGES.shape
+
+
+@pytest.mark.parametrize("shape", [(), (6,), (5, 6), (3, 1, 1), (3, 5, 6), (1, 5, 6), (1, 3, 5, 1)])
+def test_what_does_not_is_one_for_all(shape):
+    value = torch.rand(shape)
+    found = checks.per_image("mask", value, IMAGES)
+    assert found.shape == (3, 5, 6)
+    assert torch.equal(found.expand(IMAGES.shape), IMAGES * 0 + value)
+
+
+@pytest.mark.parametrize("copies", [False, True])
+def test_what_could_be_for_images_or_for_channels_is_refused(copies):
+    three, six = IMAGES[:3], IMAGES[:3].repeat_interleave(2, 0)
+    masks = torch.zeros(3, 5, 6)
+    masks[range(3), range(3), range(3)] = 1
+    message = (
+        r"mask of shape \(3, 5, 6\) may be one for each of 3 images or one for each of 3 channels; "
+        r"pass mask.unsqueeze\(1\), 3 x 1 x 5 x 6, for images, or mask.unsqueeze\(0\), "
+        r"1 x 3 x 5 x 6, for channels"
+    )
+    with pytest.raises(ValueError, match=message):
+        checks.masks(masks, three, copies=copies)
+    with pytest.raises(ValueError, match=message.replace("mask", "upper_bound")):
+        checks.bounds(-1.0, masks, three, copies=copies)
+    # Both readings say the same, or only one is left.
+    assert checks.masks(torch.ones(3, 5, 6), three, copies=copies).all()
+    channels = torch.tensor([1, 0, 1]).view(3, 1, 1)
+    assert torch.equal(
+        checks.masks(channels, three, copies=copies), channels.expand(3, 3, 5, 6) > 0
+    )
+    assert torch.equal(
+        checks.masks(masks.unsqueeze(1), three, copies=copies), one_at_a_time(masks, three) > 0
+    )
+    assert torch.equal(
+        checks.masks(masks.unsqueeze(0), three, copies=copies), masks.expand(3, 3, 5, 6) > 0
+    )
+    if copies:
+        with pytest.raises(ValueError, match=message):
+            checks.masks(masks, six, copies=True)
+    else:
+        assert torch.equal(checks.masks(masks, six), masks.expand(6, 3, 5, 6) > 0)
+
+
+def test_copies_of_an_image_share_its_row():
+    rows = torch.rand(2, 1, 5, 6)
+    expected = torch.stack([rows[0], rows[0], rows[1], rows[1]]).expand(IMAGES.shape)
+    assert torch.equal(checks.per_image("mask", rows, IMAGES, copies=True), expected)
+    assert torch.equal(checks.bounds(rows - 1, 1.0, IMAGES, copies=True)[0], expected - 1)
+    for value in (rows, torch.rand(0, 1, 5, 6)):
+        with pytest.raises(ValueError, match="mask must broadcast"):
+            checks.per_image("mask", value, IMAGES)
+    for count in (0, 3, 8):
+        with pytest.raises(ValueError, match="mask must broadcast"):
+            checks.per_image("mask", torch.rand(count, 1, 5, 6), IMAGES, copies=True)
 
 
 def test_models():

@@ -242,6 +242,59 @@ def test_tighter_bounds_are_kept(name, digits, images, target):
 
 
 @every_explainer
+def test_bounds_and_masks_of_each_image(name, digits, images, target):
+    """As if each image were alone with its own, in any batch."""
+    explainer = build(name, digits)
+    radius = torch.linspace(0.4, 0.8, 6, dtype=images.dtype).view(-1, 1, 1, 1)
+    lower, upper = (images - radius).clamp_min(0), images + radius
+    mask = torch.rand(6, 8, 8, generator=torch.Generator().manual_seed(0)) < 0.9
+    for size in (None, 2, 4):
+        together = explainer.generate(
+            images,
+            target,
+            lower_bound=lower,
+            upper_bound=upper,
+            mask=mask,
+            internal_batch_size=size,
+        )
+        for i in range(6):
+            alone = explainer.generate(
+                images[i : i + 1],
+                int(target[i]),
+                lower_bound=lower[i],
+                upper_bound=upper[i],
+                mask=mask[i],
+            )
+            torch.testing.assert_close(
+                alone.counterfactuals[0], together.counterfactuals[i], rtol=0, atol=1e-12
+            )
+            assert torch.equal(alone.success[0], together.success[i])
+    assert together.success.any()
+    assert (together.counterfactuals >= lower).all()
+    assert (together.counterfactuals <= upper).all()
+    assert (together.attributions[~mask.unsqueeze(1)] == 0).all()
+
+
+@every_explainer
+def test_an_image_whose_mask_is_empty_fails_alone_and_at_once(name, digits, images, target):
+    explainer = build(name, digits)
+    mask = torch.ones(6, 1, 8, 8)
+    mask[[1, 4]] = 0
+    expected = explainer.generate(images, target)
+    result = explainer.generate(images, target, mask=mask)
+    empty = torch.tensor([False, True, False, False, True, False])
+    assert result.success.tolist() == (~empty).tolist()
+    assert torch.equal(result.counterfactuals[empty], images[empty])
+    torch.testing.assert_close(
+        result.confidence, confidences(digits, result.counterfactuals, target)
+    )
+    assert (result.iterations[empty] <= 1).all()
+    torch.testing.assert_close(
+        result.counterfactuals[~empty], expected.counterfactuals[~empty], rtol=0, atol=1e-12
+    )
+
+
+@every_explainer
 def test_without_a_target_the_runner_up_is_taken(name, digits, images):
     """Or, by the methods that can, any class but the predicted one."""
     with torch.no_grad():
@@ -306,10 +359,16 @@ def test_float32_gives_nearly_the_same(name, digits, images, target):
 
 @every_explainer
 def test_progress_is_shown_when_asked_for(name, digits, images, target, capsys):
-    build(name, digits).generate(images, target)
-    assert capsys.readouterr().err == ""
-    build(name, digits).generate(images, target, show_progress=True)
-    assert "6/6" in capsys.readouterr().err
+    explainer = build(name, digits)
+    for call in (explainer.generate, explainer.attribute, explainer.perturb):
+        call(images, target)
+        call(images, target, show_progress=False)
+        assert capsys.readouterr().err == ""
+        call(images, target, show_progress=True)
+        drawn = capsys.readouterr().err
+        assert "6/6" in drawn
+        assert "steps=" in drawn
+        assert "found=6" in drawn
 
 
 # --- the model is left as it was found ---
@@ -531,6 +590,39 @@ def test_noise_tunnel(name, digits, images, target, kind):
 
 
 @every_explainer
+def test_captums_tools_give_every_copy_the_mask_and_the_bounds_of_its_image(
+    name, digits, images, target
+):
+    """A tool that averages: no entry outside an image's mask moves, and none out of its ball."""
+    explainer = build(name, digits)
+    mask = torch.zeros(6, 1, 8, 8)
+    for i in range(6):
+        mask[i, :, i : i + 3] = 1
+    settings = {"mask": mask, "lower_bound": images - 0.3, "upper_bound": images + 0.3}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "inputs must lie within", UserWarning)
+        averaged = NoiseTunnel(explainer).attribute(
+            images,
+            nt_type="smoothgrad",
+            nt_samples=5,
+            nt_samples_batch_size=2,
+            stdevs=0.02,
+            target=target,
+            **settings,
+        )
+        sensitivity = sensitivity_max(
+            explainer.attribute, images, n_perturb_samples=4, target=target, **settings
+        )
+    for i in range(6):
+        assert (averaged[i][mask[i] == 0] == 0).all()
+        assert (averaged[i][mask[i] == 1] != 0).any()
+    assert averaged.abs().max() <= 0.3 + 0.1
+    assert torch.isfinite(sensitivity).all()
+    with pytest.raises(ValueError, match=r"mask must broadcast .*got shape \(3, 1, 8, 8\)"):
+        explainer.generate(images, target, mask=mask[:3])
+
+
+@every_explainer
 def test_noise_outside_the_bounds_warns_once_and_stays_until_moved(name, digits, images, target):
     noisy = images - 0.01
     with pytest.warns(UserWarning, match="inputs must lie within lower_bound and upper_bound") as w:
@@ -681,7 +773,7 @@ def test_captum_draws_the_attributions_at_their_place_and_with_their_sign(
         ({"upper_bound": torch.ones(5)}, ValueError, r"upper_bound must broadcast to one input"),
         ({"internal_batch_size": 0}, ValueError, "internal_batch_size"),
         ({"internal_batch_size": 1.5}, TypeError, "internal_batch_size must be an int"),
-        ({"show_progress": "yes"}, TypeError, "show_progress must be True or False"),
+        ({"show_progress": "yes"}, TypeError, "show_progress must be True, False or None"),
         ({"return_trajectory": 2}, TypeError, "return_trajectory must be True or False"),
         ({"max_iteration": 4}, TypeError, "has no argument max_iteration; .*max_iterations"),
     ],

@@ -33,7 +33,8 @@ def check_behaviour(
         images (Tensor): A few inputs, N x ..., a leaf that requires a gradient.
         arguments (tuple): What the model takes besides, for these images.
         scores (Tensor): What the model returned for them, N x C, with its graph.
-        bounds (tuple[Tensor, Tensor]): Smallest and largest inputs, of the shape of one.
+        bounds (tuple[Tensor, Tensor]): Smallest and largest inputs, of the shape of one, or N of
+            them, of which these images have the first.
         stacklevel (int, optional): Of the warnings. Default: 2
 
     Raises:
@@ -90,7 +91,7 @@ def _refuse_sigmoids(
     model: FrozenModel, images: Tensor, arguments: tuple[Any, ...], bounds: tuple[Tensor, Tensor]
 ) -> None:
     """Show the model other images: logits leave the unit interval somewhere, sigmoids never."""
-    lower, upper = (bound.expand_as(images[0]).to(images) for bound in bounds)
+    lower, upper = (b[0] if b.dim() == images.dim() else b for b in bounds)
     source = torch.Generator().manual_seed(0)
     noise = torch.rand(_OTHERS, *images.shape[1:], generator=source).to(images)
     with torch.no_grad():

@@ -265,7 +265,7 @@ class ClassGaussianMixture(ClassMixture):
         quantiles: bool = True,
         held_out_loader: Iterable[Any] | None = None,
         device: torch.device | str | None = None,
-        show_progress: bool = False,
+        show_progress: bool | None = None,
         **constructor_arguments: Any,
     ) -> Self:
         """Fit a density to the features of all images of a loader.
@@ -286,7 +286,8 @@ class ClassGaussianMixture(ClassMixture):
                 ``loader``. Default: None (leave-one-out log-densities of those in ``loader``)
             device (torch.device or str, optional): Where the density is fitted and stays.
                 Default: None (the model's, or the CPU where that has no float64)
-            show_progress (bool, optional): Show a progress bar. Default: False
+            show_progress (bool, optional): Draw a progress bar.
+                Default: None (after two seconds, in a terminal or a notebook)
             **constructor_arguments (Any): Of :class:`ClassGaussianMixture`.
 
         Returns:

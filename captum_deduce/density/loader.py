@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from captum_deduce.classifiers import FrozenModel
+from captum_deduce.progress import bar
 
 
 def device_of(modules: list[nn.Module]) -> torch.device:
@@ -26,7 +26,7 @@ def device_of(modules: list[nn.Module]) -> torch.device:
 
 
 def loader_features(
-    name: str, loader: Iterable[Any], frozen: FrozenModel, show_progress: bool
+    name: str, loader: Iterable[Any], frozen: FrozenModel, show_progress: bool | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Run a loader's images through a model.
 
@@ -34,7 +34,7 @@ def loader_features(
         name (str): What the loader is called, for messages.
         loader (Iterable): Yields batches (images, target).
         frozen (FrozenModel): The model, with the layer.
-        show_progress (bool): Draw a progress bar.
+        show_progress (bool or None): Draw a progress bar.
 
     Yields:
         tuple[Tensor, Tensor]: Features of a batch, N x D, and its target as it came.
@@ -44,8 +44,7 @@ def loader_features(
         ValueError: A loader that yields nothing.
     """
     device, empty = device_of(frozen.modules), True
-    # Not tqdm.auto's, which calls iter() twice: a DataLoader would start its workers twice.
-    for batch in tqdm(loader, desc=f"features of {name}", disable=not show_progress):
+    for batch in bar(loader, desc=f"features of {name}", show_progress=show_progress):
         pair = isinstance(batch, tuple | list) and len(batch) == 2
         if pair and (isinstance(batch[1], int) or getattr(batch[1], "shape", None) == ()):
             raise TypeError(

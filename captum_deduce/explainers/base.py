@@ -15,12 +15,8 @@ from captum.log import log_usage
 from captum.robust import Perturbation
 from torch import Tensor
 
-from captum_deduce import checks, search
-from captum_deduce.classifiers import (
-    FrozenModel,
-    check_behaviour,
-    refuse_probabilities,
-)
+from captum_deduce import checks, progress, search
+from captum_deduce.classifiers import FrozenModel, check_behaviour, refuse_probabilities
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.search import ANY_CLASS, Problem, argument_rows
 
@@ -76,7 +72,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         additional_forward_args: Any = None,
         mask: Tensor | None = None,
         internal_batch_size: int | None = None,
-        show_progress: bool = False,
+        show_progress: bool | None = None,
         return_trajectory: bool = False,
         **settings: Any,
     ) -> Counterfactuals:
@@ -94,11 +90,17 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             additional_forward_args (Any, optional): What ``forward_func`` takes after the inputs,
                 as in Captum: a tensor or any other value, or a tuple of them. Tensors with N
                 rows belong to the images row by row. Default: None
-            mask (Tensor, optional): 1 where pixels may change, 0 elsewhere; broadcasts to the
-                inputs. Default: None (all may change)
+            mask (Tensor, optional): 1 where pixels may change, 0 elsewhere. One for all images:
+                height x width, channels x 1 x 1, channels x height x width; or one for each: N x
+                channels x height x width, N x 1 x height x width, or N x height x width where N is
+                not the number of channels. Default: None (all may change)
             internal_batch_size (int, optional): Most images that the model sees at once; pairs wait
                 in a queue for the place of one that has ended. Default: None (N)
-            show_progress (bool, optional): Draw a progress bar. Default: False
+            show_progress (bool, optional): Draw a progress bar over the pairs that have ended, with
+                the steps made, the pairs found, and the mean over the pairs at work of the best
+                confidence so far. None, also of :meth:`attribute` and :meth:`perturb`: where a
+                person looks on (standard error is a terminal, or the code runs in a notebook), once
+                the call has taken two seconds. Default: None
             return_trajectory (bool, optional): Also return every image evaluated on the way, on the
                 CPU. Default: False
             **settings (Any): Constructor arguments to override for this call.
@@ -110,7 +112,8 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         Raises:
             TypeError: An argument of the wrong kind.
             ValueError: Shapes, values, targets, bounds, the mask, the model's output or its device
-                do not fit; the message names the argument, what came and what was expected.
+                do not fit, or a mask or a bound may be read as one for each image and as one for
+                each channel; the message names the argument, what came and what was expected.
         """
         return self._with(settings)._search(
             inputs,
@@ -131,7 +134,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         *,
         mask: Tensor | None = None,
         internal_batch_size: int | None = None,
-        show_progress: bool = False,
+        show_progress: bool | None = None,
         **settings: Any,
     ) -> Tensor | tuple[Tensor, ...]:
         r"""Attribute the distance to the target class: ``counterfactuals - inputs``.
@@ -142,7 +145,9 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         Arguments are those of :meth:`generate`. Inputs outside the bounds, as Captum's tools make
         when they add noise, are accepted with one warning: such entries stay as they are until the
         search moves them, and are then clipped. With ``target=None`` under ``NoiseTunnel`` every
-        noisy copy has its own runner-up class.
+        noisy copy has its own runner-up class. These tools also repeat every image, so that a mask
+        or a bound with n rows for N inputs, n a divisor of N, is accepted: the first N / n inputs
+        are copies of the first image, and share its row.
 
         Args:
             inputs (Tensor or tuple[Tensor]): N x channels x height x width.
@@ -150,7 +155,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             additional_forward_args (Any, optional): See :meth:`generate`. Default: None
             mask (Tensor, optional): See :meth:`generate`. Default: None
             internal_batch_size (int, optional): See :meth:`generate`. Default: None
-            show_progress (bool, optional): See :meth:`generate`. Default: False
+            show_progress (bool, optional): See :meth:`generate`. Default: None
             **settings (Any): Constructor arguments to override for this call.
 
         Returns:
@@ -181,7 +186,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         *,
         mask: Tensor | None = None,
         internal_batch_size: int | None = None,
-        show_progress: bool = False,
+        show_progress: bool | None = None,
         **settings: Any,
     ) -> Tensor | tuple[Tensor, ...]:
         r"""Return the counterfactual images themselves, as the attacks of ``captum.robust`` do.
@@ -194,7 +199,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             additional_forward_args (Any, optional): See :meth:`generate`. Default: None
             mask (Tensor, optional): See :meth:`generate`. Default: None
             internal_batch_size (int, optional): See :meth:`generate`. Default: None
-            show_progress (bool, optional): See :meth:`generate`. Default: False
+            show_progress (bool, optional): See :meth:`generate`. Default: None
             **settings (Any): Constructor arguments to override for this call; Captum's
                 ``MinParamPerturbation`` varies one of them.
 
@@ -231,7 +236,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         problem: Problem,
         found: search.SearchResult,
         internal_batch_size: int | None,
-        show_progress: bool,
+        show_progress: bool | None,
     ) -> search.SearchResult:
         """Do what is left to do after the search, while the model is still prepared."""
         return found
@@ -273,13 +278,13 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         mask: Tensor | None,
         internal_batch_size: int | None,
         *,
-        show_progress: bool,
+        show_progress: bool | None,
         return_trajectory: bool = False,
         inside_bounds: bool = True,
     ) -> Counterfactuals:
         images, _ = checks.single_tensor(inputs)
         checks.images(images)
-        checks.flag("show_progress", show_progress)
+        progress.shown(show_progress)
         checks.flag("return_trajectory", return_trajectory)
         if internal_batch_size is not None:
             checks.number("internal_batch_size", internal_batch_size, minimum=1, integer=True)
@@ -287,8 +292,10 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         # gradients, and copies, as tensors made in inference mode can take no part in them.
         with torch.inference_mode(False), torch.enable_grad():
             images = images.detach().clone()
+            # Captum's tools call attribute, with every image repeated.
+            copies = not inside_bounds
             lower, upper = checks.bounds(
-                _normal(self.lower_bound), _normal(self.upper_bound), images
+                _normal(self.lower_bound), _normal(self.upper_bound), images, copies=copies
             )
             outside = checks.outside_bounds(images, lower, upper)
             if outside and inside_bounds:
@@ -299,7 +306,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
                     "clipped.",
                     stacklevel=4,
                 )
-            allowed = checks.masks(_normal(mask), images)
+            allowed = checks.masks(_normal(mask), images, copies=copies)
             arguments = _argument_tuple(additional_forward_args)
             with self._frozen_model() as model:
                 classes = self._probe(model, images, arguments, (lower, upper))

@@ -138,16 +138,18 @@ class DeDUCE(PixelwiseExplainer):
                 before, after one third of its changes, those that matter least for the objective,
                 have been undone; the closest is returned (fewest changed entries plus L1, in units
                 of the range). All rounds share ``max_iterations``. Default: 1
-            refine (bool, optional): At last undo every change that is not needed for
-                ``confidence`` and ``density_quantile``, the smallest first; a forward pass for each
-                changed pixel. Default: False
+            refine (bool, optional): At last undo changes that are not needed for ``confidence`` and
+                ``density_quantile``, the smallest first, until no single one can be undone; a
+                forward pass for each trial, usually one or two for each changed pixel.
+                Default: False
             skip_saturated (bool, optional): Never choose a pixel that the move would not change, as
                 it sits on a bound; False: algorithm 1 to the letter, where such steps count.
                 Default: True
             pixel (str, optional): ``"entry"``: channels move one by one; ``"site"``: a spatial
                 position moves with all its channels. Default: "entry"
             lower_bound (float or Tensor, optional): Smallest input value; a tensor broadcasts to
-                one input (channels x 1 x 1 for inputs normalised per channel). Default: 0.0
+                one input (channels x 1 x 1 for inputs normalised per channel), or to all, as
+                ``images - eps``. Default: 0.0
             upper_bound (float or Tensor, optional): Largest input value, likewise. Default: 1.0
 
         Raises:
@@ -308,7 +310,7 @@ class DeDUCE(PixelwiseExplainer):
         problem: Problem,
         found: search.SearchResult,
         internal_batch_size: int | None,
-        show_progress: bool,
+        show_progress: bool | None,
     ) -> search.SearchResult:
         if not self.refine:
             return found

@@ -95,7 +95,7 @@ class JSMA(PixelwiseExplainer):
             pixel (str, optional): ``"entry"``, or ``"site"`` (with ``"gradient"``): a spatial
                 position moves with all its channels. Default: "entry"
             lower_bound (float or Tensor, optional): Smallest input value; a tensor broadcasts to
-                one input. Default: 0.0
+                one input, or to all, as ``images - eps``. Default: 0.0
             upper_bound (float or Tensor, optional): Largest input value, likewise. Default: 1.0
 
         Raises:
@@ -182,24 +182,24 @@ class PapernotDescent(PixelDescent):
 
         Returns:
             tuple[Tensor, None]: A x 2 x ...: what a move raises the target's score by, and lowers
-            the others' sum by, per unit of the input range.
+            the others' sum by, per unit of the input.
         """
         chosen = scores.gather(1, target.unsqueeze(1)).sum()
         (raised,) = torch.autograd.grad(chosen, images, retain_graph=True)
         (total,) = torch.autograd.grad(scores.sum(), images)
-        span = self.sign * (self.step_rule.upper - self.step_rule.lower)
-        return torch.stack([raised * span, (raised - total) * span], dim=1), None
+        return self.sign * torch.stack([raised, raised - total], dim=1), None
 
     def step(self, state: search.State, evaluation: search.Evaluation) -> Tensor:
         """Move one pixel or a pair, see :meth:`captum_deduce.search.Procedure.step`."""
-        rule = self.step_rule
-        raised, lowered = evaluation.gradient.unbind(1)
+        rule = self.rule(state)
+        span = rule.upper - rule.lower
+        raised, lowered = (slope * span for slope in evaluation.gradient.unbind(1))
         broken = ~torch.isfinite(evaluation.gradient).flatten(1).all(1)
         towards = torch.full_like(raised, -self.sign)
         if rule.pixels_per_step == 1:
             saliency = torch.where((raised > 0) & (lowered > 0), raised * lowered, 0.0)
             # The step rule multiplies by the range once more.
-            return self.move(state, towards * saliency / (rule.upper - rule.lower)) | broken
+            return self.move(state, towards * saliency / span) | broken
         proposal = rule.proposal(state["images"], towards, state["original"])
         movable = rule.movable(state["images"], proposal, state["allowed"])
         pair = most_salient_pair(raised, lowered, rule.admissible(movable, state["changes"]))

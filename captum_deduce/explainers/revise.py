@@ -106,7 +106,8 @@ class REVISE(CounterfactualExplainer):
                 all ``max_iterations`` and returns the success with the smallest distance.
                 Default: "first"
             lower_bound (float or Tensor, optional): Smallest input value; a tensor broadcasts to
-                one input (channels x 1 x 1 for inputs normalised per channel). Default: 0.0
+                one input (channels x 1 x 1 for inputs normalised per channel), or to all, as
+                ``images - eps``. Default: 0.0
             upper_bound (float or Tensor, optional): Largest input value, likewise. Default: 1.0
 
         Raises:
@@ -258,7 +259,6 @@ class LatentDescent(search.Procedure):
         self.settings = settings
         self.space = space
         self.max_iterations = settings.max_iterations
-        self.span = problem.upper - problem.lower
         rate = settings.learning_rate
         self.learning_rate = LEARNING_RATES[settings.optimizer] if rate is None else rate
         self.adam = AdamStep(self.learning_rate) if settings.optimizer == "adam" else None
@@ -283,11 +283,10 @@ class LatentDescent(search.Procedure):
         if "allowed" in state:
             kept = kept | ~state["allowed"]
         drawn = self.space.decode(latents.clone())
-        images = torch.where(
-            kept, original, torch.clamp(drawn, self.problem.lower, self.problem.upper)
-        )
+        lower, upper = self.problem.bounds(state)
+        images = torch.where(kept, original, torch.clamp(drawn, lower, upper))
         scores, _ = self.problem.forward(images, state)
-        distance = losses.l1_norm((images - original) / self.span)
+        distance = losses.l1_norm((images - original) / (upper - lower))
         cross_entropy = -losses.target_log_probability(scores, target)
         loss = cross_entropy + settings.distance_weight * distance
         (gradient,) = torch.autograd.grad(loss.sum(), latents)

@@ -74,7 +74,7 @@ class Schut(PixelwiseExplainer):
             pixel (str, optional): ``"entry"``: channels move one by one; ``"site"``: a spatial
                 position moves with all its channels. Default: "entry"
             lower_bound (float or Tensor, optional): Smallest input value; a tensor broadcasts to
-                one input. Default: 0.0
+                one input, or to all, as ``images - eps``. Default: 0.0
             upper_bound (float or Tensor, optional): Largest input value, likewise. Default: 1.0
 
         Raises:

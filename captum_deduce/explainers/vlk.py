@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -64,9 +65,10 @@ class VLK(CounterfactualExplainer):
     from the package: there ``k_type="point"`` with an encoder ranks classes by their k-th nearest
     row but still takes the mean of all k for the prototype, here that row is the prototype; an
     image that has the requested class already is its own counterfactual; distances, step and
-    shrinkage count in units of ``upper_bound - lower_bound``; a pair with a non-finite gradient
-    stops. The package updates its two images in an order that it leaves open, which loses the
-    momentum at random; here the momentum is always that of the formula.
+    shrinkage count in units of ``upper_bound - lower_bound``; a pair stops where its gradient is
+    not finite, or where its mask lets nothing change. The package updates its two images in an
+    order that it leaves open, which loses the momentum at random; here the momentum is always that
+    of the formula.
 
     Examples::
 
@@ -134,7 +136,8 @@ class VLK(CounterfactualExplainer):
                 k-d trees). Default: "mean"
             clip (float, optional): Largest entry of a gradient, on either side. Default: 1000.0
             lower_bound (float or Tensor, optional): Smallest input value; a tensor broadcasts to
-                one input (channels x 1 x 1 for inputs normalised per channel). Default: 0.0
+                one input (channels x 1 x 1 for inputs normalised per channel), or to all, as
+                ``images - eps``. Default: 0.0
             upper_bound (float or Tensor, optional): Largest input value, likewise. Default: 1.0
 
         Raises:
@@ -219,7 +222,6 @@ class PrototypeDescent(search.Procedure):
         self.guidance.prepare(
             problem.inputs[:2], settings.k, None if self.untargeted else problem.classes
         )
-        self.span = problem.upper - problem.lower
         self.step_rule = ShrinkageStep(
             learning_rate=settings.learning_rate_init,
             threshold=settings.beta,
@@ -294,14 +296,16 @@ class PrototypeDescent(search.Procedure):
             finished=finished | there,
             prediction=probabilities.argmax(1),
             gradient=self._gradient(state),
-            distance=elastic_net((images - original) / self.span, self.settings.beta),
+            distance=elastic_net((images - original) / self._span(state), self.settings.beta),
             target=target,
         )
 
     def step(self, state: search.State, evaluation: search.Evaluation) -> Tensor:
         """Descend and shrink, see :meth:`captum_deduce.search.Procedure.step`."""
         gradient = evaluation.gradient
-        state["images"], state["ahead"] = self.step_rule(
+        lower, upper = self.problem.bounds(state)
+        rule = replace(self.step_rule, lower=lower, upper=upper)
+        state["images"], state["ahead"] = rule(
             state["images"],
             state["ahead"],
             gradient,
@@ -310,7 +314,8 @@ class PrototypeDescent(search.Procedure):
             state.get("allowed"),
         )
         state["iteration"] = state["iteration"] + 1
-        return ~torch.isfinite(gradient).flatten(1).all(1)
+        stuck = ~torch.isfinite(gradient).flatten(1).all(1)
+        return stuck | ~state["allowed"].flatten(1).any(1) if "allowed" in state else stuck
 
     def _success(self, probabilities: Tensor, state: search.State) -> Tensor:
         original_class = state["original_class"]
@@ -354,6 +359,10 @@ class PrototypeDescent(search.Procedure):
         }
         return state["round"] == self.settings.c_steps
 
+    def _span(self, state: search.State) -> Tensor:
+        lower, upper = self.problem.bounds(state)
+        return upper - lower
+
     def _gradient(self, state: search.State) -> Tensor:
         ahead = state["ahead"].detach().requires_grad_()
         loss = self._loss(ahead, state)
@@ -361,7 +370,7 @@ class PrototypeDescent(search.Procedure):
         return gradient
 
     def _loss(self, ahead: Tensor, state: search.State) -> Tensor:
-        settings, span = self.settings, self.span
+        settings, span = self.settings, self._span(state)
         scores, _ = self.problem.forward(ahead, state)
         hinge = untargeted_hinge(scores.softmax(1), state["original_class"], settings.kappa)
         loss = state["weight"] * hinge + squared_norm((ahead - state["original"]) / span)

@@ -142,7 +142,8 @@ class Wachter(CounterfactualExplainer):
                 fraction of ``upper_bound - lower_bound``. Default: 0.01
             max_iterations (int, optional): Most steps of an image in each round. Default: 100
             lower_bound (float or Tensor, optional): Smallest input value; a tensor broadcasts to
-                one input (channels x 1 x 1 for inputs normalised per channel). Default: 0.0
+                one input (channels x 1 x 1 for inputs normalised per channel), or to all, as
+                ``images - eps``. Default: 0.0
             upper_bound (float or Tensor, optional): Largest input value, likewise. Default: 1.0
 
         Raises:
@@ -184,13 +185,12 @@ class Wachter(CounterfactualExplainer):
             )
 
     def _procedure(self, problem: Problem) -> search.Procedure:
-        span = problem.upper - problem.lower
-        weight = None
+        mad = None
         if self.distance == "mad" and self.mad is not None:
             mad = checks.per_input("mad", self.mad, problem.inputs)
             _check_mad(mad)  # again, as small numbers may vanish in the inputs' dtype
-            weight = span / mad.masked_fill(mad == 0, mad[mad > 0].min())
-        return DistanceDescent(problem, self, weight)
+            mad = mad.masked_fill(mad == 0, mad[mad > 0].min())
+        return DistanceDescent(problem, self, mad)
 
 
 class DistanceDescent(search.Procedure):
@@ -199,17 +199,15 @@ class DistanceDescent(search.Procedure):
     Args:
         problem (Problem): What the call asks for.
         settings (Wachter): The explainer, for its numbers.
-        entry_weight (Tensor or None): What a unit of the range weighs in the distance, of the shape
-            of one input; None where it is 1.
+        mad (Tensor or None): What a change is divided by in the distance, in the inputs' units, of
+            the shape of one input; None where it is the range.
     """
 
-    def __init__(self, problem: Problem, settings: Wachter, entry_weight: Tensor | None) -> None:
+    def __init__(self, problem: Problem, settings: Wachter, mad: Tensor | None) -> None:
         self.problem = problem
         self.settings = settings
-        self.entry_weight = entry_weight
+        self.mad = mad
         self.max_iterations = settings.lambda_rounds * settings.max_iterations
-        self.span = problem.upper - problem.lower
-        self.per_span = 1 / self.span
         inputs = problem.inputs
         self.begins_outside = bool(((inputs < problem.lower) | (inputs > problem.upper)).any())
         self.step_rule = AdamStep(settings.learning_rate)
@@ -249,13 +247,14 @@ class DistanceDescent(search.Procedure):
         least = torch.finfo(probability.dtype).tiny ** 0.5
         slope = 2 * (probability - self.settings.target_probability) * probability.clamp_min(least)
         (gradient,) = torch.autograd.grad(log_probability, images, slope)
-        gradient *= self.span
+        span = self._span(state)
+        gradient *= span
         if "allowed" in state:
             gradient.masked_fill_(~state["allowed"], 0.0)
         prediction = scores.detach().argmax(1)
         success = is_success(probability, prediction, target, self.settings.confidence)
-        state["change"] = (state["images"] - state["original"]).mul_(self.per_span)
-        state["distance"] = self.distance(state["change"])
+        state["change"] = (state["images"] - state["original"]).div_(span)
+        state["distance"] = self.distance(state["change"], self._entry_weight(state))
         return search.Evaluation(
             images=state["images"],
             confidence=probability,
@@ -274,7 +273,8 @@ class DistanceDescent(search.Procedure):
         again = _column(over & (state["closest_distance"] < float("inf")), pull)
         change = state["change"].lerp(state["closest_change"], again)
         pull = pull.lerp(state["closest_pull"], again)
-        weighed = pull if self.entry_weight is None else pull / self.entry_weight
+        entry_weight = self._entry_weight(state)
+        weighed = pull if entry_weight is None else pull / entry_weight
         hardest = weighed.abs().flatten(1).amax(1)
         self._begin_rounds(state, evaluation.success, anew, over, hardest)
         weight = torch.minimum(state["weight"], _STEEPEST / hardest)
@@ -283,19 +283,27 @@ class DistanceDescent(search.Procedure):
         broken = ~(hardest * state["weight"]).isfinite()
         return broken | (state["rounds"] > self.settings.lambda_rounds)
 
-    def distance(self, change: Tensor) -> Tensor:
+    def distance(self, change: Tensor, entry_weight: Tensor | None) -> Tensor:
         """Measure changes.
 
         Args:
             change (Tensor): Image less original, in units of the range, A x ...
+            entry_weight (Tensor or None): What such a unit weighs, of the shape of one change or
+                of all; None where it is 1.
 
         Returns:
             Tensor: A distances.
         """
         if self.settings.distance == "l2":
             return losses.squared_norm(change)
-        weighted = change if self.entry_weight is None else change * self.entry_weight
-        return losses.l1_norm(weighted)
+        return losses.l1_norm(change if entry_weight is None else change * entry_weight)
+
+    def _span(self, state: search.State) -> Tensor:
+        lower, upper = self.problem.bounds(state)
+        return upper - lower
+
+    def _entry_weight(self, state: search.State) -> Tensor | None:
+        return None if self.mad is None else self._span(state) / self.mad
 
     def _end_rounds(
         self, state: search.State, success: Tensor, pull: Tensor
@@ -338,16 +346,18 @@ class DistanceDescent(search.Procedure):
 
     def _descend(self, change: Tensor, gradient: Tensor, state: search.State) -> Tensor:
         """Move by Adam, and take the distance's part off the changes, in their own memory."""
+        lower, upper = self.problem.bounds(state)
+        entry_weight = self._entry_weight(state)
         update, rate = self.step_rule(gradient, state["mean"], state["square"], state["iteration"])
         moved = change.sub_(update)
         size = moved.abs()
         if self.settings.distance == "l2":
             size /= rate.mul_(2).add_(1)
         else:
-            size -= rate if self.entry_weight is None else rate.mul_(self.entry_weight)
+            size -= rate if entry_weight is None else rate.mul_(entry_weight)
         size = threshold(size, checks.TOLERANCE, 0.0)
-        images = size.copysign(moved).mul_(self.span).add_(state["original"])
-        images.clamp_(self.problem.lower, self.problem.upper)
+        images = size.copysign(moved).mul_(upper - lower).add_(state["original"])
+        images.clamp_(lower, upper)
         if self.begins_outside:
             images = torch.where(size > 0, images, state["original"])
         return images

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from captum_deduce import checks
+from captum_deduce import checks, progress
 from captum_deduce.classifiers import FrozenModel, check_placement
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.metrics.latent_descent import LatentDescent, Objective, Schedule
@@ -83,7 +83,8 @@ class AnoGAN:
         seed (int, optional): Of the starts. Default: 0
         batch_size (int, optional): Starts that descend together, over all images; those of one
             image always do. Default: 128
-        show_progress (bool, optional): Draw a progress bar over the images. Default: False
+        show_progress (bool, optional): Draw a progress bar over the images.
+            Default: None (after two seconds, in a terminal or a notebook)
 
     Raises:
         TypeError: An argument of the wrong kind.
@@ -115,7 +116,7 @@ class AnoGAN:
         keep_small_step: bool = False,
         seed: int = 0,
         batch_size: int = 128,
-        show_progress: bool = False,
+        show_progress: bool | None = None,
     ) -> None:
         self.generator = checks.callable_model("generator", generator)
         self.feature_map = checks.callable_model("feature_map", feature_map)
@@ -143,8 +144,9 @@ class AnoGAN:
         checks.number("candidates", self.candidates, minimum=0, integer=True)
         checks.number("seed", self.seed, minimum=0, integer=True)
         checks.number("batch_size", self.batch_size, minimum=1, integer=True)
-        for name in ("early_stop", "keep_small_step", "show_progress"):
+        for name in ("early_stop", "keep_small_step"):
             checks.flag(name, getattr(self, name))
+        progress.shown(self.show_progress)
         if 0 < self.candidates < self.restarts:
             raise ValueError(
                 f"candidates must be 0 or at least restarts ({self.restarts}), got "

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from captum_deduce import checks, storage
+from captum_deduce import checks, progress, storage
 from captum_deduce._version import __version__
 from captum_deduce.classifiers import FrozenModel
 from captum_deduce.prototypes.neighbours import nearest_rows
@@ -92,7 +91,7 @@ class PrototypeIndex(nn.Module):
         loader: Iterable[Any],
         *,
         device: torch.device | str | None = None,
-        show_progress: bool = False,
+        show_progress: bool | None = None,
         chunk_size: int = 4096,
     ) -> Self:
         """Encode all images of a loader, in one pass; models are left as they were found.
@@ -105,7 +104,8 @@ class PrototypeIndex(nn.Module):
             loader (Iterable): Yields batches of images, alone or first in a tuple.
             device (torch.device or str, optional): Where the index is kept. Default: None (where
                 the classifier is)
-            show_progress (bool, optional): Show a progress bar. Default: False
+            show_progress (bool, optional): Draw a progress bar.
+                Default: None (after two seconds, in a terminal or a notebook)
             chunk_size (int, optional): As for the constructor. Default: 4096
 
         Returns:
@@ -122,9 +122,8 @@ class PrototypeIndex(nn.Module):
             parameters = (p for module in frozen.modules for p in module.parameters())
             model_device = next((p.device for p in parameters), torch.device("cpu"))
             kept_on = torch.device(device) if device is not None else model_device
-            # Not tqdm.auto's, which calls iter() twice: a DataLoader would start its workers twice.
-            for images in tqdm(
-                _images(loader), desc="prototypes", unit="batch", disable=not show_progress
+            for images in progress.bar(
+                _images(loader), desc="prototypes", unit="batch", show_progress=show_progress
             ):
                 images = images.to(model_device)
                 scores, _ = frozen(images)

@@ -60,7 +60,7 @@ def explain(
     class_names: tuple[str, ...],
     *,
     mask: Tensor | None = None,
-    show_progress: bool = False,
+    show_progress: bool | None = None,
 ) -> Explained:
     """Search for the counterfactuals of all pairs in one call.
 
@@ -70,7 +70,8 @@ def explain(
         target (Tensor, list or None): N classes; None: each image's runner-up class.
         class_names (tuple[str, ...]): The classes' names.
         mask (Tensor, optional): 1 where pixels may change. Default: None (all may)
-        show_progress (bool, optional): Draw a progress bar. Default: False
+        show_progress (bool, optional): Draw a progress bar.
+            Default: None (after two seconds, in a terminal or a notebook)
 
     Returns:
         Explained: In the order of the images.

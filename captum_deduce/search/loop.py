@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+
+from captum_deduce import progress
 
 State = dict[str, Tensor]
 """Tensors on one device with a leading dimension of the pairs in the active set.
@@ -135,7 +138,7 @@ def run(
     num_pairs: int,
     *,
     batch_size: int | None = None,
-    show_progress: bool = False,
+    show_progress: bool | None = None,
     return_trajectory: bool = False,
     description: str = "counterfactuals",
 ) -> SearchResult:
@@ -148,7 +151,9 @@ def run(
         procedure (Procedure): The method.
         num_pairs (int): N.
         batch_size (int, optional): Most pairs in the active set. Default: None (all)
-        show_progress (bool, optional): Draw a progress bar over the pairs. Default: False
+        show_progress (bool, optional): Draw a bar over the pairs that have ended, with the steps
+            made, the pairs found and the mean of the active pairs' best confidences so far.
+            Default: None (after two seconds, in a terminal or a notebook)
         return_trajectory (bool, optional): Keep every image that was evaluated. Default: False
         description (str, optional): What the bar says. Default: "counterfactuals"
 
@@ -166,7 +171,10 @@ def run(
     ended_steps: list[int] = []
     paths: list[list[Tensor]] = [[] for _ in range(num_pairs)]
 
-    with tqdm(total=num_pairs, desc=description, unit="pair", disable=not show_progress) as bar:
+    with progress.bar(
+        total=num_pairs, desc=description, unit="pair", show_progress=show_progress
+    ) as bar:
+        news = _News(bar)
         while active:
             evaluation = procedure.evaluate(state, active)
             best = _keep_best(best, evaluation, steps)
@@ -174,21 +182,20 @@ def run(
                 for pair, image in zip(active, evaluation.images.cpu(), strict=True):
                     paths[pair].append(image.clone())
             stuck = procedure.step(state, evaluation)
+            over = news.tell(evaluation.finished | stuck, best)
             ended = [
-                over or step >= procedure.max_iterations
-                for over, step in zip((evaluation.finished | stuck).tolist(), steps, strict=True)
+                ends or step >= procedure.max_iterations
+                for ends, step in zip(over, steps, strict=True)
             ]
             steps = [step + 1 for step in steps]
-            bar.set_postfix(active=len(active), refresh=False)
-            bar.update(0)
             if not any(ended):
                 continue
-            out = [slot for slot, over in enumerate(ended) if over]
+            out = [slot for slot, ends in enumerate(ended) if ends]
             counted = {name: state[name] for name in ("forward_evaluations",) if name in state}
             ended_rows.append(_rows(best | counted, out))
             ended_pairs += [active[slot] for slot in out]
             ended_steps += [steps[slot] - 1 for slot in out]
-            bar.update(len(out))
+            news.take_out(out)
 
             # Pairs from the queue take the places of those that ended; the rest closes up.
             new = list(range(waiting, min(waiting + len(out), num_pairs)))
@@ -205,6 +212,39 @@ def run(
                 steps = [steps[slot] for slot in kept]
 
     return _in_order(ended_rows, ended_pairs, ended_steps, paths if return_trajectory else None)
+
+
+class _News:
+    """How a search stands, for a person who waits: on a bar over the pairs that have ended."""
+
+    def __init__(self, bar: Any) -> None:
+        self.bar = bar
+        self.rounds = self.found = 0
+        self.success: list[float] = []
+
+    def tell(self, over: Tensor, best: State) -> list[bool]:
+        """Bring to the host which pairs end: all that is told comes in the same copy."""
+        if self.bar.disable:
+            return [bool(ends) for ends in over.tolist()]
+        confidence = best["confidence"]
+        told = torch.stack([row.to(confidence) for row in (over, best["success"], confidence)])
+        ends, self.success, confidences = told.tolist()
+        self.rounds += 1
+        self.bar.set_postfix(
+            steps=self.rounds,
+            found=self.found + int(sum(self.success)),
+            confidence=f"{fmean(confidences):.3f}",
+            refresh=False,
+        )
+        self.bar.miniters = 0  # or the bar would wait for as many pairs as once ended together
+        self.bar.update(0)
+        return [bool(end) for end in ends]
+
+    def take_out(self, slots: list[int]) -> None:
+        """Count pairs that have ended."""
+        self.bar.update(len(slots))
+        if not self.bar.disable:
+            self.found += int(sum(self.success[slot] for slot in slots))
 
 
 def _keep_best(best: State, evaluation: Evaluation, steps: list[int]) -> State:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,7 +30,8 @@ class PixelDescent(loop.Procedure):
     Args:
         problem (Problem): What the call asks for.
         objective (Objective): The pairs' losses.
-        step (PixelStep): How the images move.
+        step (PixelStep): How the images move; where the problem has bounds for each pair, these
+            count.
         goal (Goal): What ends a round.
         momentum (float): :math:`m` of equation 6. As there, the whole previous direction enters,
             before pixels are masked, and it takes part in selecting them.
@@ -88,7 +90,7 @@ class PixelDescent(loop.Procedure):
         success = finished = self.goal.reached(*found)
         distance = None
         if self.rounds > 1:
-            distance = self._distance(images.detach(), state["original"])
+            distance = self._distance(images.detach(), state)
             over = (state["rounds"] == 1) | (distance == 0)
             finished = torch.where(success, over, distance >= state["closest"])
         return loop.Evaluation(
@@ -154,17 +156,32 @@ class PixelDescent(loop.Procedure):
         """
         images = state["images"]
         allowed = state.get("allowed") if allowed is None else allowed
-        state["images"], state["changes"], stuck = self.step_rule(
+        rule = self.rule(state)
+        state["images"], state["changes"], stuck = rule(
             images, direction, state["changes"], state["original"], allowed
         )
         if self.retire_at_bounds:
-            moved, rule = state["images"], self.step_rule
+            moved = state["images"]
             arrived = (moved != images) & ((moved == rule.lower) | (moved == rule.upper))
             state["allowed"] = state["allowed"] & ~arrived
         return stuck
 
-    def _distance(self, images: Tensor, original: Tensor) -> Tensor:
-        span = self.step_rule.upper - self.step_rule.lower
+    def rule(self, state: loop.State) -> PixelStep:
+        """The step rule for the active pairs, with their own bounds where they have some.
+
+        Args:
+            state (dict[str, Tensor]): Of the active pairs.
+
+        Returns:
+            PixelStep: How their images move.
+        """
+        if "lower" not in state:
+            return self.step_rule
+        return replace(self.step_rule, lower=state["lower"], upper=state["upper"])
+
+    def _distance(self, images: Tensor, state: loop.State) -> Tensor:
+        original, rule = state["original"], self.rule(state)
+        span = rule.upper - rule.lower
         size = ((images - original).abs() / span).double().flatten(1)
         return (size + (size > 0)).sum(1)
 

@@ -29,7 +29,8 @@ class Problem:
         additional_forward_args (tuple): What the model takes besides; tensors with N rows are
             per pair.
         mask (Tensor or None): Bool, of the inputs' shape: the entries that may change.
-        lower (Tensor): Lower bound, of the shape of one input.
+        lower (Tensor): Lower bound, of the shape of one input, or of all inputs where each has its
+            own (then the upper bound, too).
         upper (Tensor): Upper bound, likewise.
     """
 
@@ -49,21 +50,36 @@ class Problem:
             pairs (list[int]): Indices of pairs.
 
         Returns:
-            dict[str, Tensor]: ``original``, ``target``, ``allowed`` where there is a mask, and the
-            per-pair arguments of the model.
+            dict[str, Tensor]: ``original``, ``target``, ``allowed`` where there is a mask,
+            ``lower`` and ``upper`` where each pair has its own bounds, and the per-pair arguments
+            of the model.
         """
-        shared = {"original": self.inputs, "target": self.target}
+        each = {"original": self.inputs, "target": self.target}
         if self.mask is not None:
-            shared["allowed"] = self.mask
-        shared |= {
+            each["allowed"] = self.mask
+        if self.lower.dim() == self.inputs.dim():
+            each |= {"lower": self.lower, "upper": self.upper}
+        each |= {
             _argument(place): value
             for place, value in enumerate(self.additional_forward_args)
             if _is_per_pair(value, len(self.inputs))
         }
         return {
             name: value[torch.tensor(pairs, dtype=torch.int64).to(value.device)]
-            for name, value in shared.items()
+            for name, value in each.items()
         }
+
+    def bounds(self, state: loop.State) -> tuple[Tensor, Tensor]:
+        """Between which values the active pairs' images must stay.
+
+        Args:
+            state (dict[str, Tensor]): Of the active pairs, with what :meth:`rows` put there.
+
+        Returns:
+            tuple[Tensor, Tensor]: Lower and upper bound, of the shape of one input, or A x ...
+            where each pair has its own.
+        """
+        return state.get("lower", self.lower), state.get("upper", self.upper)
 
     def forward(self, images: Tensor, state: loop.State) -> tuple[Tensor, Tensor]:
         """Evaluate the model on images of the active pairs.

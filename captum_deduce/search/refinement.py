@@ -18,9 +18,11 @@ LogDensity = Callable[[Tensor, list[int]], Tensor]
 class Reversal(loop.Procedure):
     """Set one changed pixel after the other back to its original, where the goal allows it.
 
-    The smallest changes come first: they cost least to lose. Each costs a forward pass, without a
-    gradient. What is reverted stays so; an image is never farther from its original than before, by
-    any distance, and what remains was needed when it was tried.
+    The smallest changes come first: they cost least to lose. Each trial costs a forward pass,
+    without a gradient. After the last one it is the first's turn again, as a change that was needed
+    may no longer be so, until every change that is left has been tried in vain since the last
+    return. So an image is never farther from its original than before, by any distance, and no
+    single change can be taken back from what remains.
 
     Args:
         problem (Problem): What the call asks for.
@@ -47,25 +49,21 @@ class Reversal(loop.Procedure):
         self.pairs = pairs
         self.log_density = log_density
         self.by_site = by_site
-        self.max_iterations = images[0].numel()
+        # A return after every change but one, and then the others once more.
+        pixels = images[0].numel()
+        self.max_iterations = pixels * (pixels + 1) // 2 + 1
 
     def start(self, pairs: list[int]) -> loop.State:
         """Line the changes up, see :meth:`captum_deduce.search.Procedure.start`."""
         rows = [self.pairs[pair] for pair in pairs]
         state = self.problem.rows(rows)
-        images = self.images[torch.tensor(rows).to(self.images.device)]
-        span = self.problem.upper - self.problem.lower
-        size = ((images - state["original"]).abs() / span).flatten(2)
-        size = size.sum(1) if self.by_site else size.flatten(1)
-        count = (size > 0).sum(1)
-        order = torch.where(size > 0, size, torch.inf).argsort(dim=1, stable=True)
-        return {
-            **state,
-            "images": images,
-            "order": order,
-            "place": torch.full_like(count, -1),
-            "count": count,
-            "forward_evaluations": torch.zeros_like(count),
+        state["images"] = self.images[torch.tensor(rows).to(self.images.device)]
+        none = torch.zeros_like(state["target"])
+        return state | {
+            "order": self._order(state),
+            "place": none - 1,
+            "in_vain": none,
+            "forward_evaluations": none.clone(),
         }
 
     def evaluate(self, state: loop.State, pairs: list[int]) -> loop.Evaluation:
@@ -79,11 +77,15 @@ class Reversal(loop.Procedure):
                 log_density = self.log_density(features, classes)
         state["forward_evaluations"] += 1
         found = (confidence_of(scores, target), scores.argmax(1), target, log_density)
+        success = self.goal.reached(*found) | (state["place"] < 0)
+        state["in_vain"] = (state["in_vain"] + 1).masked_fill(success, 0)
+        kept = torch.where(_column(success, images), images, state["images"])
+        left = self._changed(kept, state["original"]).flatten(1).sum(1)
         return loop.Evaluation(
             images=images,
             confidence=found[0],
-            success=self.goal.reached(*found) | (state["place"] < 0),
-            finished=state["place"] >= state["count"] - 1,
+            success=success,
+            finished=state["in_vain"] >= left,
             prediction=found[1],
             gradient=images.new_zeros(len(images), 0),
             distance=(images != state["original"]).flatten(1).sum(1),
@@ -92,10 +94,25 @@ class Reversal(loop.Procedure):
 
     def step(self, state: loop.State, evaluation: loop.Evaluation) -> Tensor:
         """Keep what succeeded, see :meth:`captum_deduce.search.Procedure.step`."""
-        column = evaluation.success.view(-1, *[1] * (evaluation.images.dim() - 1))
+        column = _column(evaluation.success, evaluation.images)
         state["images"] = torch.where(column, evaluation.images, state["images"])
-        state["place"] = state["place"] + 1
+        changed = self._changed(state["images"], state["original"]).flatten(1)
+        changed = changed.gather(1, state["order"])
+        places = torch.arange(changed.shape[1], device=changed.device)
+        ahead = (places - state["place"].unsqueeze(1) - 1) % changed.shape[1]
+        state["place"] = ahead.masked_fill(~changed, changed.shape[1]).argmin(1)
         return torch.zeros_like(evaluation.success)
+
+    def _changed(self, images: Tensor, original: Tensor) -> Tensor:
+        """Which pixels differ, A x channels (by site: 1) x ..., bool."""
+        changed = images != original
+        return changed.any(1, keepdim=True) if self.by_site else changed
+
+    def _order(self, state: loop.State) -> Tensor:
+        """All pixels, those with the smallest changes first, A x pixels."""
+        lower, upper = self.problem.bounds(state)
+        size = (state["images"] - state["original"]).abs() / (upper - lower)
+        return (size.sum(1) if self.by_site else size).flatten(1).argsort(dim=1, stable=True)
 
     def _trial(self, state: loop.State) -> Tensor:
         """The images with one more pixel as it was; at first the images themselves."""
@@ -115,7 +132,7 @@ def refine(
     *,
     by_site: bool = False,
     batch_size: int | None = None,
-    show_progress: bool = False,
+    show_progress: bool | None = None,
 ) -> loop.SearchResult:
     """Take back what the counterfactuals that a search found do not need.
 
@@ -126,7 +143,8 @@ def refine(
         log_density (LogDensity, optional): Where the goal or the result has one. Default: None
         by_site (bool, optional): Whether all channels of a position return together. Default: False
         batch_size (int, optional): Most pairs at once. Default: None (all)
-        show_progress (bool, optional): Draw a progress bar. Default: False
+        show_progress (bool, optional): Draw a progress bar.
+            Default: None (after two seconds, in a terminal or a notebook)
 
     Returns:
         SearchResult: With fewer changes, and the forward passes that it took.
@@ -154,6 +172,11 @@ def refine(
         log_density=_filled(found.log_density, rows, refined.log_density),
         forward_evaluations=spent if passes is None else spent.index_add(0, rows, passes),
     )
+
+
+def _column(flags: Tensor, images: Tensor) -> Tensor:
+    """Flags of images in a shape that broadcasts over their entries."""
+    return flags.view(-1, *[1] * (images.dim() - 1))
 
 
 def _filled(values: Tensor | None, rows: Tensor, new: Tensor | None) -> Tensor | None:

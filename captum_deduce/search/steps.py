@@ -39,7 +39,8 @@ class PixelStep:
         skip_saturated (bool): Whether a pixel is admissible only if the move would change it by
             more than 1e-6 of the range. False is the algorithm to the letter: a pixel on a bound
             may be chosen, and is then clipped back to where it was.
-        lower (Tensor): Lower bound, of the shape of one input.
+        lower (Tensor): Lower bound, of the shape of one input, or A x ... where each image has its
+            own.
         upper (Tensor): Upper bound, likewise.
         most_gain (float, optional): See above; then ``pixels_per_step`` is the most that move.
             Default: None (always ``pixels_per_step``, chosen by slope)
@@ -210,7 +211,8 @@ class ShrinkageStep:
         threshold (float): :math:`\beta`.
         clip (float): G.
         max_iterations (int): T.
-        lower (Tensor): Lower bound, of the shape of one input.
+        lower (Tensor): Lower bound, of the shape of one input, or A x ... where each image has its
+            own.
         upper (Tensor): Upper bound, likewise.
     """
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torch.optim import Adam
-from tqdm import tqdm
 
 from captum_deduce import checks
 from captum_deduce.models import VAE
+from captum_deduce.progress import bar
 from captum_deduce.training.classifiers import training_mode
 
 _Losses = Callable[[Tensor, float], tuple[Tensor, Tensor]]
@@ -30,7 +30,7 @@ def train_autoencoder(
     learning_rate: float = 1e-3,
     seed: int = 0,
     device: torch.device | str | None = None,
-    show_progress: bool = False,
+    show_progress: bool | None = None,
 ) -> list[float]:
     """Train an autoencoder with Adam on the mean squared error of its reconstructions.
 
@@ -46,7 +46,8 @@ def train_autoencoder(
         learning_rate (float, optional): Of Adam. Default: 1e-3
         seed (int, optional): Of the shuffles. Torch's global generator is left alone. Default: 0
         device (torch.device or str, optional): Where to train. Default: where the model is
-        show_progress (bool, optional): Whether to show a progress bar. Default: False
+        show_progress (bool, optional): Draw a progress bar.
+            Default: None (after two seconds, in a terminal or a notebook)
 
     Returns:
         list[float]: Mean squared error of the training batches in each epoch.
@@ -86,7 +87,8 @@ def train_autoencoder(
         learning_rate=learning_rate,
         generator=torch.Generator().manual_seed(seed),
         device=device,
-        description="autoencoder" if show_progress else None,
+        description="autoencoder",
+        show_progress=show_progress,
     )
 
 
@@ -96,7 +98,7 @@ def train_class_autoencoders(
     target: Tensor,
     *,
     epochs: int = 30,
-    show_progress: bool = False,
+    show_progress: bool | None = None,
     **settings: Any,
 ) -> list[list[float]]:
     """Train an autoencoder for each class on the images of that class alone.
@@ -111,8 +113,8 @@ def train_class_autoencoders(
         target (Tensor): N classes, integers.
         epochs (int, optional): How often each class's images are gone through; as these are few,
             more than for an autoencoder of all classes. Default: 30
-        show_progress (bool, optional): Whether to show a progress bar over the classes.
-            Default: False
+        show_progress (bool, optional): Draw a progress bar over the classes.
+            Default: None (after two seconds, in a terminal or a notebook)
         **settings (Any): ``batch_size``, ``learning_rate``, ``seed`` and ``device``, as for
             :func:`train_autoencoder`.
 
@@ -144,9 +146,15 @@ def train_class_autoencoders(
     if empty:
         raise ValueError(f"target must have images of every class, got none of class(es) {empty}")
     return [
-        train_autoencoder(autoencoder, images[classes == index], epochs=epochs, **settings)
+        train_autoencoder(
+            autoencoder,
+            images[classes == index],
+            epochs=epochs,
+            show_progress=False,
+            **settings,
+        )
         for index, autoencoder in enumerate(
-            tqdm(autoencoders, desc="class autoencoders", disable=not show_progress)
+            bar(autoencoders, desc="class autoencoders", show_progress=show_progress)
         )
     ]
 
@@ -162,7 +170,7 @@ def train_vae(
     annealing: float = 0.5,
     seed: int = 0,
     device: torch.device | str | None = None,
-    show_progress: bool = False,
+    show_progress: bool | None = None,
 ) -> list[float]:
     r"""Train a variational autoencoder with Adam on its negative evidence lower bound.
 
@@ -184,7 +192,8 @@ def train_vae(
         seed (int, optional): Of the shuffles and of the latents' samples. Torch's global generator
             is left alone. Default: 0
         device (torch.device or str, optional): Where to train. Default: where the model is
-        show_progress (bool, optional): Whether to show a progress bar. Default: False
+        show_progress (bool, optional): Draw a progress bar.
+            Default: None (after two seconds, in a terminal or a notebook)
 
     Returns:
         list[float]: Negative evidence lower bound of the training batches in each epoch, in nats
@@ -230,7 +239,8 @@ def train_vae(
         learning_rate=learning_rate,
         generator=generator,
         device=device,
-        description="VAE" if show_progress else None,
+        description="VAE",
+        show_progress=show_progress,
     )
 
 
@@ -244,7 +254,8 @@ def _train(
     learning_rate: float,
     generator: torch.Generator,
     device: torch.device | str | None,
-    description: str | None,
+    description: str,
+    show_progress: bool | None,
 ) -> list[float]:
     """Go through shuffled images with Adam; return the mean reported loss of each epoch."""
     checks.images(images)
@@ -260,7 +271,7 @@ def _train(
     history: list[float] = []
     steps = epochs * -(-len(images) // batch_size)
     done = 0
-    progress = tqdm(total=steps, desc=description, unit="batch", disable=description is None)
+    progress = bar(total=steps, desc=description, unit="batch", show_progress=show_progress)
     with progress, training_mode(model):
         for _ in range(epochs):
             reported = []

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
-from tqdm import tqdm
 
 from captum_deduce import checks
 from captum_deduce.classifiers import FrozenModel
 from captum_deduce.datasets import ImageData
+from captum_deduce.progress import bar
 
 SCHEDULES = ("one-cycle", "steps")
 """How the learning rate may change during a training, see :func:`train_classifier`."""
@@ -58,7 +58,7 @@ def train_classifier(
     noise: float = 0.0,
     seed: int = 0,
     device: torch.device | str | None = None,
-    show_progress: bool = False,
+    show_progress: bool | None = None,
 ) -> TrainingHistory:
     r"""Train a classifier by stochastic gradient descent on the cross-entropy.
 
@@ -94,7 +94,8 @@ def train_classifier(
         seed (int, optional): Of the shuffles and the noise. Torch's global generator is left alone;
             what the model draws itself, as dropout does, comes from there. Default: 0
         device (torch.device or str, optional): Where to train. Default: where the model is
-        show_progress (bool, optional): Whether to show a progress bar. Default: False
+        show_progress (bool, optional): Draw a progress bar.
+            Default: None (after two seconds, in a terminal or a notebook)
 
     Returns:
         TrainingHistory: Loss, accuracies and seconds per epoch.
@@ -132,10 +133,10 @@ def train_classifier(
     steps = max(len(train) // batch_size, 1)
     generator = torch.Generator().manual_seed(seed)
     history = TrainingHistory()
-    progress = tqdm(total=epochs * steps, unit="batch", disable=not show_progress)
+    progress = bar(total=epochs * steps, unit="batch", show_progress=show_progress)
     with progress, training_mode(model):
         for epoch in range(epochs):
-            progress.set_description(f"epoch {epoch + 1}/{epochs}")
+            progress.set_description(f"epoch {epoch + 1}/{epochs}", refresh=False)
             started = time.perf_counter()
             losses, hits = [], []
             order = torch.randperm(len(train), generator=generator)[: steps * batch_size]

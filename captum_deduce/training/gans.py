@@ -8,10 +8,10 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
-from tqdm import tqdm
 
 from captum_deduce import checks
 from captum_deduce.models import WGAN
+from captum_deduce.progress import bar
 from captum_deduce.training.classifiers import training_mode
 
 _BETAS = (0.0, 0.9)
@@ -29,7 +29,7 @@ def train_wgan(
     penalty_weight: float = 10.0,
     seed: int = 0,
     device: torch.device | str | None = None,
-    show_progress: bool = False,
+    show_progress: bool | None = None,
 ) -> list[float]:
     r"""Train generator and critic against one another, with a gradient penalty.
 
@@ -59,7 +59,8 @@ def train_wgan(
         seed (int, optional): Of the shuffles and of what is drawn. Torch's global generator is left
             alone. Default: 0
         device (torch.device or str, optional): Where to train. Default: where the model is
-        show_progress (bool, optional): Whether to show a progress bar. Default: False
+        show_progress (bool, optional): Draw a progress bar.
+            Default: None (after two seconds, in a terminal or a notebook)
 
     Returns:
         list[float]: The critic's estimate of the Wasserstein distance between real and drawn
@@ -97,7 +98,7 @@ def train_wgan(
     source = torch.Generator().manual_seed(seed)
     steps = max(len(images) // batch_size, 1)
     history: list[float] = []
-    progress = tqdm(total=epochs * steps, desc="WGAN", unit="batch", disable=not show_progress)
+    progress = bar(total=epochs * steps, desc="WGAN", unit="batch", show_progress=show_progress)
     with progress, training_mode(model):
         _judge_alone(model)
         for epoch in range(epochs):

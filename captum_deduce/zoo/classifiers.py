@@ -64,7 +64,7 @@ def fit_classifier(
     splits: datasets.Splits,
     batch_size: int,
     device: torch.device,
-    show_progress: bool,
+    show_progress: bool | None,
     *,
     with_density: bool = True,
 ) -> Checkpoint:
@@ -75,7 +75,7 @@ def fit_classifier(
         splits (Splits): Its data.
         batch_size (int): Of the training.
         device (torch.device): Where to train.
-        show_progress (bool): Draw progress bars.
+        show_progress (bool or None): Draw progress bars.
         with_density (bool, optional): Fit a density. Default: True
 
     Returns:
@@ -114,7 +114,7 @@ def obtain_classifier(
     splits: datasets.Splits,
     batch_size: int,
     device: torch.device,
-    show_progress: bool,
+    show_progress: bool | None,
     *,
     with_density: bool = True,
     retrain: bool = False,
@@ -128,7 +128,7 @@ def obtain_classifier(
             other.
         batch_size (int): Of the training.
         device (torch.device): Where to train, and where the classifier goes.
-        show_progress (bool): Draw progress bars.
+        show_progress (bool or None): Draw progress bars.
         with_density (bool, optional): A density is needed; a classifier that was kept without one
             is trained anew. Default: True
         retrain (bool, optional): Train even if a classifier is kept. Default: False

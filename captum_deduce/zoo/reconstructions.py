@@ -32,7 +32,7 @@ def fit_reconstruction(
     recipe: ReconstructionRecipe,
     seed: int,
     device: torch.device,
-    show_progress: bool,
+    show_progress: bool | None,
 ) -> StoredModel:
     """Train a model, measure it on the test images, and say how it went.
 
@@ -42,7 +42,7 @@ def fit_reconstruction(
         recipe (ReconstructionRecipe): How to train it.
         seed (int): Of weights and training.
         device (torch.device): Where to train.
-        show_progress (bool): Draw a progress bar.
+        show_progress (bool or None): Draw a progress bar.
 
     Returns:
         StoredModel: In eval mode.
@@ -80,7 +80,7 @@ def obtain_reconstruction(
     recipe: ReconstructionRecipe,
     seed: int,
     device: torch.device,
-    show_progress: bool,
+    show_progress: bool | None,
     *,
     retrain: bool = False,
 ) -> StoredModel:
@@ -93,7 +93,7 @@ def obtain_reconstruction(
         recipe (ReconstructionRecipe): How to train it.
         seed (int): Of weights and training.
         device (torch.device): Where to train, and where the model goes.
-        show_progress (bool): Draw a progress bar.
+        show_progress (bool or None): Draw a progress bar.
         retrain (bool, optional): Train even if a model is kept. Default: False
 
     Returns:

@@ -100,6 +100,12 @@ def pairs_of(digits: Digits, count: int) -> tuple[Tensor, Tensor]:
     return images, (predicted + 1 + torch.arange(count) % 9) % 10
 
 
+def ball(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of each image's own: within a radius that differs from image to image, and [0, 1]."""
+    radius = torch.linspace(0.3, 0.7, len(images), dtype=images.dtype).view(-1, 1, 1, 1)
+    return (images - radius).clamp_min(0), (images + radius).clamp_max(1)
+
+
 def assert_equals_reference(digits: Digits, images: Tensor, targets: Tensor, **settings) -> None:
     explainer = DeDUCE(digits.model, digits.layer, digits.density)
     by_site = settings.pop("by_site", False)
@@ -148,6 +154,32 @@ def test_equals_algorithm_1_pixel_for_pixel(digits, momentum, skip_saturated):
 )
 def test_every_setting_equals_its_reference(digits, settings):
     assert_equals_reference(digits, *pairs_of(digits, 9), **settings)
+
+
+@pytest.mark.parametrize("by_site", [False, True])
+def test_bounds_of_each_image_equal_algorithm_1_with_these(colour_digits, by_site):
+    """Steps are fractions of every entry's own range, also where slots are filled again."""
+    images, targets = pairs_of(colour_digits, 8)
+    lower, upper = ball(images)
+    explainer = DeDUCE(colour_digits.model, colour_digits.layer, colour_digits.density)
+    result = explainer.generate(
+        images,
+        targets,
+        pixel="site" if by_site else "entry",
+        lower_bound=lower,
+        upper_bound=upper,
+        return_trajectory=True,
+        internal_batch_size=3,
+    )
+    for i, (image, target) in enumerate(zip(images, targets.tolist(), strict=True)):
+        bounds = {"lower": lower[i].numpy(), "upper": upper[i].numpy()}
+        expected = naive(colour_digits, image, target, by_site=by_site, **bounds)
+        np.testing.assert_allclose(
+            result.trajectory[i].numpy(), np.stack(expected.path), rtol=0, atol=1e-12
+        )
+        assert result.success[i].item() == expected.success
+    assert (result.counterfactuals - lower).min() >= 0
+    assert (upper - result.counterfactuals).min() >= 0
 
 
 BEYOND = [

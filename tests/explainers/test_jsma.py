@@ -74,6 +74,35 @@ def test_equals_the_papers_variant_pixel_for_pixel(plain, settings, skip_saturat
     assert_same_paths(result, attempts)
 
 
+def test_bounds_of_each_image_equal_the_papers_variant_with_these(plain):
+    images, targets = pairs_of(plain, 9)
+    radius = torch.linspace(0.3, 0.7, 9, dtype=images.dtype).view(-1, 1, 1, 1)
+    lower, upper = (images - radius).clamp_min(0), (images + radius).clamp_max(1)
+    result = JSMA(plain.model).generate(
+        images,
+        targets,
+        lower_bound=lower,
+        upper_bound=upper,
+        internal_batch_size=4,
+        return_trajectory=True,
+    )
+    attempts = [
+        reference.algorithm_1(
+            image.numpy(),
+            target,
+            lambda x: scores_of(plain, x).detach(),
+            lambda x, target=target: loss_gradient(plain, x, target),
+            retire_at_bounds=True,
+            momentum=0.0,
+            max_changes=None,
+            lower=low.numpy(),
+            upper=high.numpy(),
+        )
+        for image, target, low, high in zip(images, targets.tolist(), lower, upper, strict=True)
+    ]
+    assert_same_paths(result, attempts)
+
+
 @pytest.mark.parametrize("pixels", [1, 2])
 @pytest.mark.parametrize("increase", [True, False])
 def test_equals_papernots_saliency_with_the_full_jacobian(plain, pixels, increase):

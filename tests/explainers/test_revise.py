@@ -43,6 +43,17 @@ def pairs_of(digits: Digits, count: int) -> tuple[Tensor, Tensor]:
     return images, (predicted + 1 + torch.arange(count) % 9) % 10
 
 
+def ball(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of each image's own: within a radius that differs from image to image, and [0, 1]."""
+    radius = torch.linspace(0.3, 0.7, len(images), dtype=images.dtype).view(-1, 1, 1, 1)
+    return (images - radius).clamp_min(0), (images + radius).clamp_max(1)
+
+
+def own(bound: float | np.ndarray, i: int) -> float | np.ndarray:
+    """Of one image, where each has its own."""
+    return bound[i] if isinstance(bound, np.ndarray) and bound.ndim == 4 else bound
+
+
 def assert_equals_reference(
     digits: Digits, vae: VAE, count: int, mask: np.ndarray | None = None, **settings: object
 ) -> None:
@@ -74,7 +85,7 @@ def assert_equals_reference(
             lambda z: vae.decode(z.unsqueeze(0))[0],
             lambda x: digits.model(x.unsqueeze(0))[0],
             mask=mask,
-            **bounds,
+            **{name: own(bound, i) for name, bound in bounds.items()},
             **settings,
         )
         path = result.trajectory[i].numpy()
@@ -109,6 +120,11 @@ def assert_equals_reference(
 )
 def test_every_setting_equals_its_naive_form(digits, vae, settings):
     assert_equals_reference(digits, vae, 6, **settings)
+
+
+def test_bounds_of_each_image_equal_the_naive_form_with_these(digits, vae):
+    lower, upper = (bound.numpy() for bound in ball(pairs_of(digits, 6)[0]))
+    assert_equals_reference(digits, vae, 6, **ADAM, lower_bound=lower, upper_bound=upper)
 
 
 def test_it_is_clipped_where_the_decoder_leaves_the_bounds(digits):

@@ -58,6 +58,17 @@ def pairs_of(digits: Digits, count: int) -> tuple[Tensor, Tensor]:
     return images, (predicted + 1 + torch.arange(count) % 9) % 10
 
 
+def ball(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of each image's own: within a radius that differs from image to image, and [0, 1]."""
+    radius = torch.linspace(0.3, 0.7, len(images), dtype=images.dtype).view(-1, 1, 1, 1)
+    return (images - radius).clamp_min(0), (images + radius).clamp_max(1)
+
+
+def own(value: object, i: int) -> object:
+    """Of one image, where each has its own."""
+    return value[i] if isinstance(value, np.ndarray) and value.ndim == 4 else value
+
+
 def assert_equals_reference(
     explainer: VLK, rows: dict[int, np.ndarray], images: Tensor, targets: Tensor | None, **settings
 ) -> list[reference.GuidedAttempt]:
@@ -85,7 +96,7 @@ def assert_equals_reference(
             lambda x: (explainer.autoencoder or nn.Identity())(x.unsqueeze(0))[0],
             lambda x: encoder(x.unsqueeze(0))[0].flatten(),
             rows,
-            **naive,
+            **{name: own(value, i) for name, value in naive.items()},
         )
         attempts.append(expected)
         path = result.trajectory[i].numpy()
@@ -172,6 +183,14 @@ def test_masked_entries_and_tensor_bounds_equal_their_reference(parts):
     lower = torch.full((1, 1, 1), 0.1, dtype=torch.float64)
     assert_equals_reference(
         parts.explainer(), rows, images, targets, mask=mask, lower=lower, upper=upper
+    )
+
+
+def test_bounds_of_each_image_equal_their_reference(parts):
+    images, targets = pairs_of(parts.digits, 6)
+    lower, upper = ball(images)
+    assert_equals_reference(
+        parts.explainer(), parts.rows(), images, targets, lower=lower, upper=upper
     )
 
 

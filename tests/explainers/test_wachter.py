@@ -23,6 +23,17 @@ def pairs_of(digits: Digits, count: int) -> tuple[Tensor, Tensor]:
     return images, (predicted + 1 + torch.arange(count) % 9) % 10
 
 
+def ball(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of each image's own: within a radius that differs from image to image, and [0, 1]."""
+    radius = torch.linspace(0.3, 0.7, len(images), dtype=images.dtype).view(-1, 1, 1, 1)
+    return (images - radius).clamp_min(0), (images + radius).clamp_max(1)
+
+
+def own(bound: float | np.ndarray, i: int) -> float | np.ndarray:
+    """Of one image, where each has its own."""
+    return bound[i] if isinstance(bound, np.ndarray) and bound.ndim == 4 else bound
+
+
 def assert_equals_reference(
     model: nn.Module, images: Tensor, targets: Tensor, **settings: object
 ) -> None:
@@ -50,7 +61,7 @@ def assert_equals_reference(
             target,
             lambda x: model(x.unsqueeze(0))[0].softmax(0),
             mask=mask,
-            **bounds,
+            **{name: own(bound, i) for name, bound in bounds.items()},
             **settings,
         )
         path = result.trajectory[i].numpy()
@@ -97,6 +108,14 @@ def mostly_blank(seed: int = 0) -> np.ndarray:
 )
 def test_every_setting_equals_its_naive_form(digits, settings):
     assert_equals_reference(digits.model, *pairs_of(digits, 3), **settings)
+
+
+@pytest.mark.parametrize("distance", [{}, {"distance": "mad", "mad": mostly_blank()}], ids=str)
+def test_bounds_of_each_image_equal_the_naive_form_with_these(digits, distance):
+    images, targets = pairs_of(digits, 9)
+    lower, upper = (bound.numpy() for bound in ball(images))
+    settings = distance | {"lower_bound": lower, "upper_bound": upper, "confidence": 0.9}
+    assert_equals_reference(digits.model, images, targets, **settings)
 
 
 # --- optima that are known otherwise ---

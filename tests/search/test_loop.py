@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from captum_deduce import search
+from captum_deduce import progress, search
 
 
 class Countdown(search.Procedure):
@@ -176,6 +178,77 @@ def test_the_bar_counts_pairs(capsys):
     assert f"{len(STRIDES)}/{len(STRIDES)}" in capsys.readouterr().err
     search.run(Countdown(STRIDES), len(STRIDES))
     assert capsys.readouterr().err == ""
+
+
+class Noted:
+    """In the place of a bar: what it was told."""
+
+    def __init__(self, disable: bool = False) -> None:
+        self.disable = disable
+        self.done, self.told = 0, []
+
+    def __enter__(self) -> Noted:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def update(self, count: int) -> None:
+        self.done += count
+
+    def set_postfix(self, *, refresh: bool, **told: object) -> None:
+        assert not refresh, "it would be drawn at once, whatever the delay"
+        self.told.append((self.done, told))
+
+
+def test_the_bar_tells_steps_pairs_found_and_the_best_confidence_so_far(monkeypatch):
+    """Strides .5 and 2, and 0 in the queue: best confidences are 0; .5, 2; then 1, 0; then 1.5."""
+    bar = Noted()
+    monkeypatch.setattr(progress, "bar", lambda **_: bar)
+    search.run(Countdown([0.5, 2.0, 0.0]), 3, batch_size=2)
+    assert bar.done == 3
+    assert bar.told == [
+        (0, {"steps": 1, "found": 0, "confidence": "0.000"}),
+        (0, {"steps": 2, "found": 1, "confidence": "1.250"}),
+        (1, {"steps": 3, "found": 1, "confidence": "0.500"}),
+        (2, {"steps": 4, "found": 2, "confidence": "1.500"}),
+    ]
+
+
+@pytest.mark.parametrize("disable", [False, True])
+def test_a_step_is_one_copy_to_the_host_with_a_bar_and_without(monkeypatch, disable):
+    monkeypatch.setattr(progress, "bar", lambda **_: Noted(disable))
+    copies = []
+    for name in ("tolist", "item", "__bool__", "__int__", "__float__", "cpu", "numpy"):
+        whole = getattr(Tensor, name)
+
+        def counted(self, *arguments, whole=whole, name=name):
+            copies.append(name)
+            return whole(self, *arguments)
+
+        monkeypatch.setattr(Tensor, name, counted)
+
+    class Silent(Countdown):
+        def evaluate(self, state, pairs):
+            self.strides = state["stride"]  # what the parent compares needs no copy then
+            before = len(copies)
+            evaluation = super().evaluate(state, list(range(len(pairs))))
+            del copies[before:]
+            return evaluation
+
+    search.run(Silent([0.1]), 1)
+    assert copies == ["tolist"] * 12  # 11 steps, and the evaluation that ends it
+
+
+def test_the_bar_moves_while_no_pair_ends(capsys):
+    class Slow(Countdown):
+        def step(self, state, evaluation):
+            time.sleep(0.05)
+            return super().step(state, evaluation)
+
+    search.run(Slow([0.02]), 1, show_progress=True)
+    drawn = re.findall(r"0/1 .*?steps=(\d+)", capsys.readouterr().err)
+    assert len(set(drawn)) >= 5
 
 
 class Drifting(Countdown):

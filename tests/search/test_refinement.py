@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from captum_deduce import search
 from captum_deduce.classifiers import FrozenModel
 from captum_deduce.search.problem import Goal, Problem
 from captum_deduce.search.refinement import refine
+from tests import reference
 
 
 def linear(*weights: float) -> nn.Module:
@@ -71,6 +75,68 @@ def test_a_change_that_is_not_needed_alone_stays_if_smaller_ones_left_before_it(
     with FrozenModel(linear(3.0, 3.0)) as model:
         refined = refine(problem_of(model, inputs), Goal(0.5), found_images(changed, [True], [0]))
     torch.testing.assert_close(refined.images, row(0, 0.8))
+
+
+def test_a_change_that_was_needed_is_tried_again_once_another_has_returned():
+    """10 x .05 + 3.2 x .9 - 2 x .6 = 2.18 > 2: the first is needed until the third has returned."""
+    inputs, changed = row(0, 0, 0), row(0.05, 0.9, 0.6)
+    with FrozenModel(linear(10.0, 3.2, -2.0)) as model:
+        refined = refine(problem_of(model, inputs), Goal(0.5), found_images(changed, [True], [0]))
+    assert refined.images.flatten().tolist() == [0, 0.9, 0]
+    # the image; the first in vain, the third, the second in vain; the first, the second in vain
+    assert refined.forward_evaluations.tolist() == [6]
+
+
+class Curved(nn.Module):
+    """Two classes by a sum of sines, in which the effect of a change hangs on all others."""
+
+    def __init__(self, entries: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.first = torch.randn(entries, 20, generator=generator, dtype=torch.float64)
+        self.second = torch.randn(20, generator=generator, dtype=torch.float64)
+
+    def forward(self, images: Tensor) -> Tensor:
+        score = (images.flatten(1) @ self.first).sin() @ self.second
+        return torch.stack([torch.zeros_like(score), score], 1)
+
+
+@pytest.mark.parametrize("by_site", [False, True])
+def test_no_single_change_that_remains_can_be_taken_back(by_site):
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.rand(240, 2, 3, 3, generator=generator, dtype=torch.float64)
+    images = torch.rand(240, 2, 3, 3, generator=generator, dtype=torch.float64)
+    net = Curved(18)
+    reached = net(images)[:, 1] > 0
+    with FrozenModel(net) as model:
+        refined = refine(
+            problem_of(model, inputs),
+            Goal(0.5),
+            found_images(images, reached.tolist(), [0] * 240),
+            by_site=by_site,
+            batch_size=7,
+        )
+
+    def is_enough(trial: NDArray[np.float64]) -> bool:
+        scores = np.sin(trial.reshape(-1) @ net.first.numpy()) @ net.second.numpy()
+        return bool(scores > 0)
+
+    assert 20 < reached.sum() < 240
+    more_than_one_pass = 0
+    for i in reached.nonzero().flatten().tolist():
+        original = inputs[i].numpy()
+        expected, trials = reference.refined(images[i].numpy(), original, is_enough, by_site)
+        found = refined.images[i].numpy()
+        np.testing.assert_array_equal(found, expected)
+        assert refined.forward_evaluations[i].item() == 1 + trials
+        changed = (images[i] != inputs[i]).any(0).sum() if by_site else 18
+        more_than_one_pass += trials > changed
+        for place in zip(*np.nonzero(found != original), strict=True):
+            trial = found.copy()
+            pixel = (slice(None), *place[1:]) if by_site else place
+            trial[pixel] = original[pixel]
+            assert not is_enough(trial)
+    assert more_than_one_pass > 10
 
 
 def test_pairs_without_success_or_without_a_change_stay_and_cost_nothing():
