@@ -85,8 +85,9 @@ class ClassGaussianMixture(ClassMixture):
 
         Args:
             features (Tensor): N x D, floating-point, on any device.
-            target (Tensor): Labels (N integers), or responsibilities of the classes for each sample
-                ("soft labels", N x C, not negative): a sample enters each class with that weight.
+            target (Tensor): Labels (N or N x 1 integers), or responsibilities of the classes for
+                each sample ("soft labels", N x C, no integers, not negative): a sample enters
+                each class with that weight.
             sample_weight (Tensor, optional): N, not negative; multiplies responsibilities. Within a
                 class only ratios matter. Default: None (1 each)
             quantiles (bool, optional): Also keep the samples' leave-one-out log-densities for

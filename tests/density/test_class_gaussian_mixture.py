@@ -80,9 +80,17 @@ def test_batches_and_merges_equal_one_fit(covariance_type, weighted):
 def test_soft_labels_of_one_and_zero_are_labels(covariance_type):
     features, labels, weight = data()
     hard = ClassGaussianMixture(covariance_type).fit(features, labels, weight)
-    for soft in (torch.eye(C), torch.eye(C).long(), torch.eye(C, dtype=torch.bool)):
+    for soft in (torch.eye(C), torch.eye(C).double(), torch.eye(C, dtype=torch.bool)):
         density = ClassGaussianMixture(covariance_type).fit(features, soft[labels], weight)
         equal_up_to_rounding(density, hard)
+
+
+def test_a_column_of_labels_is_labels():
+    features, labels, _ = data()
+    column = ClassGaussianMixture().fit(features, labels.unsqueeze(1))
+    row = ClassGaussianMixture().fit(features, labels)
+    equal_up_to_rounding(column, row)
+    assert torch.equal(column.quantile(0.2), row.quantile(0.2))
 
 
 def test_soft_labels_and_weights_multiply():
