@@ -85,9 +85,8 @@ class Moments(FittedModule):
     LeVeque's pairwise update ("Algorithms for computing the sample variance", 1983), which loses no
     digits where means are large beside deviations.
 
-    Class matrices are there up to the last class that has had samples: the scatter of ``"full"`` may
-    have fewer rows than there are classes. Room for new classes grows by halves, so that classes
-    that come one after another are not copied each time.
+    The scatter of ``"full"`` reaches to the last class that has had samples only. Room for new
+    classes grows by halves, so that classes that come one after another are not copied each time.
 
     Args:
         covariance_type (str): One of :data:`COVARIANCE_TYPES`.

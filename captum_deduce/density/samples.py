@@ -127,8 +127,8 @@ def check_samples(
     )
     if num_classes is not None and samples.num_classes > num_classes:
         raise ValueError(
-            f"target must lie in 0 ... {num_classes - 1} (num_classes={num_classes}), got "
-            f"{samples.num_classes - 1}"
+            f"target must lie in 0 ... {num_classes - 1} (num_classes={num_classes}; fit_loader "
+            f"takes it from the model's scores), got {samples.num_classes - 1}"
         )
     return samples
 
