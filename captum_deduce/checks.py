@@ -143,8 +143,8 @@ def targets(target: object, num_images: int, num_classes: int, name: str = "targ
     """Read any of Captum's forms of a target.
 
     Args:
-        target (object): An int, a list or array of ints, or a tensor with no or one dimension;
-            one element stands for all images.
+        target (object): An int, a list or array of ints, or a tensor of integers with no or one
+            dimension, or N x 1; one element stands for all images.
         num_images (int): N.
         num_classes (int): C.
         name (str, optional): The argument's name, for messages. Default: "target"
@@ -165,6 +165,8 @@ def targets(target: object, num_images: int, num_classes: int, name: str = "targ
         ) from error
     if values.dtype == torch.bool or values.is_floating_point() or values.is_complex():
         raise TypeError(f"{name} must hold integers (class indices), got {values.dtype}")
+    if values.dim() == 2 and values.shape[1] == 1:
+        values = values.squeeze(1)
     if values.dim() > 1 or values.numel() not in (1, num_images):
         raise ValueError(
             f"{name} must be one class for all images or one per image ({num_images}), got shape "

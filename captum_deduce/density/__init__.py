@@ -1,5 +1,6 @@
 """How likely features are under each class: moments, Gaussians made of them, quantiles."""
 
+from captum_deduce.density.calibrated import CalibratedMixture
 from captum_deduce.density.class_gaussian_mixture import ClassGaussianMixture
 from captum_deduce.density.gaussians import (
     JITTERS,
@@ -23,6 +24,7 @@ __all__ = [
     "COVARIANCE_TYPES",
     "JITTERS",
     "REGULARIZATIONS",
+    "CalibratedMixture",
     "ClassGaussianMixture",
     "ClassMixture",
     "ClassQuantiles",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,21 +11,33 @@ from torch import Tensor, nn
 
 from captum_deduce import checks
 from captum_deduce.classifiers import FrozenModel
+from captum_deduce.density.calibrated import CalibratedMixture
 from captum_deduce.density.from_sklearn import population
-from captum_deduce.density.loader import device_of, loader_features
-from captum_deduce.density.mixture import ClassMixture, plain_tensors
+from captum_deduce.density.loader import (
+    KeptFeatures,
+    device_of,
+    loader_features,
+    refuse_single_pass,
+)
+from captum_deduce.density.mixture import plain_tensors
 from captum_deduce.density.moments import Moments
-from captum_deduce.density.quantiles import ClassQuantiles, LeaveOneOut
-from captum_deduce.density.samples import Samples, check_component_class, check_samples
+from captum_deduce.density.quantiles import LeaveOneOut
+from captum_deduce.density.samples import check_component_class, check_samples
+from captum_deduce.density.second_pass import SecondPass
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
 _MOST_FEATURES = 4096
+_OTHER_IMAGES = (
+    "The loader's second pass gave other images than the first (random augmentation, or shuffle "
+    "with drop_last): pass a larger memory_budget, which saves the second pass, a held_out_loader, "
+    "a loader that yields the same images twice, or quantiles=False"
+)
 
 
-class ClassGaussianMixture(ClassMixture):
+class ClassGaussianMixture(CalibratedMixture):
     r"""A Gaussian for each class in a model's feature space, :math:`p(z \mid c)`.
 
     This is the density of DeDUCE (section 3 of the paper) and of Deep Deterministic Uncertainty
@@ -70,8 +82,6 @@ class ClassGaussianMixture(ClassMixture):
         tensor([True, True])
     """
 
-    _leave_one_out: LeaveOneOut | None = None
-
     @plain_tensors()
     def fit(
         self,
@@ -85,8 +95,9 @@ class ClassGaussianMixture(ClassMixture):
 
         Args:
             features (Tensor): N x D, floating-point, on any device.
-            target (Tensor): Labels (N integers), or responsibilities of the classes for each sample
-                ("soft labels", N x C, not negative): a sample enters each class with that weight.
+            target (Tensor): Labels (N or N x 1 integers), or responsibilities of the classes for
+                each sample ("soft labels", N x C, no integers, not negative): a sample enters
+                each class with that weight.
             sample_weight (Tensor, optional): N, not negative; multiplies responsibilities. Within a
                 class only ratios matter. Default: None (1 each)
             quantiles (bool, optional): Also keep the samples' leave-one-out log-densities for
@@ -111,8 +122,7 @@ class ClassGaussianMixture(ClassMixture):
         self._forget()
         self._derived()
         if quantiles and not samples.soft:
-            self._add_log_densities(samples, leave_one_out=True)
-            self._leave_one_out = None
+            self._add_log_densities(samples, LeaveOneOut(self.moments, self._derived()))
         return self
 
     @plain_tensors()
@@ -134,7 +144,7 @@ class ClassGaussianMixture(ClassMixture):
             ValueError: As :meth:`fit`, another number of features than fitted, or a density from
                 scikit-learn, which has no moments to add to.
         """
-        _refuse_population("partial_fit", self)
+        self._refuse_population("partial_fit")
         samples = check_samples(
             features, target, sample_weight, self.num_features, self._num_classes
         )
@@ -162,8 +172,8 @@ class ClassGaussianMixture(ClassMixture):
         """
         if not isinstance(other, ClassGaussianMixture):
             raise TypeError(f"other must be a ClassGaussianMixture, got {type(other).__name__}")
-        _refuse_population("merge", self)
-        _refuse_population("merge", other)
+        self._refuse_population("merge")
+        other._refuse_population("merge")
         if other.covariance_type != self.covariance_type:
             raise ValueError(
                 f"other must have covariance_type {self.covariance_type!r}, got "
@@ -185,76 +195,6 @@ class ClassGaussianMixture(ClassMixture):
         self.moments.merge(other.moments)
         return self
 
-    def quantile(self, q: float) -> Tensor:
-        """Find each class's quantile of its own samples' log-densities.
-
-        Those of training samples are *leave-one-out*: each under the Gaussian fitted without it.
-        In-sample ones are far too high where D is not small beside n (with 512 features and 5,000
-        samples 58% of new samples of the class fall below the in-sample 5% quantile).
-
-        Args:
-            q (float): From 0 to 1.
-
-        Returns:
-            Tensor: C, float64, in nats, interpolated as by ``numpy.quantile``; NaN for classes of
-            which no sample has such a log-density (fewer than three samples, or two if ``"tied"``).
-
-        Raises:
-            TypeError: ``q`` is no number.
-            ValueError: ``q`` outside 0 ... 1.
-            RuntimeError: There are none since the last change of the fit.
-        """
-        checks.number("q", q, minimum=0, maximum=1)
-        if len(self.log_densities) == 0:
-            raise RuntimeError(
-                "the density has no log-densities to take quantiles of (partial_fit, merge, "
-                "from_sklearn and soft labels leave none): call update_quantiles(features, labels) "
-                "with the training samples, or with leave_one_out=False with others"
-            )
-        self._leave_one_out = None
-        return self.log_densities.quantile(float(q), self.num_classes)
-
-    def update_quantiles(
-        self,
-        features: Tensor,
-        target: Tensor,
-        sample_weight: Tensor | None = None,
-        *,
-        leave_one_out: bool = True,
-        reset: bool = False,
-    ) -> Self:
-        """Add samples' log-densities for :meth:`quantile`, after the last :meth:`partial_fit`.
-
-        Args:
-            features (Tensor): N x D, as in :meth:`fit`.
-            target (Tensor): Labels, N integers.
-            sample_weight (Tensor, optional): The weights with which training samples were fitted;
-                they don't weigh in the quantiles. Default: None (1 each)
-            leave_one_out (bool, optional): True for training samples, each of which is taken out
-                of the fit; False for held-out ones. Default: True
-            reset (bool, optional): Discard the log-densities that there are. Default: False
-
-        Returns:
-            ClassGaussianMixture: This one.
-
-        Raises:
-            RuntimeError: Nothing is fitted.
-            TypeError: As :meth:`fit`.
-            ValueError: As :meth:`fit`, responsibilities, a class without samples, or
-                ``leave_one_out`` where the samples can't be those that were fitted.
-        """
-        checks.flag("leave_one_out", leave_one_out)
-        checks.flag("reset", reset)
-        self._derived()
-        samples = check_samples(
-            features, target, sample_weight, self.num_features, self.num_classes
-        )
-        self._check_quantile_samples(samples, leave_one_out)
-        if reset:
-            self.log_densities = ClassQuantiles(self.device)
-        self._add_log_densities(samples, leave_one_out)
-        return self
-
     @classmethod
     def fit_loader(
         cls,
@@ -264,26 +204,31 @@ class ClassGaussianMixture(ClassMixture):
         *,
         quantiles: bool = True,
         held_out_loader: Iterable[Any] | None = None,
+        memory_budget: int = 2**30,
         device: torch.device | str | None = None,
         show_progress: bool | None = None,
         **constructor_arguments: Any,
     ) -> Self:
         """Fit a density to the features of all images of a loader.
 
-        One pass for the moments, a second one for quantiles. The model runs in eval mode and is
-        left as it was found.
+        One pass: features are kept for the quantiles where they fit into ``memory_budget``, and
+        each image is judged by the very features that were fitted. Where they don't, a second pass
+        is made, which has to see the same images. The model runs in eval mode and is left as it was
+        found.
 
         Args:
-            model (nn.Module or Callable): The classifier.
+            model (nn.Module or Callable): The classifier. The density has as many classes as it has
+                scores, unless ``num_classes`` says otherwise; some may have no images.
             layer (nn.Module or str): The layer whose output, flattened, is the features; a module
                 of the model or its dotted name.
-            loader (Iterable): Yields batches (images, target), with a target as in :meth:`fit`. For
-                the quantiles it is run through twice and must yield the same images, in any order;
-                where images are augmented at random give a ``held_out_loader``.
-            quantiles (bool, optional): Make the second pass (not for soft labels, which have no
-                leave-one-out log-densities). Default: True
+            loader (Iterable): Yields batches (images, target), with a target as in :meth:`fit`.
+                Where a second pass is needed it must yield the same images again, in any order.
+            quantiles (bool, optional): Also find the images' log-densities for :meth:`quantile`
+                (not for soft labels, which have no leave-one-out ones). Default: True
             held_out_loader (Iterable, optional): Images for the quantiles that are not in
                 ``loader``. Default: None (leave-one-out log-densities of those in ``loader``)
+            memory_budget (int, optional): Most bytes of features that are kept, on the model's
+                device: N x D x 4 for N images in single precision. Default: 2**30 (1 GiB)
             device (torch.device or str, optional): Where the density is fitted and stays.
                 Default: None (the model's, or the CPU where that has no float64)
             show_progress (bool, optional): Draw a progress bar.
@@ -294,31 +239,45 @@ class ClassGaussianMixture(ClassMixture):
             ClassGaussianMixture: The density.
 
         Raises:
-            TypeError: A loader that yields something else, or can be run through only once.
-            ValueError: A layer that is not in the model, an empty loader, or what :meth:`fit`
-                refuses.
+            TypeError: A loader that yields something else, or can be run through only once though
+                a second pass is needed.
+            ValueError: A layer that is not in the model, an empty loader, a label beyond the
+                model's classes, a second pass that differs from the first (random augmentation, or
+                ``shuffle`` with ``drop_last``), or what :meth:`fit` refuses.
         """
-        second = held_out_loader if held_out_loader is not None else loader
-        if quantiles and second is loader and isinstance(loader, Iterator):
-            raise TypeError(
-                f"loader must allow a second pass for the quantiles, got {type(loader).__name__}, "
-                "which can be run through once; pass a DataLoader, held_out_loader or "
-                "quantiles=False"
-            )
-        density = cls(**constructor_arguments)
-        soft = False
+        checks.number("memory_budget", memory_budget, minimum=0, integer=True)
+        held_out = held_out_loader if quantiles else None
+        kept = KeptFeatures(memory_budget if quantiles and held_out is None else 0)
+        density, soft = cls(**constructor_arguments), False
         with torch.no_grad(), FrozenModel(model, layer) as frozen:
             model_device = device_of(frozen.modules)
             density.to(device or (model_device if model_device.type != "mps" else "cpu"))
-            for features, target in loader_features("loader", loader, frozen, show_progress):
+            for features, target, num_classes in loader_features(
+                "loader", loader, frozen, show_progress
+            ):
+                density._num_classes = density._num_classes or num_classes
                 density.partial_fit(features, target)
-                soft = soft or target.dim() == 2
+                kept.add(features, target)
+                soft = soft or target.is_floating_point() or target.dtype == torch.bool
+                if quantiles and held_out is None and not (soft or kept.complete):
+                    refuse_single_pass(loader, memory_budget)
             density._derived()
-            if quantiles and not (soft and second is loader):
-                name = "loader" if second is loader else "held_out_loader"
-                for features, target in loader_features(name, second, frozen, show_progress):
-                    density.update_quantiles(features, target, leave_one_out=second is loader)
-        density._leave_one_out = None
+            if held_out is not None:
+                for features, target, _ in loader_features(
+                    "held_out_loader", held_out, frozen, show_progress
+                ):
+                    density.update_quantiles(features, target, leave_one_out=False)
+            elif kept.complete:
+                leave_one_out = LeaveOneOut(density.moments, density._derived())
+                for block in kept.take():
+                    samples = check_samples(*block, None, 0, density.num_classes)
+                    density._add_log_densities(samples, leave_one_out)
+            elif quantiles and not soft:
+                second = SecondPass(density.moments, density._derived(), _OTHER_IMAGES)
+                density._second_pass = second
+                for features, target, _ in loader_features("loader", loader, frozen, show_progress):
+                    density.update_quantiles(features, target)
+                second.finish()
         return density
 
     @classmethod
@@ -362,48 +321,3 @@ class ClassGaussianMixture(ClassMixture):
                 stacklevel=2,
             )
         return Moments(self.covariance_type, self._num_classes or 0, num_features, self.device)
-
-    def _forget(self) -> None:
-        self._gaussians = self._leave_one_out = None
-        self.log_densities = ClassQuantiles(self.device)
-
-    def _check_quantile_samples(self, samples: Samples, leave_one_out: bool) -> None:
-        if samples.soft:
-            raise ValueError(
-                "target must hold labels for quantiles, one class per sample, got responsibilities "
-                f"of shape {tuple(samples.target.shape)}"
-            )
-        present = samples.target.to("cpu", torch.int64).bincount().nonzero().flatten()
-        self._refuse_empty(present.tolist())
-        if not leave_one_out:
-            return
-        _refuse_population("leave_one_out=True", self)
-        unit_weights = torch.equal(self.moments.weight, self.moments.count.double())
-        if samples.sample_weight is None and not unit_weights:
-            raise ValueError(
-                "sample_weight is missing: the density was fitted with weights or soft labels; "
-                "pass the same weights, or held-out samples with leave_one_out=False"
-            )
-
-    @plain_tensors()
-    def _add_log_densities(self, samples: Samples, leave_one_out: bool) -> None:
-        gaussians = self._derived()
-        if self._leave_one_out is None or self._leave_one_out.gaussians is not gaussians:
-            self._leave_one_out = LeaveOneOut(self.moments, gaussians)
-        for block in samples.blocks(self.device):
-            values = []
-            for index, features, weight in block.by_class():
-                if leave_one_out:
-                    part = self._leave_one_out.log_prob(features, weight, index)
-                else:
-                    part = self.log_prob(features, index)
-                values.append((index, part))
-            self.log_densities.add(values)
-
-
-def _refuse_population(what: str, density: ClassMixture) -> None:
-    if density._component_class is not None:
-        raise ValueError(
-            f"{what} needs the moments of samples, but this density was made by from_sklearn and "
-            "has none"
-        )

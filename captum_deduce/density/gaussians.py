@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_deduce.density.moments import Moments
 
@@ -36,8 +36,9 @@ class Gaussians:
         origin (Tensor): D, what :meth:`project` subtracts; 0 unless ``"tied"``.
         center (Tensor): K x D, the means as :meth:`project` maps them.
         whitening (Tensor): Features times it have unit covariance: the transposed inverse of the
-            covariances' Cholesky factors (K x D x D; ``"tied"``: D x D), inverse standard
-            deviations for ``"diag"`` (K x D) and ``"spherical"`` (K).
+            covariances' Cholesky factors (K x D x D, without the last components if these have no
+            samples; ``"tied"``: D x D), inverse standard deviations for ``"diag"`` (K x D) and
+            ``"spherical"`` (K).
         log_determinant (Tensor): K, of the covariances.
         log_weight (Tensor): K, the component's share of its class.
         divisor (Tensor): K, :math:`\nu_k`.
@@ -87,6 +88,9 @@ class Gaussians:
         """
         scatter, factor = moments.scatter, (self.kept / self.divisor).nan_to_num(0.0)
         added = self.added
+        if self.covariance_type == "full":
+            missing = len(factor) - len(scatter)
+            scatter = nn.functional.pad(scatter, (0, 0, 0, 0, 0, missing))
         if self.covariance_type == "tied":
             factor, added = factor[0], added[0]
         elif self.covariance_type == "spherical":
@@ -157,7 +161,7 @@ def estimate(moments: Moments, component_class: Tensor, regularization: str) -> 
         matrices = matrices / moments.num_features
     covariances = [
         _regularize(matrix, size, regularization, moments.num_features)
-        for matrix, size in zip(matrices, sizes, strict=True)
+        for matrix, size in zip(matrices, sizes, strict=False)
     ]
     _warn(covariances, sizes, moments, component_class, regularization)
     return _assemble(covariances, sizes, moments, component_class, regularization)
@@ -294,8 +298,13 @@ def _assemble(
 ) -> Gaussians:
     num_components = moments.num_classes
 
+    def spread(known: Tensor) -> Tensor:
+        if moments.covariance_type == "tied":
+            return known.expand(num_components)
+        return nn.functional.pad(known, (0, num_components - len(known)))
+
     def column(values: list[float]) -> Tensor:
-        return moments.mean.new_tensor(values).expand(num_components)
+        return spread(moments.mean.new_tensor(values))
 
     origin, center = torch.zeros_like(moments.mean[0]), moments.mean
     whitening = torch.stack([covariance.whitening for covariance in covariances])
@@ -313,7 +322,7 @@ def _assemble(
         origin=origin,
         center=center,
         whitening=whitening,
-        log_determinant=log_determinant.expand(num_components),
+        log_determinant=spread(log_determinant),
         log_weight=(moments.weight / class_weight[classes]).log(),
         divisor=column([size.divisor for size in sizes]),
         kept=column([covariance.kept for covariance in covariances]),
@@ -341,7 +350,7 @@ def _warn(
     num_means = int((moments.weight > 0).sum()) if tied else 1
     needed = moments.num_features if moments.covariance_type in ("full", "tied") else 1
     lines, advice = [], ""
-    for index, (covariance, size) in enumerate(zip(covariances, sizes, strict=True)):
+    for index, (covariance, size) in enumerate(zip(covariances, sizes, strict=False)):
         too_few = size.effective_count - num_means < needed * (1 - 1e-9)
         repaired = covariance.amount > (0 if regularization == "jitter" else 1)
         if size.effective_count > 0 and (too_few or repaired):

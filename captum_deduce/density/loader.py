@@ -1,4 +1,4 @@
-"""Features of a loader's images, batch by batch."""
+"""Features of a loader's images, batch by batch, and kept while they fit into memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from captum_deduce.classifiers import FrozenModel
 from captum_deduce.progress import bar
+
+# Entries of the blocks that batches are joined to.
+_BLOCK = 2**20
 
 
 def device_of(modules: list[nn.Module]) -> torch.device:
@@ -27,7 +30,7 @@ def device_of(modules: list[nn.Module]) -> torch.device:
 
 def loader_features(
     name: str, loader: Iterable[Any], frozen: FrozenModel, show_progress: bool | None
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Run a loader's images through a model.
 
     Args:
@@ -37,7 +40,8 @@ def loader_features(
         show_progress (bool or None): Draw a progress bar.
 
     Yields:
-        tuple[Tensor, Tensor]: Features of a batch, N x D, and its target as it came.
+        tuple[Tensor, Tensor, int]: Features of a batch, N x D, its target as it came, and the
+        number of classes that the model has scores of.
 
     Raises:
         TypeError: A loader that yields something else.
@@ -60,7 +64,71 @@ def loader_features(
                 f"{type(batch).__name__} {found}".rstrip()
             )
         images, target = batch
-        yield frozen(images.to(device))[1], target
+        scores, features = frozen(images.to(device))
+        yield features, target, scores.shape[1]
         empty = False
     if empty:
         raise ValueError(f"{name} must yield at least one batch, got none")
+
+
+class KeptFeatures:
+    """Features and labels of a first pass, so that no second one is needed.
+
+    Args:
+        budget (int): Most bytes. What needs more is dropped.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.complete = budget > 0
+        self._parts: list[tuple[Tensor, Tensor]] = []
+        self._size = 0
+
+    def add(self, features: Tensor, target: Tensor) -> None:
+        """Keep a batch, or drop all that is kept where it doesn't fit in.
+
+        Args:
+            features (Tensor): N x D.
+            target (Tensor): N labels; soft ones are not kept.
+        """
+        self._size += features.nbytes + target.nbytes
+        if not self.complete or self._size > self.budget or target.is_floating_point():
+            self.complete = False
+            self._parts.clear()
+            return
+        # The loader may write the next batch's labels into the same tensor.
+        self._parts.append((features, target.clone()))
+
+    def take(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Hand out what is kept, once, in blocks.
+
+        Yields:
+            tuple[Tensor, Tensor]: Features, N x D, and labels.
+        """
+        while self._parts:
+            count, entries = 0, 0
+            while count < len(self._parts) and entries < _BLOCK:
+                entries += self._parts[count][0].numel()
+                count += 1
+            features, target = zip(*self._parts[:count], strict=True)
+            del self._parts[:count]
+            yield torch.cat(features), torch.cat(target)
+
+
+def refuse_single_pass(loader: Iterable[Any], memory_budget: int) -> None:
+    """Refuse what can't be run through again, where features are too many to be kept.
+
+    Args:
+        loader (Iterable): What the user gave.
+        memory_budget (int): Bytes.
+
+    Raises:
+        TypeError: An iterator.
+    """
+    if isinstance(loader, Iterator):
+        raise TypeError(
+            "loader must allow a second pass for the quantiles, as its features take more than "
+            f"memory_budget={memory_budget:,} bytes; got {type(loader).__name__}, which can be run "
+            "through once; pass a DataLoader, a larger memory_budget, held_out_loader or "
+            "quantiles=False"
+        )

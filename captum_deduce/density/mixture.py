@@ -110,6 +110,14 @@ class ClassMixture(FittedModule):
         return self.moments.count
 
     @property
+    def fitted_classes(self) -> Tensor:
+        """Which classes have samples, or components (C, bool, on the CPU)."""
+        fitted = torch.zeros(self.num_classes, dtype=torch.bool)
+        seen = (self.moments.weight > 0).cpu()
+        fitted[torch.tensor(self.component_class, dtype=torch.int64)[seen]] = True
+        return fitted
+
+    @property
     def means(self) -> Tensor:
         """Means (K x D); NaN without samples."""
         return torch.where(self.moments.weight.unsqueeze(1) > 0, self.moments.mean, torch.nan)

@@ -85,6 +85,9 @@ class Moments(FittedModule):
     LeVeque's pairwise update ("Algorithms for computing the sample variance", 1983), which loses no
     digits where means are large beside deviations.
 
+    The scatter of ``"full"`` reaches to the last class that has had samples only. Room for new
+    classes grows by halves, so that classes that come one after another are not copied each time.
+
     Args:
         covariance_type (str): One of :data:`COVARIANCE_TYPES`.
         num_classes (int, optional): C. Default: 0
@@ -107,14 +110,11 @@ class Moments(FittedModule):
     ) -> None:
         super().__init__()
         self.covariance_type = covariance_type
-        shapes: dict[str, tuple[int, ...]] = {
-            "count": (num_classes,),
-            "weight": (num_classes,),
-            "squared_weight": (num_classes,),
-            "mean": (num_classes, num_features),
-            "scatter": self._scatter_shape(num_classes, num_features),
-        }
-        for name, shape in shapes.items():
+        # What buffers are views of the first rows of.
+        self._rooms: dict[str, Tensor] = {}
+        for name, shape in self._shapes(num_classes, num_features).items():
+            if name == "scatter" and covariance_type == "full":
+                shape = (0, *shape[1:])
             dtype = torch.int64 if name == "count" else torch.float64
             self.register_buffer(name, torch.zeros(shape, dtype=dtype, device=device))
 
@@ -157,14 +157,10 @@ class Moments(FittedModule):
         Args:
             num_classes (int): The new C; fewer than there are changes nothing.
         """
-        if num_classes <= self.num_classes:
-            return
-        grown = Moments(self.covariance_type, num_classes, self.num_features, self.mean.device)
-        for name, buffer in self.named_buffers():
-            room = getattr(grown, name)
-            (room if room.shape == buffer.shape else room[: len(buffer)]).copy_(buffer)
-        for name, buffer in grown.named_buffers():
-            setattr(self, name, buffer)
+        for name in ("count", "weight", "squared_weight", "mean"):
+            self._make_rows(name, num_classes)
+        if self.covariance_type in ("diag", "spherical"):
+            self._make_rows("scatter", num_classes)
 
     def add(self, samples: Samples) -> None:
         """Add samples; work memory is a few copies of one block of them.
@@ -173,6 +169,8 @@ class Moments(FittedModule):
             samples (Samples): N x D, on any device.
         """
         self.grow(samples.num_classes)
+        if self.covariance_type == "full":
+            self._make_rows("scatter", samples.num_classes)
         for block in samples.blocks(self.mean.device):
             self._unite(_summarize(*part) for part in block.by_class())
 
@@ -186,6 +184,8 @@ class Moments(FittedModule):
         columns = (other.count, other.weight, other.squared_weight, other.mean)
         count, weight, squared_weight, mean = (column.to(self.mean.device) for column in columns)
         scatter = other.scatter.to(self.mean.device)
+        if self.covariance_type == "full":
+            self._make_rows("scatter", len(scatter))
         none = mean.new_zeros(0, self.num_features)
         self._unite(
             _Summary(c, count[c], weight[c], squared_weight[c], mean[c], none)
@@ -223,20 +223,45 @@ class Moments(FittedModule):
             return self.scatter
         if self.covariance_type == "diag":
             return self.scatter.sum(1)
-        diagonal = self.scatter.diagonal(dim1=-2, dim2=-1)
-        return diagonal.sum(-1).expand(self.num_classes)
+        trace = self.scatter.diagonal(dim1=-2, dim2=-1).sum(-1)
+        if self._pooled:
+            return trace.expand(self.num_classes)
+        return nn.functional.pad(trace, (0, self.num_classes - len(trace)))
 
     @property
     def _pooled(self) -> bool:
         return self.covariance_type == "tied"
 
-    def _scatter_shape(self, num_classes: int, num_features: int) -> tuple[int, ...]:
-        return {
+    def _shapes(self, num_classes: int, num_features: int) -> dict[str, tuple[int, ...]]:
+        scatter: dict[str, tuple[int, ...]] = {
             "full": (num_classes, num_features, num_features),
             "tied": (num_features, num_features),
             "diag": (num_classes, num_features),
             "spherical": (num_classes,),
-        }[self.covariance_type]
+        }
+        return {
+            "count": (num_classes,),
+            "weight": (num_classes,),
+            "squared_weight": (num_classes,),
+            "mean": (num_classes, num_features),
+            "scatter": scatter[self.covariance_type],
+        }
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._rooms.clear()
+        return super()._apply(fn, recurse)
+
+    def _make_rows(self, name: str, rows: int) -> None:
+        """Put rows of zeros below a buffer's; it is copied only where its room is used up."""
+        buffer = getattr(self, name)
+        if rows <= len(buffer):
+            return
+        room = self._rooms.get(name)
+        if room is None or room.data_ptr() != buffer.data_ptr() or rows > len(room):
+            room = buffer.new_zeros(max(rows, 3 * len(buffer) // 2), *buffer.shape[1:])
+            room[: len(buffer)] = buffer
+            self._rooms[name] = room
+        setattr(self, name, room[:rows])
 
     def _unite(self, summaries: Iterable[_Summary]) -> None:
         pooled: list[Tensor] = []
@@ -275,23 +300,26 @@ class Moments(FittedModule):
             matrix = self.scatter if self._pooled else self.scatter[index]
             matrix.addmm_(deviations.T, deviations)
 
+    def _may_be(self, name: str, found: Tensor, shape: tuple[int, ...]) -> bool:
+        if name == "scatter" and self.covariance_type == "full":
+            return found.dim() == 3 and found.shape[1:] == shape[1:] and len(found) <= shape[0]
+        return found.shape == shape
+
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
+        self._rooms.clear()
         given = {name: state_dict.get(prefix + name) for name in self._buffers}
         mean = given["mean"]
         if isinstance(mean, Tensor) and mean.dim() == 2:
-            expected = Moments(
-                self.covariance_type, mean.shape[0], mean.shape[1], torch.device("meta")
-            )
-            for name, buffer in expected.named_buffers():
+            for name, shape in self._shapes(*mean.shape).items():
                 found = given[name]
-                if isinstance(found, Tensor) and found.shape != buffer.shape:
+                if isinstance(found, Tensor) and not self._may_be(name, found, shape):
                     # The last of the positional arguments collects what load_state_dict raises.
                     args[-1].append(
                         f"{prefix}{name} has shape {tuple(found.shape)}; covariance_type "
                         f"{self.covariance_type!r} with means of shape {tuple(mean.shape)} has "
-                        f"{tuple(buffer.shape)}"
+                        f"{shape}"
                     )
                     return
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -13,6 +13,7 @@ from captum_deduce.density.gaussians import Gaussians, oas_shrinkage
 from captum_deduce.density.moments import FittedModule, Moments
 
 _ROUNDING = torch.finfo(torch.float64).eps
+_SINGLE_ROUNDING = 8 * torch.finfo(torch.float32).eps
 
 
 class ClassQuantiles(FittedModule):
@@ -172,6 +173,9 @@ class LeaveOneOut:
         constant = self.moments.num_features * math.log(2 * math.pi)
         return -0.5 * (constant + log_determinant + rest.stretch.square() * distance)
 
+    def _check_leverage(self, leverage: Tensor, index: int) -> None:
+        """Look at the shares of samples in the scatter of their class: at most 1."""
+
     def _rest(self, weight: Tensor, index: int) -> _Rest:
         moments, pooled = self.moments, self.gaussians.covariance_type == "tied"
         own, own_squared = moments.weight[index], moments.squared_weight[index]
@@ -194,7 +198,9 @@ class LeaveOneOut:
         kept, added = self._coefficients(deviations, squares, spectrum, rest, index)
         variances = kept.unsqueeze(1) * spectrum + added.unsqueeze(1)
         distance = (squares / variances).sum(1)
-        remaining = (1 - rest.downdate * kept * distance).clamp_min(self.floor)
+        leverage = rest.downdate * kept * distance
+        self._check_leverage(leverage, index)
+        remaining = (1 - leverage).clamp_min(self.floor)
         return distance / remaining, variances.log().sum(1) + log_volume + remaining.log()
 
     def _coefficients(
@@ -248,7 +254,12 @@ class LeaveOneOut:
             if gaussians.covariance_type == "spherical":
                 scatter = (scatter / num_features).expand(num_features)
                 squares = squares.mean(1, keepdim=True).expand_as(squares)
-            left = scatter - rest.downdate.unsqueeze(1) * squares
+            taken = rest.downdate.unsqueeze(1) * squares
+            # What deviates by rounding alone is no stranger.
+            rounding = _SINGLE_ROUNDING * self.moments.mean[index].abs().amax()
+            known = scatter + rounding.square()
+            self._check_leverage((taken / known).nan_to_num(0.0).amax(1), index)
+            left = scatter - taken
             left = torch.maximum(left, self.floor * scatter) / rest.divisor.unsqueeze(1)
             variances = left + gaussians.amount[index] * left.mean(1, keepdim=True)
         return (deviations.square() / variances).sum(1), variances.log().sum(1)

@@ -95,16 +95,16 @@ def check_samples(
 
     Args:
         features (object): What the user gave; likewise the next two.
-        target (object): Labels or responsibilities.
+        target (object): Labels (N or N x 1 integers) or responsibilities (N x C, no integers).
         sample_weight (object): Weights, or None.
         num_features (int): D of what was fitted before; 0 for nothing.
         num_classes (int or None): C where it is fixed.
 
     Returns:
-        Samples: The three.
+        Samples: The three, labels with one dimension.
 
     Raises:
-        TypeError: An argument of the wrong kind.
+        TypeError: An argument of the wrong kind, or responsibilities that are integers.
         ValueError: A wrong shape, or values that are not finite or out of their range.
     """
     features = check_features(features, num_features)
@@ -127,8 +127,8 @@ def check_samples(
     )
     if num_classes is not None and samples.num_classes > num_classes:
         raise ValueError(
-            f"target must lie in 0 ... {num_classes - 1} (num_classes={num_classes}), got "
-            f"{samples.num_classes - 1}"
+            f"target must lie in 0 ... {num_classes - 1} (num_classes={num_classes}; fit_loader "
+            f"takes it from the model's scores), got {samples.num_classes - 1}"
         )
     return samples
 
@@ -179,7 +179,7 @@ def check_component_class(
         ValueError: Another number of them than K, or out of 0 ... C - 1.
     """
     classes = torch.as_tensor(component_class)
-    if classes.dtype == torch.bool or classes.is_floating_point() or classes.is_complex():
+    if not _are_integers(classes):
         raise TypeError(f"component_class must hold integers, got {classes.dtype}")
     if classes.shape != (num_components,):
         raise ValueError(
@@ -204,18 +204,45 @@ def _check_target(target: object, count: int, num_classes: int | None) -> Tensor
             f"target must hold one label per sample (shape ({count},)) or responsibilities "
             f"({count} x C), got shape {_shape(target)}"
         )
+    labels = _are_integers(target)
+    if labels and target.dim() == 2 and target.shape[1] == 1:
+        target = target.squeeze(1)
     if target.dim() == 2:
-        if num_classes is not None and target.shape[1] != num_classes:
-            raise ValueError(
-                f"target must hold responsibilities of {num_classes} classes ({count} x "
-                f"{num_classes}), got shape {_shape(target)}"
-            )
-        return _not_negative("target", target)
-    if target.dtype == torch.bool or target.is_floating_point() or target.is_complex():
+        _check_responsibilities(target, num_classes)
+        return target
+    if not labels:
         raise TypeError(f"target must hold integers (labels), got {target.dtype}")
     if target.min() < 0:
         raise ValueError(f"target must not be negative, got {int(target.min())}")
     return target
+
+
+def _check_responsibilities(target: Tensor, num_classes: int | None) -> None:
+    count, width = target.shape
+    if target.is_complex():
+        raise TypeError(f"target must hold real numbers, got {target.dtype}")
+    if _are_integers(target):
+        raise TypeError(
+            f"target must hold one label per sample (shape ({count},) or ({count}, 1)), or "
+            f"responsibilities as floating-point numbers, got {target.dtype} of shape "
+            f"{_shape(target)}; for a row of zeros and a one pass target.argmax(1), for "
+            "responsibilities target.float()"
+        )
+    if width == 1 and num_classes != 1:
+        raise ValueError(
+            f"target must hold responsibilities of all classes ({count} x C), got shape "
+            f"{_shape(target)} and {target.dtype}; if these are labels pass target.long()"
+        )
+    if num_classes is not None and width != num_classes:
+        raise ValueError(
+            f"target must hold responsibilities of {num_classes} classes ({count} x "
+            f"{num_classes}), got shape {_shape(target)}"
+        )
+    _not_negative("target", target)
+
+
+def _are_integers(values: Tensor) -> bool:
+    return not (values.dtype == torch.bool or values.is_floating_point() or values.is_complex())
 
 
 def _check_weight(sample_weight: object, count: int) -> Tensor:

@@ -63,7 +63,7 @@ class PrototypeIndex(nn.Module):
 
         Args:
             features (Tensor): N x D, floating-point.
-            target (Tensor): N classes, integers; those that the classifier predicts.
+            target (Tensor): N (or N x 1) classes, integers; those that the classifier predicts.
             num_classes (int, optional): C. Default: None (the largest class + 1)
             chunk_size (int, optional): Most rows that a search looks at together: besides the
                 features it needs memory for chunk_size x (D + queries) numbers. Default: 4096
@@ -398,7 +398,7 @@ def _check_rows(name: str, rows: object) -> None:
 def _check_classes(target: object, count: int, num_classes: int | None) -> Tensor:
     if not isinstance(target, Tensor):
         raise TypeError(f"target must be a torch.Tensor, got {type(target).__name__}")
-    if target.shape != (count,):
+    if target.shape not in ((count,), (count, 1)):
         raise ValueError(
             f"target must hold one class per row ({count}), got shape {tuple(target.shape)}"
         )

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from captum_deduce.density.class_gaussian_mixture import ClassGaussianMixture
 from captum_deduce.density.moments import COVARIANCE_TYPES
-from tests.reference import class_covariances, log_density
+from tests.reference import Array, class_covariances, log_density
 
 C, D = 3, 6
 
@@ -80,9 +80,17 @@ def test_batches_and_merges_equal_one_fit(covariance_type, weighted):
 def test_soft_labels_of_one_and_zero_are_labels(covariance_type):
     features, labels, weight = data()
     hard = ClassGaussianMixture(covariance_type).fit(features, labels, weight)
-    for soft in (torch.eye(C), torch.eye(C).long(), torch.eye(C, dtype=torch.bool)):
+    for soft in (torch.eye(C), torch.eye(C).double(), torch.eye(C, dtype=torch.bool)):
         density = ClassGaussianMixture(covariance_type).fit(features, soft[labels], weight)
         equal_up_to_rounding(density, hard)
+
+
+def test_a_column_of_labels_is_labels():
+    features, labels, _ = data()
+    column = ClassGaussianMixture().fit(features, labels.unsqueeze(1))
+    row = ClassGaussianMixture().fit(features, labels)
+    equal_up_to_rounding(column, row)
+    assert torch.equal(column.quantile(0.2), row.quantile(0.2))
 
 
 def test_soft_labels_and_weights_multiply():
@@ -210,128 +218,6 @@ def test_oas_is_scikit_learns():
         assert density.regularization_used[c].item() == pytest.approx(shrinkage)
 
 
-# --- quantiles ---
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-def test_quantiles_are_of_leave_one_out_log_densities(covariance_type, weighted):
-    features, labels, weight = data(45)
-    weights = weight if weighted else torch.ones_like(weight)
-    expected: list[list[float]] = [[] for _ in range(C)]
-    for i in range(len(features)):
-        rest = [np.delete(array.numpy(), i, axis=0) for array in (features, labels, weights)]
-        means, covariances = class_covariances(*rest, covariance_type)
-        own = int(labels[i])
-        expected[own].append(log_density(features[i].numpy(), means[own], covariances[own]))
-    density = ClassGaussianMixture(covariance_type)
-    density.fit(features, labels, weight if weighted else None)
-    for q in (0.0, 0.05, 0.5, 0.93):
-        found = density.quantile(q)
-        np.testing.assert_allclose(found, np.quantile(expected, q, axis=1), rtol=1e-9)
-
-
-def test_leave_one_out_quantiles_are_calibrated_and_in_sample_ones_are_not():
-    generator = torch.Generator().manual_seed(0)
-    width, n = 64, 400
-    mixing = torch.randn(width, width, generator=generator)
-    train, test = (torch.randn(count, width, generator=generator) @ mixing for count in (n, 20_000))
-    labels = torch.zeros(n, dtype=torch.int64)
-    density = ClassGaussianMixture().fit(train, labels)
-    held_out = density.log_prob(test, 0)
-    in_sample = density.log_prob(train, labels).quantile(0.05)
-    assert 0.02 < (held_out < density.quantile(0.05)[0]).double().mean() < 0.09
-    assert (held_out < in_sample).double().mean() > 0.25
-    # held-out samples give the same quantile, of their own number
-    density.update_quantiles(test, torch.zeros(len(test)).long(), leave_one_out=False, reset=True)
-    assert len(density.log_densities) == len(test)
-    assert density.quantile(0.05)[0].item() == pytest.approx(np.quantile(held_out, 0.05))
-
-
-@pytest.mark.parametrize("regularization", ["jitter", "oas"])
-@pytest.mark.parametrize("covariance_type", ["full", "tied"])
-def test_quantiles_in_batches_equal_those_of_one_fit(covariance_type, regularization):
-    features, labels, weight = data()
-    features[:, 1] = 0.0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        whole = ClassGaussianMixture(covariance_type, regularization=regularization)
-        whole.fit(features, labels, weight)
-        batches = ClassGaussianMixture(covariance_type, regularization=regularization)
-        batches.partial_fit(features, labels, weight)
-        for rows in torch.randperm(len(features)).split(13):
-            assert batches.update_quantiles(features[rows], labels[rows], weight[rows]) is batches
-    for q in (0.0, 0.2, 1.0):
-        torch.testing.assert_close(batches.quantile(q), whole.quantile(q), rtol=1e-6, atol=0)
-    batches.update_quantiles(features, labels, weight, reset=True)
-    assert len(batches.log_densities) == len(features)
-
-
-def test_quantiles_are_discarded_by_whatever_changes_the_fit():
-    features, labels, weight = data()
-    soft = torch.eye(C)[labels]
-    density = ClassGaussianMixture()
-    changes = [
-        lambda: density.partial_fit(features, labels),
-        lambda: density.merge(ClassGaussianMixture().fit(features, labels)),
-        lambda: density.fit(features, labels, quantiles=False),
-        lambda: density.fit(features, soft),
-    ]
-    for change in changes:
-        density.fit(features, labels, weight)
-        assert torch.isfinite(density.quantile(0.5)).all()
-        change()
-        with pytest.raises(RuntimeError, match=r"call update_quantiles\(features, labels\)"):
-            density.quantile(0.5)
-        density.update_quantiles(features, labels, leave_one_out=False)
-        assert torch.isfinite(density.quantile(0.5)).all()
-
-
-def test_quantiles_follow_a_state_dict_that_was_loaded():
-    features, labels, _ = data()
-    density, other = ClassGaussianMixture(), ClassGaussianMixture().fit(3 * features, labels)
-    density.fit(features, labels).update_quantiles(features, labels)
-    density.load_state_dict(other.state_dict())
-    density.update_quantiles(3 * features, labels, reset=True)
-    assert torch.equal(density.quantile(0.3), other.quantile(0.3))
-
-
-def test_what_gives_no_quantiles_is_refused():
-    features, labels, weight = data()
-    weighted = ClassGaussianMixture().fit(features, labels, weight, quantiles=False)
-    soft = ClassGaussianMixture().fit(features, torch.rand(len(features), C))
-    for density in (weighted, soft):
-        with pytest.raises(ValueError, match=r"sample_weight is missing: .*leave_one_out=False"):
-            density.update_quantiles(features, labels)
-    plain = ClassGaussianMixture(num_classes=C + 1).fit(features, labels)
-    for arguments, error, message in (
-        ((features, torch.eye(C + 1)[labels]), ValueError, "target must hold labels for quantiles"),
-        ((features, labels + 1), ValueError, r"target names class\(es\) \[3\] that"),
-        ((features, labels + 2), ValueError, r"target must lie in 0 \.\.\. 3"),
-        ((features[:, 1:], labels), ValueError, "features must have the shape N x 6"),
-    ):
-        for leave_one_out in (True, False):
-            with pytest.raises(error, match=message):
-                plain.update_quantiles(*arguments, leave_one_out=leave_one_out)
-    for q in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match="q must be"):
-            plain.quantile(q)
-    with pytest.raises(TypeError, match="q must be a number"):
-        plain.quantile("half")
-    with pytest.raises(TypeError, match="leave_one_out must be True or False"):
-        plain.update_quantiles(features, labels, leave_one_out="no")
-    with pytest.raises(RuntimeError, match="not fitted"):
-        ClassGaussianMixture().update_quantiles(features, labels)
-
-
-def test_a_class_of_two_has_no_leave_one_out_quantile():
-    features, labels, _ = data()
-    keep = (labels != 1) | (torch.arange(len(labels)) < 2 * C)
-    with pytest.warns(UserWarning, match="class 1"):
-        density = ClassGaussianMixture().fit(features[keep], labels[keep])
-    assert density.quantile(0.5).isnan().tolist() == [False, True, False]
-
-
 # --- fit_loader ---
 
 
@@ -416,21 +302,131 @@ def test_quantiles_of_a_held_out_loader(soft):
     np.testing.assert_allclose(density.quantile(0.25), expected, rtol=1e-4)
 
 
-def test_a_second_pass_is_made_only_for_quantiles():
-    class Counting:
-        passes = 0
+class Augmented:
+    """A loader that yields other images in each pass; it remembers what it has yielded."""
 
+    def __init__(self, n: int = 120, noise: float = 0.3, batch_size: int = 32) -> None:
+        self.images, self.labels = loader(n=n).dataset.tensors
+        self.noise, self.batch_size, self.passes = noise, batch_size, 0
+        self.generator = torch.Generator().manual_seed(2)
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.passes += 1
+        order = torch.randperm(len(self.labels), generator=self.generator)
+        for rows in order.split(self.batch_size):
+            noise = torch.randn(self.images[rows].shape, generator=self.generator)
+            self.seen.append((self.images[rows] + self.noise * noise, self.labels[rows]))
+            yield self.seen[-1]
+
+
+class Dropping(Augmented):
+    """The same images in each pass but for the last batch, which is dropped."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, labels in super().__iter__():
+            if len(labels) == self.batch_size:
+                yield images, labels
+            else:
+                self.seen.pop()
+
+
+def refitted_without_each(model: nn.Sequential, seen: list[tuple[Tensor, Tensor]]) -> list[Array]:
+    """Log-densities of each class's images, each under a fit without it."""
+    images, labels = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    with torch.no_grad():
+        features = model.eval()[:5](images).double().numpy()
+    values: list[list[float]] = [[] for _ in range(C)]
+    for i, own in enumerate(labels.tolist()):
+        rest, others = np.delete(features, i, axis=0), np.delete(labels.numpy(), i)
+        means, covariances = class_covariances(rest, others, np.ones(len(rest)), "full")
+        values[own].append(log_density(features[i], means[own], covariances[own]))
+    return [np.array(part) for part in values]
+
+
+@pytest.mark.parametrize("kind", [Augmented, Dropping])
+@pytest.mark.parametrize("once", [False, True])
+def test_quantiles_are_of_the_images_that_were_fitted(kind, once):
+    noise = 0.3 if kind is Augmented else 0.0
+    model, batches = network(), kind(noise=noise)
+    density = ClassGaussianMixture.fit_loader(model, "4", iter(batches) if once else batches)
+    assert batches.passes == 1
+    assert density.counts.sum() == (120 if kind is Augmented else 96)
+    expected = refitted_without_each(model, batches.seen)
+    for q in (0.0, 0.05, 0.5):
+        np.testing.assert_allclose(
+            density.quantile(q), [np.quantile(part, q) for part in expected], rtol=1e-6
+        )
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize("n", [120, 32 * 90])
+@pytest.mark.parametrize("kind", [Augmented, Dropping])
+def test_a_second_pass_that_differs_is_refused(kind, n, covariance_type):
+    noise = 0.3 if kind is Augmented else 0.0
+    batches = kind(n + 20, noise)
+    with pytest.raises(ValueError, match=r"not those that were fitted: .* memory_budget, .* held_"):
+        ClassGaussianMixture.fit_loader(
+            network(), "4", batches, memory_budget=1000, covariance_type=covariance_type
+        )
+    assert batches.passes == 2
+
+
+def test_a_second_pass_that_misses_images_is_refused():
+    batches = [(part, labels) for part, labels in loader(n=128)]
+    shorter = iter([batches, batches[:-1]])
+
+    class Shorter:
         def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-            self.passes += 1
-            return iter(batches)
+            return iter(next(shorter))
 
-    model, batches, counting = network(), loader(), Counting()
-    ClassGaussianMixture.fit_loader(model, model[4], counting, quantiles=False)
-    assert counting.passes == 1
-    ClassGaussianMixture.fit_loader(model, model[4], counting)
-    assert counting.passes == 3
-    with pytest.raises(TypeError, match=r"loader must allow a second pass .*quantiles=False"):
-        ClassGaussianMixture.fit_loader(model, model[4], iter(batches))
+    with pytest.raises(ValueError, match=r"class\(es\) \[.*\] has fewer samples than in the fit"):
+        ClassGaussianMixture.fit_loader(network(), "4", Shorter(), memory_budget=0)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_a_second_pass_is_made_beyond_the_memory_budget_only(covariance_type):
+    model, batches = network(), Augmented(noise=0.0)
+    size = 120 * (D * 4 + 8)
+    kinds = {"covariance_type": covariance_type}
+    kept = ClassGaussianMixture.fit_loader(model, "4", batches, memory_budget=size, **kinds)
+    assert batches.passes == 1
+    again = ClassGaussianMixture.fit_loader(model, "4", batches, memory_budget=size - 1, **kinds)
+    assert batches.passes == 3
+    for q in (0.0, 0.1, 0.7):
+        torch.testing.assert_close(again.quantile(q), kept.quantile(q), rtol=1e-4, atol=1e-4)
+    ClassGaussianMixture.fit_loader(model, "4", batches, quantiles=False, memory_budget=0, **kinds)
+    assert batches.passes == 4
+    with pytest.raises(TypeError, match=r"second pass .* memory_budget=1,000 bytes; got generator"):
+        ClassGaussianMixture.fit_loader(model, "4", iter(batches), memory_budget=1000, **kinds)
+    for wrong in (-1, 0.5):
+        with pytest.raises((TypeError, ValueError), match="memory_budget must be"):
+            ClassGaussianMixture.fit_loader(model, "4", batches, memory_budget=wrong)
+
+
+def test_classes_are_those_of_the_model():
+    model = nn.Sequential(*network()[:5], nn.Linear(D, 50))
+    density = ClassGaussianMixture.fit_loader(model, "4", loader())
+    assert density.num_classes == 50
+    assert density.fitted_classes.tolist() == [True] * C + [False] * (50 - C)
+    assert density.quantile(0.1)[C:].isnan().all()
+    # and no memory is spent on those without images
+    assert density.moments.scatter.shape == (C, D, D)
+    assert density._derived().whitening.shape == (C, D, D)
+    beyond = loader(torch.arange(120) % C + 48)
+    with pytest.raises(ValueError, match=r"0 \.\.\. 49 \(num_classes=50; .* model's .*, got 50"):
+        ClassGaussianMixture.fit_loader(model, "4", beyond)
+    more = ClassGaussianMixture.fit_loader(model, "4", beyond, num_classes=60)
+    assert more.num_classes == 60
+
+
+def test_a_column_of_labels_comes_from_a_loader_too():
+    model, labels = network(), (torch.arange(120) % C).to(torch.uint8)
+    column = ClassGaussianMixture.fit_loader(model, "4", loader(labels.unsqueeze(1)))
+    assert column.counts.tolist() == [40] * C
+    assert torch.isfinite(column.quantile(0.5)).all()
+    with pytest.raises(TypeError, match=r"got torch.int64 of shape \(32, 3\)"):
+        ClassGaussianMixture.fit_loader(model, "4", loader(torch.eye(C).long()[labels.long()]))
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,10 @@ def test_classes_without_samples():
     log_probs = density.log_probs(features)
     assert (log_probs[:, [1, 4]] == -torch.inf).all()
     torch.testing.assert_close(log_probs[:, [0, 2, 3]], seen.log_probs(features))
+    assert density.fitted_classes.tolist() == [True, False, True, True, False]
+    assert density.covariances.shape == (5, D, D)
+    torch.testing.assert_close(density.covariances[[0, 2, 3]], seen.covariances)
+    assert density.covariances[[1, 4]].isnan().all()
     # classes without samples have no share in the mixture
     torch.testing.assert_close(density.log_density(features), seen.log_density(features))
     inputs = features[:3].clone().requires_grad_()

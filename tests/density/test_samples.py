@@ -62,13 +62,20 @@ def test_no_samples_are_refused():
         (LABELS.float(), TypeError, "target must hold integers .*got torch.float32"),
         (LABELS > 0, TypeError, "target must hold integers .*got torch.bool"),
         (LABELS - 1, ValueError, "target must not be negative, got -1"),
-        (LABELS + 2, ValueError, r"target must lie in 0 \.\.\. 3 \(num_classes=4\), got 4"),
+        (LABELS + 2, ValueError, r"must lie in 0 \.\.\. 3 \(num_classes=4; .*\), got 4"),
         (LABELS[:4], ValueError, r"target must hold one label per sample \(shape \(6,\)\).*\(4,\)"),
         (torch.zeros(6, 4, 1), ValueError, r"target .* got shape \(6, 4, 1\)"),
         (torch.zeros(6, 0), ValueError, r"target .* got shape \(6, 0\)"),
         (torch.zeros(6, 5), ValueError, r"responsibilities of 4 classes \(6 x 4\), got .*\(6, 5\)"),
         (-torch.eye(6)[:, :4], ValueError, "target must be finite, not negative .*from -1 to"),
         (torch.full((6, 4), torch.nan), ValueError, "target must be finite, .* got NaN"),
+        (
+            torch.eye(6).long(),
+            TypeError,
+            r"got torch.int64 of shape \(6, 6\); .*target.argmax\(1\)",
+        ),
+        (LABELS.unsqueeze(1) > 0, ValueError, r"got shape \(6, 1\) and torch.bool; if"),
+        (LABELS.unsqueeze(1).float(), ValueError, r"got shape \(6, 1\) .*pass target.long\(\)"),
     ],
 )
 def test_what_is_no_target_is_refused(target, error, message):
@@ -95,15 +102,24 @@ def test_what_are_no_weights_is_refused(weight, error, message):
 
 
 @pytest.mark.parametrize(
-    "target", [LABELS.to(torch.uint8), LABELS.int(), torch.eye(6).long(), torch.eye(6) * 7]
+    "target",
+    [LABELS.to(torch.uint8), LABELS.int(), LABELS.unsqueeze(1), torch.eye(6) * 7, torch.eye(6) > 0],
 )
 def test_any_integers_are_labels_and_any_weights_responsibilities(target):
     samples = check_samples(FEATURES, target, torch.ones(6).long(), 3, None)
-    assert samples.num_classes == (3 if target.dim() == 1 else 6)
-    assert samples.soft == (target.dim() == 2)
+    labels = target.dtype not in (torch.float32, torch.bool)
+    assert samples.num_classes == (3 if labels else 6)
+    assert samples.soft != labels
     (block,) = samples.blocks(torch.device("cpu"))
     assert block.features.dtype == torch.float64
     assert block.target.dtype == (torch.float64 if samples.soft else torch.int64)
+
+
+def test_a_column_of_labels_is_labels():
+    samples = check_samples(FEATURES, LABELS.unsqueeze(1), None, 0, None)
+    assert torch.equal(samples.target, LABELS)
+    # but numbers that are not whole may be the responsibilities of the only class
+    assert check_samples(FEATURES, torch.rand(6, 1), None, 0, 1).soft
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,18 @@ def test_selection_equals_the_naive_one(samples, chunk_size, k, k_type):
         np.testing.assert_allclose(prototypes[i].numpy(), expected, rtol=1e-12, atol=1e-12)
 
 
+def test_a_column_of_classes_is_read_as_their_row(samples):
+    features, target = samples
+    index, expected = (
+        PrototypeIndex(features, target.unsqueeze(1)),
+        PrototypeIndex(features, target),
+    )
+    assert torch.equal(index.features, expected.features)
+    assert torch.equal(index.counts, expected.counts)
+    with pytest.raises(TypeError, match="target must hold integers"):
+        PrototypeIndex(features, target.unsqueeze(1).float())
+
+
 def test_mean_and_point_may_choose_different_classes():
     """One near row and one far, against two in between."""
     features = torch.tensor([[1.0], [10.0], [6.0], [7.0]])

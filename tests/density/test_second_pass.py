@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from captum_deduce.density.gaussians import estimate
+from captum_deduce.density.moments import COVARIANCE_TYPES, Moments
+from captum_deduce.density.quantiles import LeaveOneOut
+from captum_deduce.density.samples import Samples
+from captum_deduce.density.second_pass import SecondPass
+
+C, D, N = 3, 5, 120
+
+
+def data() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(N, D, dtype=torch.float64, generator=generator) * 3 + 10
+    return features, torch.arange(N) % C
+
+
+def passes(covariance_type: str) -> tuple[SecondPass, LeaveOneOut]:
+    moments = Moments(covariance_type, C, D)
+    moments.add(Samples(*data(), None))
+    gaussians = estimate(moments, torch.arange(C), "jitter")
+    return SecondPass(moments, gaussians, "Ask someone."), LeaveOneOut(moments, gaussians)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_the_same_samples_in_another_order_pass(covariance_type):
+    features, labels = data()
+    second, leave_one_out = passes(covariance_type)
+    assert not second.started
+    for rows in torch.randperm(N).split(17):
+        assert not second.complete
+        second.add(Samples(features[rows].float(), labels[rows], None))
+        assert second.started
+    assert second.complete
+    second.finish()
+    for c in range(C):
+        rows = features[labels == c]
+        assert torch.equal(second.log_prob(rows, None, c), leave_one_out.log_prob(rows, None, c))
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_other_counts_means_and_spreads_are_named(covariance_type):
+    features, labels = data()
+    shifted, stretched = features.clone(), features.clone()
+    shifted[labels == 1] += 0.01
+    own = features[labels == 2]
+    stretched[labels == 2] = own.mean(0) + (own - own.mean(0)) * 1.01
+    other = "has another mean or spread than in the fit"
+    named = r"\[0, 1, 2\]" if covariance_type == "tied" else r"\[2\]"
+    for changed, message in (
+        ((shifted, labels), rf"class\(es\) \[1\] {other}.*Ask someone\.$"),
+        ((stretched, labels), rf"class\(es\) {named} {other}"),
+        (
+            (features, labels.where(labels > 0, 1)),
+            r"\[1\] has more samples than in the fit \(class 1: 80, fitted 40\)",
+        ),
+    ):
+        second, _ = passes(covariance_type)
+        with pytest.raises(ValueError, match=message):
+            second.add(Samples(*changed, None))
+    second, _ = passes(covariance_type)
+    second.add(Samples(features[:-1], labels[:-1], None))
+    with pytest.raises(ValueError, match=r"\[2\] has fewer samples .*\(class 2: 39, fitted 40\)"):
+        second.finish()
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_the_largest_leverage_is_one(covariance_type):
+    """The farthest that a sample can lie, and one that lies twice as far."""
+    second, _ = passes(covariance_type)
+    mean = second.fitted.mean[0]
+    direction = torch.zeros(D, dtype=torch.float64)
+    direction[0] = 1.0
+    scatter = second.fitted.scatter
+    if covariance_type == "full":
+        size = 1 / torch.linalg.inv(scatter[0])[0, 0]
+    elif covariance_type == "tied":
+        size = 1 / torch.linalg.inv(scatter)[0, 0]
+    else:
+        size = scatter[0, 0] if covariance_type == "diag" else scatter[0]
+    n = N // C
+    farthest = direction * (size * (n - 1) / n).sqrt()
+    assert torch.isfinite(second.log_prob((mean + farthest).unsqueeze(0), None, 0)).all()
+    with pytest.raises(ValueError, match=r"of class 0 some lie farther .*Ask someone\.$"):
+        second.log_prob((mean + 2 * farthest).unsqueeze(0), None, 0)
+
+
+def test_long_lists_of_classes_are_cut():
+    moments = Moments("diag", 20, D)
+    moments.add(Samples(torch.randn(40, D), torch.arange(40) % 20, None))
+    second = SecondPass(moments, estimate(moments, torch.arange(20), "jitter"), "")
+    with pytest.raises(ValueError, match=r"\[0, 1, 2, 3, 4, \.\.\.\] has fewer samples"):
+        second.finish()
