@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,7 +130,7 @@ class Counterfactuals:
     def plot(
         self,
         *,
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | Mapping[int, str] | Mapping[str, str] | None = None,
         labels: Tensor | Sequence[int] | None = None,
         original_confidence: Tensor | None = None,
         max_rows: int = 10,
@@ -143,7 +143,8 @@ class Counterfactuals:
         Arguments are those of :func:`captum_deduce.visualization.plot_counterfactuals`.
 
         Args:
-            class_names (Sequence[str], optional): A name per class. Default: None (their numbers)
+            class_names (Sequence[str] or Mapping, optional): A name per class, or
+                ``{index: name}``. Default: None (their numbers)
             labels (Tensor or Sequence[int], optional): The true classes, N. Default: None
             original_confidence (Tensor, optional): The model's probability of the class that it
                 sees in the original, N. Default: None

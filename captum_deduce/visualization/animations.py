@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from captum_deduce import checks
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.visualization import sheet as sheets
+from captum_deduce.visualization.class_names import ClassNames
 from captum_deduce.visualization.journeys import IMAGES_WIDTH, LABELS, Journey, draw_curves, stacked
 from captum_deduce.visualization.pixels import PerChannel
 from captum_deduce.visualization.traces import Trace
@@ -32,7 +33,7 @@ def save_animation(
     layer: nn.Module | str | None = None,
     density: ClassGaussianMixture | None = None,
     *,
-    class_names: Sequence[str] | None = None,
+    class_names: ClassNames | None = None,
     max_frames: int = 60,
     frames_per_second: float = 8.0,
     hold: float = 2.0,
@@ -54,7 +55,8 @@ def save_animation(
             Default: None (no curves)
         layer (nn.Module or str, optional): See :func:`plot_trajectory`. Default: None
         density (ClassGaussianMixture, optional): See :func:`plot_trajectory`. Default: None
-        class_names (Sequence[str], optional): A name per class. Default: None (their numbers)
+        class_names (Sequence[str] or Mapping, optional): A name per class, or ``{index: name}``.
+            Default: None (their numbers)
         max_frames (int, optional): Of a longer trajectory this many steps are shown, evenly spread.
             Default: 60
         frames_per_second (float, optional): Speed. Default: 8.0

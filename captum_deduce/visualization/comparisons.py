@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_deduce import checks
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.visualization import sheet as sheets
-from captum_deduce.visualization.class_names import classes_seen, read_class_names
+from captum_deduce.visualization.class_names import ClassNames, classes_seen, read_class_names
 from captum_deduce.visualization.pixels import PerChannel, PixelScale, check_images
 
 _TITLE_WIDTH = 1.85
@@ -22,7 +22,7 @@ _TITLE_WIDTH = 1.85
 def plot_counterfactuals(
     result: Counterfactuals,
     *,
-    class_names: Sequence[str] | None = None,
+    class_names: ClassNames | None = None,
     labels: Tensor | Sequence[int] | None = None,
     original_confidence: Tensor | None = None,
     max_rows: int = 10,
@@ -41,8 +41,9 @@ def plot_counterfactuals(
 
     Args:
         result (Counterfactuals): What to draw; select pairs as ``result[[3, 7]]``.
-        class_names (Sequence[str], optional): A name per class; long ones are shortened.
-            Default: None (their numbers)
+        class_names (Sequence[str] or Mapping, optional): A name per class in the order of the
+            model's scores, or ``{index: name}``; long ones are shortened. Default: None (their
+            numbers)
         labels (Tensor or Sequence[int], optional): The true classes, N; added to the titles of the
             originals. Default: None
         original_confidence (Tensor, optional): The model's probability of the class that it sees in

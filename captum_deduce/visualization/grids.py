@@ -15,7 +15,7 @@ from torch import Tensor
 from captum_deduce import checks
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.visualization import sheet as sheets
-from captum_deduce.visualization.class_names import classes_seen, read_class_names
+from captum_deduce.visualization.class_names import ClassNames, classes_seen, read_class_names
 from captum_deduce.visualization.comparisons import check_result, read_per_pair
 from captum_deduce.visualization.pixels import PerChannel, PixelScale
 
@@ -27,7 +27,7 @@ _NAMES_WIDTH = 1.6
 def plot_grid(
     results: Mapping[str, Counterfactuals],
     *,
-    class_names: Sequence[str] | None = None,
+    class_names: ClassNames | None = None,
     labels: Tensor | Sequence[int] | None = None,
     changes: bool = False,
     notes: Mapping[str, str] | None = None,
@@ -48,8 +48,9 @@ def plot_grid(
     Args:
         results (Mapping[str, Counterfactuals]): By the explainers' names, in the order of the rows;
             all of the same inputs and targets.
-        class_names (Sequence[str], optional): A name per class; long ones are shortened.
-            Default: None (their numbers)
+        class_names (Sequence[str] or Mapping, optional): A name per class in the order of the
+            model's scores, or ``{index: name}``; long ones are shortened. Default: None (their
+            numbers)
         labels (Tensor or Sequence[int], optional): The true classes of the originals, N.
             Default: None
         changes (bool, optional): Draw beside each counterfactual what changed, on one scale for all

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import nn
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.visualization import sheet as sheets
-from captum_deduce.visualization.class_names import classes_seen, read_class_names
+from captum_deduce.visualization.class_names import ClassNames, classes_seen, read_class_names
 from captum_deduce.visualization.pixels import PerChannel, PixelScale, check_images
 from captum_deduce.visualization.traces import Trace, evenly_spread, trace_at, trajectory_of
 
@@ -69,7 +69,7 @@ class Journey:
         result: Counterfactuals,
         pair: int,
         most: int,
-        class_names: Sequence[str] | None,
+        class_names: ClassNames | None,
         mean: PerChannel | None,
         std: PerChannel | None,
     ) -> Journey:
@@ -79,7 +79,7 @@ class Journey:
             result (Counterfactuals): Made with ``return_trajectory=True``.
             pair (int): Which of its pairs.
             most (int): Most steps to draw, evenly spread.
-            class_names (Sequence[str] or None): A name per class.
+            class_names (Sequence[str], Mapping or None): A name per class.
             mean (float, sequence, Tensor or None): Of the inputs' normalisation.
             std (float, sequence, Tensor or None): Likewise.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -11,6 +11,7 @@ from captum_deduce import checks
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.visualization import sheet as sheets
+from captum_deduce.visualization.class_names import ClassNames
 from captum_deduce.visualization.journeys import IMAGES_WIDTH, LABELS, Journey, draw_curves, stacked
 from captum_deduce.visualization.pixels import PerChannel
 
@@ -23,7 +24,7 @@ def plot_trajectory(
     layer: nn.Module | str | None = None,
     density: ClassGaussianMixture | None = None,
     *,
-    class_names: Sequence[str] | None = None,
+    class_names: ClassNames | None = None,
     num_images: int = 8,
     image_size: float = 1.0,
     mean: PerChannel | None = None,
@@ -45,7 +46,8 @@ def plot_trajectory(
         layer (nn.Module or str, optional): The layer whose output is the density's features.
             Default: None
         density (ClassGaussianMixture, optional): Fitted to them. Default: None (no log-density)
-        class_names (Sequence[str], optional): A name per class. Default: None (their numbers)
+        class_names (Sequence[str] or Mapping, optional): A name per class, or ``{index: name}``.
+            Default: None (their numbers)
         num_images (int, optional): Images to draw, the first and the last among them. Default: 8
         image_size (float, optional): Inches of an image's longer side, about. Default: 1.0
         mean (float, sequence or Tensor, optional): The mean with which inputs were normalised: a
