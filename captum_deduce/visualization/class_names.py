@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AnySet
-from numbers import Integral
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 ClassNames = Sequence[str] | Mapping[int, str] | Mapping[str, str]
@@ -34,8 +34,7 @@ def read_class_names(class_names: ClassNames | None, num_classes: int) -> list[s
         return [str(number) for number in range(num_classes)]
     if isinstance(class_names, Mapping):
         by_index = _by_index(class_names)
-        count = max([num_classes - 1, *by_index]) + 1
-        names = [by_index.get(number, str(number)) for number in range(count)]
+        names = [by_index.get(number, str(number)) for number in range(num_classes)]
     else:
         names = _in_order(class_names)
     if len(names) < num_classes:
@@ -80,7 +79,7 @@ def _by_index(class_names: Mapping[Any, Any]) -> dict[int, str]:
 
 def _index(key: object, class_names: Mapping[Any, Any]) -> int:
     """Read a class index, or an index written as text."""
-    if isinstance(key, Integral) and not isinstance(key, bool) and key >= 0:
+    if isinstance(key, int | np.integer) and not isinstance(key, bool) and key >= 0:
         return int(key)
     if isinstance(key, str) and key.isdecimal() and str(int(key)) == key:
         return int(key)
