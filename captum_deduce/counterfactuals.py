@@ -179,6 +179,7 @@ class Counterfactuals:
         image_size: float = 1.5,
         mean: float | Sequence[float] | Tensor | None = None,
         std: float | Sequence[float] | Tensor | None = None,
+        bands: int | Sequence[int] | None = None,
     ) -> Figure:
         """Draw originals, counterfactuals and their differences.
 
@@ -196,14 +197,16 @@ class Counterfactuals:
                 a number or one per channel. Default: None (they were not)
             std (float, sequence or Tensor, optional): The standard deviation, likewise.
                 Default: None
+            bands (int or Sequence[int], optional): Of more than three channels those to draw as
+                red, green and blue, or one as grey. Default: None (all are drawn)
 
         Returns:
             matplotlib.figure.Figure: The figure; it is not shown.
 
         Raises:
             TypeError: An argument of the wrong kind.
-            ValueError: No pairs, images that are neither grey nor RGB, or arguments that do not
-                fit.
+            ValueError: No pairs, images that are neither grey nor RGB and no ``bands``, or
+                arguments that do not fit.
         """
         return _picture(
             self,
@@ -214,6 +217,7 @@ class Counterfactuals:
             image_size=image_size,
             mean=mean,
             std=std,
+            bands=bands,
         )
 
     @classmethod

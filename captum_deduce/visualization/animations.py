@@ -20,7 +20,7 @@ from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.visualization import sheet as sheets
 from captum_deduce.visualization.class_names import ClassNames
 from captum_deduce.visualization.journeys import IMAGES_WIDTH, LABELS, Journey, draw_curves, stacked
-from captum_deduce.visualization.pixels import PerChannel
+from captum_deduce.visualization.pixels import Bands, PerChannel
 from captum_deduce.visualization.traces import Trace
 
 
@@ -40,6 +40,7 @@ def save_animation(
     image_size: float = 2.2,
     mean: PerChannel | None = None,
     std: PerChannel | None = None,
+    bands: Bands | None = None,
 ) -> Path:
     r"""Write a GIF of the image changing.
 
@@ -64,6 +65,7 @@ def save_animation(
         image_size (float, optional): Inches of an image's longer side, about. Default: 2.2
         mean (float, sequence or Tensor, optional): See :func:`plot_trajectory`. Default: None
         std (float, sequence or Tensor, optional): See :func:`plot_trajectory`. Default: None
+        bands (int or Sequence[int], optional): See :func:`plot_trajectory`. Default: None
 
     Returns:
         Path: The file.
@@ -83,7 +85,7 @@ def save_animation(
     checks.number("frames_per_second", frames_per_second, minimum=0.1, maximum=50)
     checks.number("hold", hold, minimum=0)
     checks.number("image_size", image_size, minimum=0, exclusive=True)
-    journey = Journey.read(result, pair, max_frames, class_names, mean, std)
+    journey = Journey.read(result, pair, max_frames, class_names, mean, std, bands)
     trace = journey.trace(forward_func, layer, density)
 
     film = _Film(journey, trace, image_size)

@@ -100,3 +100,26 @@ def classes_seen(*classes: Tensor | None) -> int:
     """
     largest = [int(c.max()) for c in classes if c is not None and c.numel()]
     return max(largest, default=-1) + 1
+
+
+def changes_in_words(changed: Tensor, *, brief: bool = False) -> list[str]:
+    """Say how much of each image changed.
+
+    Args:
+        changed (Tensor): Which entries changed, N x channels x height x width, bool.
+        brief (bool, optional): Leave out the word "entries". Default: False
+
+    Returns:
+        list[str]: "4 entries changed"; of several channels "105 entries in 35 places".
+    """
+    entries = changed.flatten(1).sum(1).tolist()
+    said = [f"{n:,}" if brief else _counted(n, "entry", "entries") for n in entries]
+    if changed.shape[1] == 1:
+        return [f"{count} changed" for count in said]
+    sites = changed.any(1).flatten(1).sum(1).tolist()
+    places = [_counted(n, "place", "places") for n in sites]
+    return [f"{count} in {where}" for count, where in zip(said, places, strict=True)]
+
+
+def _counted(number: int, one: str, several: str) -> str:
+    return f"{number:,} {one if number == 1 else several}"

@@ -13,7 +13,11 @@ from captum_deduce.visualization import (
     plot_trajectory,
     save_animation,
 )
-from captum_deduce.visualization.class_names import classes_seen, read_class_names
+from captum_deduce.visualization.class_names import (
+    changes_in_words,
+    classes_seen,
+    read_class_names,
+)
 from tests.visualization.samples import make_result, texts
 
 
@@ -91,6 +95,27 @@ def test_every_picture_reads_names_by_index(tmp_path):
         assert names_drawn(draw) == ["horse", "dog"]
     with pytest.raises(TypeError, match="class_names"):
         save_animation(result, 0, tmp_path / "a.gif", class_names={"dog", "cat", "horse"})
+
+
+def test_changes_are_counted_in_entries_and_of_colours_in_places():
+    grey = torch.zeros(3, 1, 40, 40)
+    changed = grey.clone()
+    changed[1, 0, 0, 0] = changed[2, 0, :30] = 1.0
+    assert changes_in_words(grey != changed) == [
+        "0 entries changed",
+        "1 entry changed",
+        "1,200 entries changed",
+    ]
+    assert changes_in_words(grey != changed, brief=True)[2] == "1,200 changed"
+    colours = torch.zeros(3, 3, 40, 40)
+    changed = colours.clone()
+    changed[1, 2, 0, 0] = changed[2, :, :30] = 1.0
+    assert changes_in_words(colours != changed) == [
+        "0 entries in 0 places",
+        "1 entry in 1 place",
+        "3,600 entries in 1,200 places",
+    ]
+    assert changes_in_words(colours != changed, brief=True)[2] == "3,600 in 1,200 places"
 
 
 def test_the_largest_class_is_found():
