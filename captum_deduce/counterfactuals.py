@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -78,14 +80,33 @@ class Counterfactuals:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def __iter__(self) -> Iterator[Counterfactuals]:
+        """Go through the pairs, each as a result of one pair."""
+        return (self[pair] for pair in range(len(self)))
+
     def __repr__(self) -> str:
         shape = "x".join(str(size) for size in self.inputs.shape[1:])
-        return f"Counterfactuals({int(self.success.sum())} of {len(self)} found, images {shape})"
+        return f"Counterfactuals({self._counts('found')}, images {shape})"
+
+    def _counts(self, found: str) -> str:
+        already = int(self.already.sum())
+        anew = f"{int(self.success.sum()) - already} of {len(self) - already} {found}"
+        return f"{anew}, {already} there already" if already else anew
 
     @property
     def attributions(self) -> Tensor:
         """What changed, ``counterfactuals - inputs``, zero where a pixel stayed as it was."""
         return self.counterfactuals - self.inputs
+
+    @property
+    def already(self) -> Tensor:
+        """Where nothing was to be done, N, bool: the original reaches the goal unchanged.
+
+        Such a pair has ``success``, but its distance of 0 says nothing of the search: it enters no
+        mean of :meth:`summary` and of :func:`captum_deduce.metrics.evaluate`.
+        """
+        unchanged = (self.inputs == self.counterfactuals).flatten(1).all(1)
+        return self.success & unchanged.to(self.success.device)
 
     def l0(self, tolerance: float = 0.0) -> Tensor:
         """Entries that differ from the original.
@@ -97,6 +118,18 @@ class Counterfactuals:
             Tensor: N counts. See :func:`captum_deduce.metrics.l0`.
         """
         return _distance("l0", self, tolerance=tolerance)
+
+    def sites(self, tolerance: float = 0.0) -> Tensor:
+        """Places at which some channel differs from the original.
+
+        Args:
+            tolerance (float, optional): Differences up to this do not count. Default: 0.0
+
+        Returns:
+            Tensor: N counts; for grey images those of :meth:`l0`. See
+            :func:`captum_deduce.metrics.sites`.
+        """
+        return _distance("sites", self, tolerance=tolerance)
 
     def l1(self) -> Tensor:
         """Sum of absolute differences, N values. See :func:`captum_deduce.metrics.l1`."""
@@ -111,39 +144,50 @@ class Counterfactuals:
         return _distance("linf", self)
 
     def summary(self) -> str:
-        """Say in a few lines how the search went; distances are means over successful pairs."""
-        found = self.success
-        count = int(found.sum())
-        lines = [f"{count} of {len(self)} counterfactuals found"]
-        if count:
+        """Say in a few lines how the search went.
+
+        Distances are means over the pairs for which a counterfactual was found. Pairs that were
+        :attr:`already` there are counted apart and enter no mean.
+
+        Returns:
+            str: One line to three.
+        """
+        searched = self[~self.already]
+        found = searched[searched.success]
+        lines = [self._counts("counterfactuals found")]
+        if len(found):
+            has_channels = self.inputs.dim() > 2 and self.inputs.shape[1] > 1
+            places = f" in {_mean(found.sites())} places" if has_channels else ""
             lines.append(
-                f"L0 {_mean(self.l0()[found])}, L1 {_mean(self.l1()[found])}, "
-                f"confidence {_mean(self.confidence[found])} (means over those found)"
+                f"L0 {_mean(found.l0())}{places}, L1 {_mean(found.l1())}, "
+                f"confidence {_mean(found.confidence)} (means over those found)"
             )
-        if len(self):
+        if len(searched):
             lines.append(
-                f"{_mean(self.iterations)} steps, {_mean(self.evaluations)} gradient and "
-                f"{_mean(self.forward_evaluations)} forward-only evaluations per pair"
+                f"{_mean(searched.iterations)} steps, {_mean(searched.evaluations)} gradient and "
+                f"{_mean(searched.forward_evaluations)} forward-only evaluations per pair"
             )
         return "\n".join(lines)
 
     def plot(
         self,
         *,
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | Mapping[int, str] | Mapping[str, str] | None = None,
         labels: Tensor | Sequence[int] | None = None,
         original_confidence: Tensor | None = None,
         max_rows: int = 10,
         image_size: float = 1.5,
         mean: float | Sequence[float] | Tensor | None = None,
         std: float | Sequence[float] | Tensor | None = None,
+        bands: int | Sequence[int] | None = None,
     ) -> Figure:
         """Draw originals, counterfactuals and their differences.
 
         Arguments are those of :func:`captum_deduce.visualization.plot_counterfactuals`.
 
         Args:
-            class_names (Sequence[str], optional): A name per class. Default: None (their numbers)
+            class_names (Sequence[str] or Mapping, optional): A name per class, or
+                ``{index: name}``. Default: None (their numbers)
             labels (Tensor or Sequence[int], optional): The true classes, N. Default: None
             original_confidence (Tensor, optional): The model's probability of the class that it
                 sees in the original, N. Default: None
@@ -153,14 +197,16 @@ class Counterfactuals:
                 a number or one per channel. Default: None (they were not)
             std (float, sequence or Tensor, optional): The standard deviation, likewise.
                 Default: None
+            bands (int or Sequence[int], optional): Of more than three channels those to draw as
+                red, green and blue, or one as grey. Default: None (all are drawn)
 
         Returns:
             matplotlib.figure.Figure: The figure; it is not shown.
 
         Raises:
             TypeError: An argument of the wrong kind.
-            ValueError: No pairs, images that are neither grey nor RGB, or arguments that do not
-                fit.
+            ValueError: No pairs, images that are neither grey nor RGB and no ``bands``, or
+                arguments that do not fit.
         """
         return _picture(
             self,
@@ -171,6 +217,7 @@ class Counterfactuals:
             image_size=image_size,
             mean=mean,
             std=std,
+            bands=bands,
         )
 
     @classmethod
@@ -218,25 +265,26 @@ class Counterfactuals:
     def _repr_html_(self) -> str:
         return _html(self)
 
-    def __getitem__(self, index: slice | Tensor | list[int]) -> Counterfactuals:
+    def __getitem__(self, index: int | slice | Tensor | list[int]) -> Counterfactuals:
         """Select pairs.
 
         Args:
-            index (slice, Tensor or list[int]): As for a tensor's first dimension: a slice, a bool
-                mask such as ``result.success``, or indices.
+            index (int, slice, Tensor or list[int]): As for a tensor's first dimension: a slice, a
+                bool mask such as ``result.success``, or indices, negative ones from the end; a
+                number selects one pair.
 
         Returns:
-            Counterfactuals: The selected pairs.
+            Counterfactuals: The selected pairs; of a number, too, so that every field keeps its
+            leading dimension.
 
         Raises:
-            TypeError: Another kind of index; for one pair write ``result[[i]]``.
+            IndexError: A pair that is not there.
+            TypeError: Another kind of index.
         """
         if not isinstance(index, slice | Tensor | list):
-            raise TypeError(
-                "index must be a slice, a bool mask or a list of indices, got "
-                f"{type(index).__name__}; for one pair write result[[i]]"
-            )
+            index = _number(index)
         chosen = torch.arange(len(self))[index.cpu() if isinstance(index, Tensor) else index]
+        chosen = chosen.unsqueeze(0) if chosen.dim() == 0 else chosen
         values: dict[str, Any] = {
             name: value[chosen.to(value.device)] for name, value in self._tensors().items()
         }
@@ -252,9 +300,10 @@ class Counterfactuals:
         """
         tensors = self._tensors()
         if self.trajectory is not None:
-            tensors["trajectory"] = torch.cat(self.trajectory)
+            empty = self.inputs.new_empty(0, *self.inputs.shape[1:])
+            tensors["trajectory"] = torch.cat(self.trajectory or [empty])
             tensors["trajectory_lengths"] = torch.tensor(
-                [len(images) for images in self.trajectory]
+                [len(images) for images in self.trajectory], dtype=torch.int64
             )
         storage.write(path, tensors, {"format": _FORMAT, "format_version": "1"})
 
@@ -284,7 +333,8 @@ class Counterfactuals:
             lengths = tensors.pop("trajectory_lengths", None)
             trajectory = None
             if lengths is not None:
-                trajectory = list(torch.split(tensors.pop("trajectory"), lengths.tolist()))
+                images = tensors.pop("trajectory")
+                trajectory = list(torch.split(images, lengths.tolist())) if len(lengths) else []
             moved = {name: value.to(device) for name, value in tensors.items()}
             return cls(**moved, trajectory=trajectory)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -301,6 +351,16 @@ class Counterfactuals:
             for name, value in tensors.items()
             if name not in ("inputs", "counterfactuals")
         }
+
+
+def _number(index: object) -> int:
+    if isinstance(index, SupportsIndex) and not isinstance(index, bool):
+        with contextlib.suppress(TypeError):  # an array of several
+            return operator.index(index)
+    raise TypeError(
+        "index must be a number, a slice, a bool mask or a list of indices, got "
+        f"{type(index).__name__}"
+    )
 
 
 def _mean(values: Tensor) -> str:

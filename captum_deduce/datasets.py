@@ -43,7 +43,8 @@ class ImageData:
         class_names (tuple[str, ...]): One name per class.
 
     Raises:
-        TypeError: Images that are not float32, or a target that is not int64.
+        TypeError: Images that are not float32, a target that is not int64, or names in a mapping or
+            a set, whose order says nothing.
         ValueError: Images that are not 4-D, another number of targets than images, or classes
             without a name.
     """
@@ -62,6 +63,11 @@ class ImageData:
             raise ValueError(
                 "images must be N x channels x height x width and target N, got the shapes "
                 f"{tuple(self.images.shape)} and {tuple(self.target.shape)}"
+            )
+        if not isinstance(self.class_names, tuple | list):
+            raise TypeError(
+                "class_names must be a tuple of names in the order of the classes, got "
+                f"{self.class_names!r}"
             )
         names = len(self.class_names)
         if len(self) and not 0 <= int(self.target.min()) <= int(self.target.max()) < names:

@@ -362,6 +362,8 @@ def test_batches_are_all_the_data_in_order_without_a_copy():
         ({"images": torch.rand(7, 16)}, ValueError, r"\(7, 16\)"),
         ({"target": torch.zeros(6).long()}, ValueError, r"\(6,\)"),
         ({"target": torch.full((7,), 3)}, ValueError, "0 ... 2 for 3 class_names.*3"),
+        ({"class_names": {"a": 2, "b": 0, "c": 1}}, TypeError, "class_names must be a tuple"),
+        ({"class_names": {"a", "b", "c"}}, TypeError, "class_names must be a tuple"),
         ({"target": torch.full((7,), -1)}, ValueError, "-1"),
     ],
 )

@@ -79,8 +79,13 @@ class Compared:
 
     @property
     def found(self) -> Counterfactuals:
-        """The pairs with success."""
-        return self.result[self.result.success]
+        """The pairs with success, but for those whose original was at the goal already."""
+        return self.result[self.result.success & ~self.result.already]
+
+    @property
+    def num_searched(self) -> int:
+        """How many pairs were not at the goal already."""
+        return int((~self.result.already).sum())
 
     @property
     def seconds_per_pair(self) -> float:
@@ -242,7 +247,7 @@ def comparison_columns(compared: Sequence[Compared]) -> list[tables.Column]:
     shared = [one.result[common] for one in compared]
     return [
         ("explainer", [one.label for one in compared]),
-        ("found", [f"{len(one.found)}/{len(one.result)}" for one in compared]),
+        ("found", [f"{len(one.found)}/{one.num_searched}" for one in compared]),
         ("L0", [tables.mean(one.found.l0(), 1) for one in compared]),
         ("L1", [tables.mean(one.found.l1(), 2) for one in compared]),
         ("L0 common", [tables.mean(pairs.l0(), 1) for pairs in shared]),
@@ -263,6 +268,8 @@ def explanation(compared: Sequence[Compared]) -> str:
         str: A paragraph of short lines.
     """
     common = int(found_by_all(compared).sum())
+    there = {one.name: len(one.result) - one.num_searched for one in compared}
+    already = ", ".join(f"{name} {count}" for name, count in there.items() if count)
     return "\n".join(
         [
             "All explain the same classifier. Schut needs an ensemble: the classifier and others",
@@ -271,6 +278,7 @@ def explanation(compared: Sequence[Compared]) -> str:
             "- found: pairs whose search reached its goal. For most that is a probability of the",
             "  target above 0.5; for VLK, that the target is the most likely class; for Schut, a",
             "  mean probability above 0.99 in the ensemble.",
+            *([f"- there already, and not counted: {already}."] if already else []),
             "- L0, L1: entries that changed, and by how much in all; means over the pairs that the",
             "  explainer itself found. Failed pairs never count.",
             f"- common: means over the {common} pairs that every explainer found.",
@@ -292,7 +300,8 @@ def found_by_all(compared: Sequence[Compared]) -> Tensor:
     Returns:
         Tensor: N, bool, on the CPU.
     """
-    return torch.stack([one.result.success.cpu() for one in compared]).all(0)
+    found = [one.result.success & ~one.result.already for one in compared]
+    return torch.stack([mask.cpu() for mask in found]).all(0)
 
 
 def draw(compared: Sequence[Compared], class_names: tuple[str, ...], path: Path) -> None:
@@ -309,7 +318,7 @@ def draw(compared: Sequence[Compared], class_names: tuple[str, ...], path: Path)
     notes = {}
     for one in compared:
         lines = [one.settings] if one.settings else []
-        lines.append(f"{len(one.found)} of {len(first)} found")
+        lines.append(f"{len(one.found)} of {one.num_searched} found")
         if len(one.found):
             l0, l1 = tables.mean(one.found.l0(), 1), tables.mean(one.found.l1(), 2)
             lines.append(f"L0 {l0}, L1 {l1}")

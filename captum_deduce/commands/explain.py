@@ -128,10 +128,10 @@ def _remarks(explained: Explained, rounded: Tensor, images: Sequence[Path]) -> l
             f"Not found: {_files(images, ~result.success)}. Their files hold the best attempt, no "
             "counterfactual; more --max-iterations or --max-changes may help."
         )
-    unchanged = result.success & (result.iterations == 0)
-    if unchanged.any():
+    if result.already.any():
         lines.append(
-            f"Unchanged, as the classifier already sees the target: {_files(images, unchanged)}."
+            "Unchanged, as the classifier already sees the target: "
+            f"{_files(images, result.already)}."
         )
     lost = result.success & ~kept
     found = int(result.success.sum())

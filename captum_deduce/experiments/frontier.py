@@ -127,7 +127,7 @@ def frontier(models: Trained, store: Store) -> Report:
         f"{models.size.revise.label}. VLK: 2 x {models.size.vlk_steps} steps.",
     ]
     data = {
-        "evaluation": None if table is None else table.to_dict(),
+        "evaluation": table.to_dict(),
         "seconds": {name: run.seconds.sum().item() for name, run in runs.items()},
     }
     return Report(
@@ -135,12 +135,12 @@ def frontier(models: Trained, store: Store) -> Report:
         columns(entries, runs, table),
         notes,
         data,
-        None if table is None else picture(entries, table),
+        picture(entries, table),
         {name: run.result for name, run in runs.items()},
     )
 
 
-def measured(models: Trained, runs: Mapping[str, Run]) -> EvaluationTable | None:
+def measured(models: Trained, runs: Mapping[str, Run]) -> EvaluationTable:
     """Measure distances, evaluations and the oracles' agreement, each over its own successes.
 
     Args:
@@ -148,7 +148,7 @@ def measured(models: Trained, runs: Mapping[str, Run]) -> EvaluationTable | None
         runs (Mapping[str, Run]): By name.
 
     Returns:
-        EvaluationTable or None: None where nobody found anything.
+        EvaluationTable: A row for each.
     """
     metrics = {
         "L0": lambda result: l0(result.inputs, result.counterfactuals),
@@ -157,19 +157,18 @@ def measured(models: Trained, runs: Mapping[str, Run]) -> EvaluationTable | None
         "evaluations": lambda result: result.evaluations,
         "forward": lambda result: result.forward_evaluations,
     }
-    found = {name: run.result for name, run in runs.items() if run.result.success.any()}
-    return evaluate(found, metrics, pairs="own") if found else None
+    return evaluate({name: run.result for name, run in runs.items()}, metrics, pairs="own")
 
 
 def columns(
-    entries: Mapping[str, Entry], runs: Mapping[str, Run], table: EvaluationTable | None
+    entries: Mapping[str, Entry], runs: Mapping[str, Run], table: EvaluationTable
 ) -> list[Column]:
     """Write the table.
 
     Args:
         entries (Mapping[str, Entry]): By name.
         runs (Mapping[str, Run]): Of the same names.
-        table (EvaluationTable or None): As from :func:`measured`.
+        table (EvaluationTable): As from :func:`measured`.
 
     Returns:
         list[tuple[str, Sequence[str]]]: As :func:`captum_deduce.reports.table` takes it.
@@ -181,14 +180,14 @@ def columns(
         ("classifier", [entry.classifier for entry in entries.values()]),
         *((name, metric_column(table, name, rows, 1)) for name in ("L0", "L1")),
         *((name, metric_column(table, name, rows, 3)) for name in (AGREEMENT, PROBABILITY)),
-        ("failed %", failure_column({name: run.result for name, run in runs.items()}, table)),
+        ("failed %", failure_column(table, rows)),
         *((name, metric_column(table, name, rows, 1)) for name in ("evaluations", "forward")),
         ("s a pair", seconds),
     ]
 
 
 def _label(name: str, table: EvaluationTable) -> str:
-    found = 1 - table[name, "failure rate"].mean
+    found = 1 - (table[name, "failure rate"].mean or 0.0)
     said = name.removesuffix(", noise")
     return said if found >= _FEW else f"{said} ({found:.0%} found)"
 
@@ -199,18 +198,18 @@ def picture(entries: Mapping[str, Entry], table: EvaluationTable) -> Figure:
 
     Args:
         entries (Mapping[str, Entry]): By name.
-        table (EvaluationTable): Of those that found anything.
+        table (EvaluationTable): As from :func:`measured`; those that found nothing have no point.
 
     Returns:
         Figure: One point for each.
     """
     figure = new_figure(7.2, 5.2)
     axes = figure.add_subplot()
-    places = {
-        name: (table[name, "L1"].mean, table[name, AGREEMENT].mean)
-        for name in entries
-        if name in table.results
-    }
+    places = {}
+    for name in entries:
+        distance, agreement = table[name, "L1"].mean, table[name, AGREEMENT].mean
+        if distance is not None and agreement is not None:
+            places[name] = (distance, agreement)
     for name, place in places.items():
         kind = entries[name].classifier
         axes.plot(*place, _MARKERS[kind], color=_COLORS[kind], markersize=8)
@@ -227,7 +226,7 @@ def picture(entries: Mapping[str, Entry], table: EvaluationTable) -> Figure:
         )
     axes.set_xlabel("L1 distance to the original (smaller is nearer)")
     axes.set_ylabel("oracles that see the target class")
-    axes.set_xlim(0, 1.15 * max(distance for distance, _ in places.values()))
+    axes.set_xlim(0, 1.15 * max((distance for distance, _ in places.values()), default=1.0))
     axes.set_ylim(-0.05, 1.08)
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.grid(color="0.9")

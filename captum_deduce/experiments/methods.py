@@ -151,11 +151,8 @@ def measure(
     sets: Tensor | None,
     *,
     by_all: bool = True,
-) -> EvaluationTable | None:
-    """Take means by the paper's rule, over the pairs on which all succeeded.
-
-    Explainers that found nothing at all have no means and are left out of the rule and of the
-    table. If the others have no pair in common, each has means over its own.
+) -> EvaluationTable:
+    """Take means by the paper's rule, or over own pairs where there is none in common.
 
     Args:
         results (Mapping[str, Counterfactuals]): By name, of the same pairs.
@@ -164,17 +161,10 @@ def measure(
         by_all (bool, optional): False: each has means over its own pairs. Default: True
 
     Returns:
-        EvaluationTable or None: None where nobody found anything.
+        EvaluationTable: See :func:`captum_deduce.metrics.evaluate`.
     """
-    found = {name: result for name, result in results.items() if result.success.any()}
-    if not found:
-        return None
-    common = found_by_all(list(found.values()))
-    shared = by_all and bool(common.any())
-    used = [common] if shared else [result.success for result in found.values()]
-    if sets is not None and any(set(sets[mask].tolist()) != set(sets.tolist()) for mask in used):
-        sets = None  # a set without a pair has no mean
-    return evaluate(found, metrics, pairs="common" if shared else "own", sets=sets)
+    shared = by_all and bool(found_by_all(list(results.values())).any())
+    return evaluate(results, metrics, pairs="common" if shared else "own", sets=sets)
 
 
 def evenly_among(mask: Tensor, count: int | None) -> Tensor:
@@ -194,7 +184,7 @@ def evenly_among(mask: Tensor, count: int | None) -> Tensor:
 
 
 def found_by_all(results: Sequence[Counterfactuals]) -> Tensor:
-    """Tell which pairs all found, of those that found anything.
+    """Tell which pairs all found that found any; those that were there already count as none.
 
     Args:
         results (Sequence[Counterfactuals]): Of the same N pairs.
@@ -202,5 +192,6 @@ def found_by_all(results: Sequence[Counterfactuals]) -> Tensor:
     Returns:
         Tensor: N, bool.
     """
-    masks = [result.success for result in results if result.success.any()]
-    return torch.stack(masks).all(0) if masks else torch.zeros_like(results[0].success)
+    masks = [result.success & ~result.already for result in results]
+    able = [mask for mask in masks if mask.any()]
+    return torch.stack(able).all(0) if able else masks[0]

@@ -67,7 +67,7 @@ def table1(models: Trained, store: Store) -> Report:
     chosen = evenly_among(found_by_all(list(results.values())), size.anogan.pairs)
     agan = None
     if len(chosen):
-        scored = {name: result[chosen] for name, result in results.items() if result.success.any()}
+        scored = {name: result[chosen] for name, result in results.items()}
         agan = measure(scored, {"AGAN": score}, None if cases.sets is None else cases.sets[chosen])
     originals = models.splits.test.images[: size.sets * size.images]
     with torch.no_grad():
@@ -82,13 +82,13 @@ def table1(models: Trained, store: Store) -> Report:
         ("AGAN", metric_column(agan, "AGAN", rows, 2)),
         ("paper", [paper.TABLE1[row]["AGAN"] for row in rows]),
         *_beside(table, paper.TABLE1, rows),
-        *_failure(results, table, paper.TABLE1_FAILURE),
+        *_failure(table, rows, paper.TABLE1_FAILURE),
         *_oracles(table, rows),
     ]
     own = measure(results, _distances_and_oracles(models), cases.sets, by_all=False)
     own_columns: list[Column] = [
         ("algorithm", rows),
-        ("pairs", [str(int(results[row].success.sum())) for row in rows]),
+        ("pairs", [str(own[row, "L0"].pairs) for row in rows]),
         ("L0", metric_column(own, "L0", rows, 2)),
         ("L1", metric_column(own, "L1", rows, 2)),
         *_oracles(own, rows),
@@ -104,9 +104,9 @@ def table1(models: Trained, store: Store) -> Report:
         f"REVISE: {size.revise.label}. VLK: 2 x {size.vlk_steps} steps.",
     ]
     data: dict[str, Any] = {
-        "evaluation": _dictionary(table),
-        "evaluation of own pairs": _dictionary(own),
-        "AGAN": _dictionary(agan),
+        "evaluation": table.to_dict(),
+        "evaluation of own pairs": own.to_dict(),
+        "AGAN": None if agan is None else agan.to_dict(),
         "AGAN of images": {name: values.tolist() for name, values in real.items()},
         "seconds": _seconds(runs),
         "paper": {"table": paper.TABLE1, "failure in %": paper.TABLE1_FAILURE},
@@ -145,7 +145,7 @@ def table2(models: Trained, store: Store) -> Report:
             ],
         ),
         ("paper, Tesla T4", [paper.TABLE2[row] for row in rows]),
-        *_failure(results, table, None),
+        *_failure(table, rows, None),
         *_oracles(table, rows),
     ]
     notes = [
@@ -156,7 +156,7 @@ def table2(models: Trained, store: Store) -> Report:
     ]
     data = {
         "seconds of each pair": {name: run.seconds.tolist() for name, run in runs.items()},
-        "evaluation": _dictionary(table),
+        "evaluation": table.to_dict(),
         "paper": paper.TABLE2,
     }
     return Report("Table 2: seconds for one counterfactual", columns, notes, data, results=results)
@@ -315,11 +315,11 @@ def _settings_table(
     columns: list[Column] = [
         (heading, rows),
         *_beside(table, theirs, rows),
-        *_failure(results, table, their_failure),
+        *_failure(table, rows, their_failure),
         *_oracles(table, rows),
     ]
     data = {
-        "evaluation": _dictionary(table),
+        "evaluation": table.to_dict(),
         "seconds": _seconds(runs),
         "paper": {"table": dict(theirs), "failure in %": dict(their_failure)},
     }
@@ -332,7 +332,7 @@ def _distances_and_oracles(models: Trained) -> dict[str, Any]:
 
 
 def _beside(
-    table: EvaluationTable | None, theirs: Mapping[str, Mapping[str, str]], rows: Sequence[str]
+    table: EvaluationTable, theirs: Mapping[str, Mapping[str, str]], rows: Sequence[str]
 ) -> list[Column]:
     """Columns of L0 and L1, each with the paper's."""
     columns: list[Column] = []
@@ -343,25 +343,19 @@ def _beside(
 
 
 def _failure(
-    results: Mapping[str, Counterfactuals],
-    table: EvaluationTable | None,
-    theirs: Mapping[str, str] | None,
+    table: EvaluationTable, rows: Sequence[str], theirs: Mapping[str, str] | None
 ) -> list[Column]:
-    columns: list[Column] = [("failure in %", failure_column(results, table))]
+    columns: list[Column] = [("failure in %", failure_column(table, rows))]
     if theirs is not None:
-        columns.append(("paper", [theirs[name] for name in results]))
+        columns.append(("paper", [theirs[row] for row in rows]))
     return columns
 
 
-def _oracles(table: EvaluationTable | None, rows: Sequence[str]) -> list[Column]:
+def _oracles(table: EvaluationTable, rows: Sequence[str]) -> list[Column]:
     return [
         (f"{AGREEMENT} in %", metric_column(table, AGREEMENT, rows, 1, 100.0)),
         (PROBABILITY, metric_column(table, PROBABILITY, rows, 3)),
     ]
-
-
-def _dictionary(table: EvaluationTable | None) -> dict[str, Any] | None:
-    return None if table is None else table.to_dict()
 
 
 def _seconds(runs: Mapping[str, Run]) -> dict[str, float]:

@@ -6,7 +6,7 @@ explainer. :func:`evaluate` tabulates them for the results of several.
 """
 
 from captum_deduce.metrics.anogan import AnoGAN
-from captum_deduce.metrics.distance import failure_rate, l0, l1, l2, linf
+from captum_deduce.metrics.distance import failure_rate, l0, l1, l2, linf, sites
 from captum_deduce.metrics.evaluation import DEFAULT_METRICS, evaluate
 from captum_deduce.metrics.evaluation_table import EvaluationTable, Measured, Summary
 from captum_deduce.metrics.interpretability import IM1, IM2
@@ -33,4 +33,5 @@ __all__ = [
     "l1",
     "l2",
     "linf",
+    "sites",
 ]

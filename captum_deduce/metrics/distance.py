@@ -40,6 +40,39 @@ def l0(inputs: Tensor, counterfactuals: Tensor, *, tolerance: float = 0.0) -> Te
     return (_differences(inputs, counterfactuals).abs() > tolerance).sum(1)
 
 
+def sites(inputs: Tensor, counterfactuals: Tensor, *, tolerance: float = 0.0) -> Tensor:
+    """Count the places at which something differs, in whatever channels.
+
+    Args:
+        inputs (Tensor): Originals, N x channels x height x width; without a second dimension of
+            channels, N x length, every entry is a place.
+        counterfactuals (Tensor): Counterfactuals, of the same shape.
+        tolerance (float, optional): As in :func:`l0`. Default: 0.0
+
+    Returns:
+        Tensor: N counts, int64, of which each is at most :func:`l0` and at least that divided by
+        the number of channels.
+
+    Raises:
+        TypeError: ``inputs`` or ``counterfactuals`` is no tensor, or ``tolerance`` no number.
+        ValueError: Shapes that differ, or a negative tolerance.
+
+    Examples::
+
+        >>> import torch
+        >>> grey = torch.zeros(1, 3, 2, 2)
+        >>> red_and_green, blue = grey.clone(), grey.clone()
+        >>> red_and_green[:, :2, 0, 0], blue[:, 2, 1, 1] = 1.0, 1.0
+        >>> changed = torch.cat([red_and_green, red_and_green + blue])
+        >>> l0(grey.expand(2, 3, 2, 2), changed), sites(grey.expand(2, 3, 2, 2), changed)
+        (tensor([2, 3]), tensor([1, 2]))
+    """
+    checks.number("tolerance", tolerance, minimum=0)
+    differs = (_differences(inputs, counterfactuals).abs() > tolerance).reshape(inputs.shape)
+    places = differs.any(1) if inputs.dim() > 2 else differs
+    return places.flatten(1).sum(1)
+
+
 def l1(inputs: Tensor, counterfactuals: Tensor) -> Tensor:
     r"""Sum of absolute differences.
 

@@ -44,8 +44,13 @@ def evaluate(
     If explainers fail on different pairs, likely the harder ones, means over different pairs can't
     be compared; the rule of the DeDUCE paper (section 4.3), the default here, is to use only the
     pairs on which all of them succeeded. Failure rates, over all pairs, are always in the table:
-    means over few pairs say little of an explainer that rarely succeeds. A metric sees only the
-    pairs that enter its mean, so that a costly one does no work in vain.
+    means over few pairs say little of an explainer that rarely succeeds. One that found nothing at
+    all has a row without means and no part in that rule. A metric sees only the pairs that enter
+    its mean, so that a costly one does no work in vain.
+
+    Pairs whose original reaches an explainer's goal as it is
+    (:attr:`~captum_deduce.Counterfactuals.already`) are neither a success nor a failure of its
+    search: they enter no column of its row, and the table says how many there are.
 
     Args:
         results (Counterfactuals or Mapping[str, Counterfactuals]): One result, or several by name:
@@ -59,9 +64,10 @@ def evaluate(
             Default: "common"
         sets (Tensor or Sequence[int], optional): Number of the set of each pair, N integers, such
             as the paper's five test sets; means are then given with the standard deviation of the
-            sets' means. Default: None
+            sets' means, unless a set has no pair in them. Default: None
         on_all_pairs (Collection[str], optional): Names of metrics to take over all pairs, failed
-            ones too: right for costs, wrong for anything that looks at the counterfactuals.
+            ones too (but for those that were there already): right for costs, wrong for anything
+            that looks at the counterfactuals.
             Default: ()
 
     Returns:
@@ -70,9 +76,9 @@ def evaluate(
 
     Raises:
         TypeError: An argument of another kind, or a metric that returns no tensor.
-        ValueError: Results of different pairs, no pair (or none of a set) on which all succeeded,
-            a metric named ``"failure rate"``, or one that returns another number of values, NaN or
-            infinite ones.
+        ValueError: No pairs, results of different pairs, no pair that all found of which found any
+            (``pairs="own"`` has means then), a metric named ``"failure rate"``, or one that returns
+            another number of values, NaN or infinite ones.
 
     Examples::
 
@@ -102,25 +108,22 @@ def evaluate(
     checks.choice("pairs", pairs, PAIRS)
     count = _common_length(named)
     groups = None if sets is None else _set_numbers(sets, count)
-    succeeded = {name: result.success.cpu() for name, result in named.items()}
-    if pairs == "common":
-        together = torch.stack(list(succeeded.values())).all(0)
-        used = dict.fromkeys(named, together)
-    else:
-        used = succeeded
-    _refuse_none(used, succeeded, groups, pairs)
+    searched = {name: ~result.already.cpu() for name, result in named.items()}
+    found = {name: result.success.cpu() & searched[name] for name, result in named.items()}
+    used = _found_by_all(found) if pairs == "common" else found
     measured = {}
     for name, result in named.items():
         columns = {}
         for metric, function in chosen.items():
-            mask = torch.ones(count, dtype=torch.bool) if metric in on_all_pairs else used[name]
+            mask = searched[name] if metric in on_all_pairs else used[name]
             columns[metric] = _measure(metric, function, name, result, mask)
-        failures = (~succeeded[name]).double()
-        columns[FAILURE_RATE] = Measured(failures, torch.arange(count))
+        places = searched[name].nonzero().flatten()
+        columns[FAILURE_RATE] = Measured((~found[name])[places].double(), places)
         measured[name] = columns
     inputs = next(iter(named.values())).inputs
     originals = torch.unique(inputs.cpu().flatten(1), dim=0, return_inverse=True)[1]
-    return EvaluationTable(measured, pairs, originals, tuple(on_all_pairs), groups)
+    already = {name: count - int(mask.sum()) for name, mask in searched.items()}
+    return EvaluationTable(measured, pairs, originals, tuple(on_all_pairs), groups, already)
 
 
 def _named_results(
@@ -181,6 +184,8 @@ def _common_length(named: Mapping[str, Counterfactuals]) -> int:
                 f"results must be of the same inputs and targets in the same order, but those of "
                 f"{name!r} ({len(result)} pairs) are not those of {first_name!r} ({len(first)})"
             )
+    if not len(first):
+        raise ValueError("results must be of at least one pair, got none")
     return len(first)
 
 
@@ -195,29 +200,21 @@ def _set_numbers(sets: Tensor | Sequence[int], count: int) -> Tensor:
     return numbers.long()
 
 
-def _refuse_none(
-    used: Mapping[str, Tensor], succeeded: Mapping[str, Tensor], groups: Tensor | None, pairs: str
-) -> None:
-    """Say where nothing is left to take a mean of: on no pair, or on none of a set."""
-    for name, mask in used.items():
-        empty = [] if groups is None else sorted({*groups.tolist()} - {*groups[mask].tolist()})
-        if mask.any() and not empty:
-            continue
-        whole = torch.ones_like(mask) if groups is None or not mask.any() else groups == empty[0]
+def _found_by_all(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take the pairs that all found which found any; the others keep their none."""
+    able = {name: mask for name, mask in found.items() if mask.any()}
+    if not able:
+        return dict(found)
+    together = torch.stack(list(able.values())).all(0)
+    if not together.any():
         counts = ", ".join(
-            f"{key}: {int(success[whole].sum())} of {int(whole.sum())}"
-            for key, success in succeeded.items()
+            f"{name}: {int(mask.sum())} of {len(mask)}" for name, mask in able.items()
         )
-        where = f" in set {empty[0]}" if mask.any() else ""
-        if pairs == "own":
-            raise ValueError(
-                f"{name!r} has no successful pair{where} to take means over ({counts})"
-            )
-        hint = "; leave out the results that fail, or pass pairs='own'" if len(used) > 1 else ""
         raise ValueError(
-            f"there is no pair{where} on which all succeeded, to take means over (successful are "
-            f"{counts}){hint}"
+            f"there is no pair on which all succeeded, to take means over (found are {counts}); "
+            "pass pairs='own' for the means of each over its own"
         )
+    return {name: together if name in able else mask for name, mask in found.items()}
 
 
 def _measure(
@@ -225,6 +222,8 @@ def _measure(
 ) -> Measured:
     """Call a metric on the pairs of a mask, and refuse what has no mean."""
     places = mask.nonzero().flatten()
+    if not len(places):
+        return Measured(torch.zeros(0, dtype=torch.float64), places)
     values = function(result[mask])
     if not isinstance(values, Tensor):
         raise TypeError(f"metric {metric!r} must return a tensor, got {type(values).__name__}")

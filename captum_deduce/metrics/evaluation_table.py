@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from statistics import stdev
 from typing import TYPE_CHECKING, Any
@@ -40,15 +40,15 @@ class Summary:
     """One cell of the table.
 
     Args:
-        mean (float): Over the pairs.
+        mean (float or None): Over the pairs; None where there are none.
         deviation (float or None): Sample standard deviation (divisor n - 1) of the sets' means;
-            None with fewer than two sets.
+            None with fewer than two sets, or where a set has none of the pairs.
         pairs (int): How many pairs the mean is over.
         set_means (tuple[float, ...]): Mean over the pairs of each set, in ascending order of the
-            sets' numbers; empty without sets.
+            sets' numbers; empty without sets, or where a set has none of the pairs.
     """
 
-    mean: float
+    mean: float | None
     deviation: float | None
     pairs: int
     set_means: tuple[float, ...]
@@ -67,6 +67,8 @@ class EvaluationTable:
         originals (Tensor): Which original each of the N pairs is of, int64.
         on_all_pairs (Sequence[str]): Metrics that were measured on all pairs, failed ones too.
         sets (Tensor, optional): Which set each of the N pairs is of, int64. Default: None
+        already (Mapping[str, int], optional): By result, how many pairs enter none of its columns,
+            as the original was at the goal already. Default: none
     """
 
     measured: Mapping[str, Mapping[str, Measured]]
@@ -74,6 +76,7 @@ class EvaluationTable:
     originals: Tensor
     on_all_pairs: Sequence[str]
     sets: Tensor | None = None
+    already: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def results(self) -> list[str]:
@@ -103,8 +106,9 @@ class EvaluationTable:
                 f"no cell {cell!r}; the rows are {self.results}, the columns {self.metrics}"
             )
         found = self.measured[result][metric]
-        mean, pairs = found.values.mean().item(), len(found.values)
-        if self.sets is None:
+        pairs = len(found.values)
+        mean = found.values.mean().item() if pairs else None
+        if self.sets is None or {*self.sets[found.pairs].tolist()} < {*self.sets.tolist()}:
             return Summary(mean, None, pairs, ())
         set_means = means_by(self.sets[found.pairs], found.values).tolist()
         deviation = stdev(set_means) if len(set_means) > 1 else None
@@ -155,13 +159,15 @@ class EvaluationTable:
         """Collect all numbers, paired tests too, in a form that ``json.dumps`` takes.
 
         Returns:
-            dict[str, Any]: ``pairs`` (which were used), ``num_pairs`` (N), ``sets`` (their numbers,
-            ascending, or None), ``results`` (by name and metric the fields of :class:`Summary`) and
-            ``paired_tests`` (the fields of :class:`~captum_deduce.metrics.PairedTest`).
+            dict[str, Any]: ``pairs`` (which were used), ``num_pairs`` (N), ``already`` (how many
+            pairs of each result were there already), ``sets`` (their numbers, ascending, or None),
+            ``results`` (by name and metric the fields of :class:`Summary`) and ``paired_tests``
+            (the fields of :class:`~captum_deduce.metrics.PairedTest`).
         """
         return {
             "pairs": self.pairs,
             "num_pairs": len(self.originals),
+            "already": dict(self.already),
             "sets": None if self.sets is None else sorted(set(self.sets.tolist())),
             "results": {
                 result: {metric: asdict(self[result, metric]) for metric in self.metrics}
@@ -175,7 +181,7 @@ class EvaluationTable:
 
         Returns:
             pandas.DataFrame: A row per result; columns are pairs of a metric and ``"mean"``,
-            ``"deviation"`` (NaN with fewer than two sets) or ``"pairs"``.
+            ``"deviation"`` or ``"pairs"``; what :class:`Summary` has no value of is NaN.
 
         Raises:
             ImportError: There is no pandas.
@@ -189,10 +195,8 @@ class EvaluationTable:
         columns: dict[tuple[str, str], list[float]] = {}
         for metric in self.metrics:
             cells = [self[result, metric] for result in self.results]
-            columns[metric, "mean"] = [cell.mean for cell in cells]
-            columns[metric, "deviation"] = [
-                math.nan if cell.deviation is None else cell.deviation for cell in cells
-            ]
+            columns[metric, "mean"] = [_or_nan(cell.mean) for cell in cells]
+            columns[metric, "deviation"] = [_or_nan(cell.deviation) for cell in cells]
             columns[metric, "pairs"] = [cell.pairs for cell in cells]
         return pd.DataFrame(columns, index=pd.Index(self.results, name="result"))
 
@@ -200,7 +204,8 @@ class EvaluationTable:
         """Write the means as a Markdown table, with a line below it that says what they are over.
 
         Returns:
-            str: A row per result; standard deviations over sets stand in brackets.
+            str: A row per result, "-" where there is no mean; standard deviations over sets stand
+            in brackets.
         """
         columns = [["", *self.results]]
         columns += [[metric, *self._cells(metric)] for metric in self.metrics]
@@ -226,31 +231,48 @@ class EvaluationTable:
         smallest = min((abs(cell.mean) * scale for cell in summaries if cell.mean), default=1.0)
         decimals = min(max(2, 2 - math.floor(math.log10(smallest))), 4) if not unit else 2
         return [
-            f"{cell.mean * scale:.{decimals}f}{unit}"
+            "-"
+            if cell.mean is None
+            else f"{cell.mean * scale:.{decimals}f}{unit}"
             + ("" if cell.deviation is None else f" ({cell.deviation * scale:.{decimals}f})")
             for cell in summaries
         ]
 
     def _caption(self) -> str:
         everywhere = [*self.on_all_pairs, FAILURE_RATE]
-        total = len(self.originals)
         counts = {
             result: len(columns[metric].pairs)
             for result, columns in self.measured.items()
             for metric in self.metrics
             if metric not in everywhere
         }
-        parts = []
-        if counts and self.pairs == "common":
-            who = "all succeeded" if len(counts) > 1 else "a counterfactual was found"
-            parts.append(
-                f"Means over the {next(iter(counts.values()))} of {total} pairs on which {who}"
-            )
-        elif counts:
-            own = ", ".join(f"{result} {count}" for result, count in counts.items())
-            parts.append(f"Means over the pairs on which each succeeded, of {total} ({own})")
-        parts.append(f"{', '.join(everywhere)} over all {total} pairs")
+        already = {name: count for name, count in self.already.items() if count}
+        which = "all pairs but these" if already else f"all {len(self.originals)} pairs"
+        parts = [self._means_over(counts)] if counts else []
+        if already:
+            parts.append(f"there already, and in no mean: {_listed(already)}")
+        parts.append(f"{', '.join(everywhere)} over {which}")
         num_sets = 0 if self.sets is None else len(set(self.sets.tolist()))
         if num_sets > 1:
             parts.append(f"in brackets standard deviations of the {num_sets} sets' means")
         return "; ".join(parts) + "."
+
+    def _means_over(self, counts: Mapping[str, int]) -> str:
+        """Say which pairs the means are over, and who has none."""
+        total, without = len(self.originals), [name for name, count in counts.items() if not count]
+        if len(without) == len(counts):
+            return f"No counterfactual was found, of {total} pairs"
+        if self.pairs == "own":
+            return f"Means over the pairs on which each succeeded, of {total} ({_listed(counts)})"
+        who = "all succeeded" if len(counts) > 1 else "a counterfactual was found"
+        if without:
+            who += f" but {', '.join(without)}, which found none"
+        return f"Means over the {max(counts.values())} of {total} pairs on which {who}"
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -51,8 +51,10 @@ def cell(summary: Summary, decimals: int, scale: float = 1.0) -> str:
         scale (float, optional): A factor, such as 100 for per cent. Default: 1.0
 
     Returns:
-        str: As the paper writes it.
+        str: As the paper writes it; :data:`ABSENT` where there is no mean.
     """
+    if summary.mean is None:
+        return ABSENT
     mean = f"{summary.mean * scale:.{decimals}f}"
     if summary.deviation is None:
         return mean
@@ -69,47 +71,40 @@ def metric_column(
     """Write a metric of every row.
 
     Args:
-        table (EvaluationTable or None): Where it was measured.
+        table (EvaluationTable or None): Where it was measured, if it was.
         metric (str): Its name there.
-        rows (Sequence[str]): Names of results, some of which may not be in the table.
+        rows (Sequence[str]): Names of results.
         decimals (int): How many to write.
         scale (float, optional): A factor. Default: 1.0
 
     Returns:
-        list[str]: A cell for each row; :data:`ABSENT` for those that are not in the table.
+        list[str]: A cell for each row; :data:`ABSENT` for those without a mean.
     """
-    known = [] if table is None else table.results
-    return [
-        cell(table[row, metric], decimals, scale) if table is not None and row in known else ABSENT
-        for row in rows
-    ]
+    if table is None:
+        return [ABSENT] * len(rows)
+    return [cell(table[row, metric], decimals, scale) for row in rows]
 
 
-def failure_column(
-    results: Mapping[str, Counterfactuals], table: EvaluationTable | None
-) -> list[str]:
+def failure_column(table: EvaluationTable, rows: Sequence[str]) -> list[str]:
     """Write the share of all pairs, in per cent, for which nothing was found.
 
     Args:
-        results (Mapping[str, Counterfactuals]): By name.
-        table (EvaluationTable or None): Of those that found anything.
+        table (EvaluationTable): Any.
+        rows (Sequence[str]): Names of its results.
 
     Returns:
-        list[str]: A cell for each result.
+        list[str]: A cell for each row.
     """
-    cells = metric_column(table, "failure rate", list(results), 2, 100.0)
-    return ["100.00" if shown == ABSENT else shown for shown in cells]
+    return metric_column(table, "failure rate", rows, 2, 100.0)
 
 
-def caption(table: EvaluationTable | None) -> str:
+def caption(table: EvaluationTable) -> str:
     """Say over which pairs the means are.
 
     Args:
-        table (EvaluationTable or None): The means.
+        table (EvaluationTable): The means.
 
     Returns:
         str: A sentence.
     """
-    if table is None:
-        return "No explainer found anything."
     return table.to_markdown().rsplit("\n\n", 1)[1]

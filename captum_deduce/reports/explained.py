@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.explainers import DeDUCE
 from captum_deduce.training import predict
-from captum_deduce.visualization import plot_counterfactuals
+from captum_deduce.visualization import ClassNames, plot_counterfactuals, read_class_names
 
 BATCH_SIZE = 128
 """Pairs that are searched for together."""
@@ -57,7 +57,7 @@ def explain(
     explainer: DeDUCE,
     images: Tensor,
     target: Tensor | list[int] | None,
-    class_names: tuple[str, ...],
+    class_names: ClassNames,
     *,
     mask: Tensor | None = None,
     show_progress: bool | None = None,
@@ -68,14 +68,20 @@ def explain(
         explainer (DeDUCE): Of a module.
         images (Tensor): N x channels x height x width, on the classifier's device.
         target (Tensor, list or None): N classes; None: each image's runner-up class.
-        class_names (tuple[str, ...]): The classes' names.
+        class_names (Sequence[str] or Mapping): A name per class, or ``{index: name}``.
         mask (Tensor, optional): 1 where pixels may change. Default: None (all may)
         show_progress (bool, optional): Draw a progress bar.
             Default: None (after two seconds, in a terminal or a notebook)
 
     Returns:
         Explained: In the order of the images.
+
+    Raises:
+        TypeError: ``class_names`` without an order, or something else than names.
+        ValueError: Fewer names than classes, or keys that are no class indices.
     """
+    before = predict(explainer.forward_func, images).softmax(1)
+    names = tuple(read_class_names(class_names, before.shape[1]))
     started = time.perf_counter()
     result = explainer.generate(
         images,
@@ -85,5 +91,4 @@ def explain(
         show_progress=show_progress,
     )
     seconds = time.perf_counter() - started
-    before = predict(explainer.forward_func, images).softmax(1)
-    return Explained(result, before, seconds, class_names)
+    return Explained(result, before, seconds, names)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.reports.explained import Explained
 
 Column = tuple[str, Sequence[str]]
@@ -65,8 +66,9 @@ def search_columns(explained: Explained) -> list[Column]:
         explained (Explained): N pairs.
 
     Returns:
-        list[tuple[str, list[str]]]: Classes (of the original, and the target), success, L0, L1, the
-        target's probability before and after, and steps.
+        list[tuple[str, list[str]]]: Classes (of the original, and the target), success, L0, for
+        several channels the places that changed, L1, the target's probability before and after, and
+        steps.
     """
     result, names = explained.result, explained.class_names
     pairs = zip(result.prediction.tolist(), result.target.tolist(), strict=True)
@@ -74,8 +76,9 @@ def search_columns(explained: Explained) -> list[Column]:
     confidences = zip(asked, result.confidence.tolist(), strict=True)
     return [
         ("seen as -> target", [f"{names[a]} -> {names[b]}" for a, b in pairs]),
-        ("found", ["yes" if found else "FAILED" for found in result.success.tolist()]),
+        ("found", _outcomes(result)),
         ("L0", [str(int(count)) for count in result.l0().tolist()]),
+        *([("places", list(map(str, result.sites().tolist())))] if _has_channels(result) else []),
         ("L1", [f"{distance:.2f}" for distance in result.l1().tolist()]),
         ("p(target)", [f"{before:.3f} -> {after:.3f}" for before, after in confidences]),
         ("steps", [str(count) for count in result.iterations.tolist()]),
@@ -89,18 +92,33 @@ def totals(explained: Explained) -> str:
         explained (Explained): N pairs.
 
     Returns:
-        str: A line or two: pairs, those found, means over them, and the time per counterfactual.
+        str: A line or two: pairs, those found, those whose original was at the goal already, means
+        over those found, and the time per counterfactual.
     """
     result, seconds = explained.result, explained.seconds
-    found = result[result.success]
+    searched = result[~result.already]
+    found = searched[searched.success]
     time = f"{seconds:.2f} s in all, {seconds / len(result):.3f} s per counterfactual"
+    counts = f"{len(found)} of {len(searched)} found"
+    if len(searched) < len(result):
+        counts += f", {len(result) - len(searched)} there already"
     if not len(found):
-        return f"0 of {len(result)} found; {time}"
+        return f"{counts}; {time}"
+    places = f" in {_mean(found.sites()):.1f} places" if _has_channels(found) else ""
     return (
-        f"{len(found)} of {len(result)} found; means over those found: "
-        f"L0 {_mean(found.l0()):.1f}, L1 {_mean(found.l1()):.2f}, "
+        f"{counts}; means over those found: "
+        f"L0 {_mean(found.l0()):.1f}{places}, L1 {_mean(found.l1()):.2f}, "
         f"p(target) {_mean(found.confidence):.3f}, {_mean(found.iterations):.1f} steps\n{time}"
     )
+
+
+def _outcomes(result: Counterfactuals) -> list[str]:
+    pairs = zip(result.success.tolist(), result.already.tolist(), strict=True)
+    return [("already" if there else "yes") if success else "FAILED" for success, there in pairs]
+
+
+def _has_channels(result: Counterfactuals) -> bool:
+    return result.inputs.shape[1] > 1
 
 
 def _are_numbers(cells: Sequence[str]) -> bool:

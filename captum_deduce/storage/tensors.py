@@ -20,7 +20,7 @@ def write(
     """Write tensors, from any device, and metadata; the package's version is added to these.
 
     The file appears under its name once it is complete, so that an error or Ctrl-C leaves an older
-    one as it was.
+    one as it was; others may read it as the umask says.
 
     Args:
         path (path): The file; its folder must exist.
@@ -44,7 +44,10 @@ def write(
         raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to; make it first")
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode  # as the user's umask wants it; safetensors makes 0600
         save_file(copies, unfinished, {**metadata, "captum_deduce": __version__})
+        unfinished.chmod(mode)
         unfinished.replace(path)
     except SafetensorError as error:
         raise OSError(f"{path} could not be written: {error}") from error

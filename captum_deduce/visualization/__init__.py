@@ -6,6 +6,7 @@ from captum_deduce.visualization.captum_maps import (
     captum_image,
     visualize_attribution,
 )
+from captum_deduce.visualization.class_names import ClassNames, read_class_names
 from captum_deduce.visualization.comparisons import plot_counterfactuals
 from captum_deduce.visualization.feature_space import plot_density
 from captum_deduce.visualization.grids import plot_grid
@@ -16,6 +17,7 @@ from captum_deduce.visualization.traces import Trace, trace_trajectory
 from captum_deduce.visualization.trajectories import plot_trajectory
 
 __all__ = [
+    "ClassNames",
     "Trace",
     "captum_attribution",
     "captum_image",
@@ -27,6 +29,7 @@ __all__ = [
     "plot_grid",
     "plot_images",
     "plot_trajectory",
+    "read_class_names",
     "save_animation",
     "trace_trajectory",
     "visualize_attribution",

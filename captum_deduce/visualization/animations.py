@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from captum_deduce import checks
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.visualization import sheet as sheets
+from captum_deduce.visualization.class_names import ClassNames
 from captum_deduce.visualization.journeys import IMAGES_WIDTH, LABELS, Journey, draw_curves, stacked
-from captum_deduce.visualization.pixels import PerChannel
+from captum_deduce.visualization.pixels import Bands, PerChannel
 from captum_deduce.visualization.traces import Trace
 
 
@@ -32,13 +33,14 @@ def save_animation(
     layer: nn.Module | str | None = None,
     density: ClassGaussianMixture | None = None,
     *,
-    class_names: Sequence[str] | None = None,
+    class_names: ClassNames | None = None,
     max_frames: int = 60,
     frames_per_second: float = 8.0,
     hold: float = 2.0,
     image_size: float = 2.2,
     mean: PerChannel | None = None,
     std: PerChannel | None = None,
+    bands: Bands | None = None,
 ) -> Path:
     r"""Write a GIF of the image changing.
 
@@ -54,7 +56,8 @@ def save_animation(
             Default: None (no curves)
         layer (nn.Module or str, optional): See :func:`plot_trajectory`. Default: None
         density (ClassGaussianMixture, optional): See :func:`plot_trajectory`. Default: None
-        class_names (Sequence[str], optional): A name per class. Default: None (their numbers)
+        class_names (Sequence[str] or Mapping, optional): A name per class, or ``{index: name}``.
+            Default: None (their numbers)
         max_frames (int, optional): Of a longer trajectory this many steps are shown, evenly spread.
             Default: 60
         frames_per_second (float, optional): Speed. Default: 8.0
@@ -62,6 +65,7 @@ def save_animation(
         image_size (float, optional): Inches of an image's longer side, about. Default: 2.2
         mean (float, sequence or Tensor, optional): See :func:`plot_trajectory`. Default: None
         std (float, sequence or Tensor, optional): See :func:`plot_trajectory`. Default: None
+        bands (int or Sequence[int], optional): See :func:`plot_trajectory`. Default: None
 
     Returns:
         Path: The file.
@@ -81,7 +85,7 @@ def save_animation(
     checks.number("frames_per_second", frames_per_second, minimum=0.1, maximum=50)
     checks.number("hold", hold, minimum=0)
     checks.number("image_size", image_size, minimum=0, exclusive=True)
-    journey = Journey.read(result, pair, max_frames, class_names, mean, std)
+    journey = Journey.read(result, pair, max_frames, class_names, mean, std, bands)
     trace = journey.trace(forward_func, layer, density)
 
     film = _Film(journey, trace, image_size)

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_deduce import checks
-from captum_deduce.visualization.pixels import PerChannel, PixelScale, check_images, strongest
+from captum_deduce.visualization.pixels import (
+    Bands,
+    PerChannel,
+    PixelScale,
+    check_images,
+    strongest,
+)
 from captum_deduce.visualization.sheet import CHANGE_COLORS, DPI, Picture, own_style
 
 _SIGNED = {"positive": 1, "negative": -1}
@@ -27,15 +33,22 @@ _SIGNS = tuple(visualization.VisualizeSign.__members__)
 
 
 def captum_image(
-    image: Tensor, *, mean: PerChannel | None = None, std: PerChannel | None = None
+    image: Tensor,
+    *,
+    mean: PerChannel | None = None,
+    std: PerChannel | None = None,
+    bands: Bands | None = None,
 ) -> NDArray[np.float64]:
     """Turn an image into what Captum takes as ``original_image``.
 
     Args:
-        image (Tensor): Channels x height x width, or with a leading dimension of 1; grey or RGB.
+        image (Tensor): Channels x height x width, or with a leading dimension of 1; grey or RGB, or
+            with ``bands``.
         mean (float, sequence or Tensor, optional): The mean with which it was normalised: a number
             or one per channel. Default: None (it was not)
         std (float, sequence or Tensor, optional): The standard deviation, likewise. Default: None
+        bands (int or Sequence[int], optional): Of more than three channels those to draw as red,
+            green and blue, or one as grey. Default: None (all are drawn)
 
     Returns:
         NDArray: Height x width x 3, from 0 to 1; a grey image has three equal channels.
@@ -51,7 +64,7 @@ def captum_image(
         (8, 8, 3)
     """
     batch = _as_batch("image", image)
-    colors = PixelScale.read(mean, std, batch.shape[1:]).colors(batch, "image")
+    colors = PixelScale.read(mean, std, batch.shape[1:], bands).colors(batch, "image")
     return np.array(colors[0])
 
 
@@ -105,6 +118,7 @@ def visualize_attribution(
     channels: str = "largest",
     mean: PerChannel | None = None,
     std: PerChannel | None = None,
+    bands: Bands | None = None,
     outlier_perc: float = 1e-6,
     panel_size: float = 3.0,
     **arguments: Any,
@@ -127,6 +141,7 @@ def visualize_attribution(
         channels (str, optional): See :func:`captum_attribution`. Default: "largest"
         mean (float, sequence or Tensor, optional): See :func:`captum_image`. Default: None
         std (float, sequence or Tensor, optional): See :func:`captum_image`. Default: None
+        bands (int or Sequence[int], optional): See :func:`captum_image`. Default: None
         outlier_perc (float, optional): Captum's share of the total, in percent, that gets the full
             colour. At 0 Captum fails on some maps, by rounding. Default: 1e-6 (the largest entry)
         panel_size (float, optional): Inches of a panel's side. Default: 3.0
@@ -146,7 +161,7 @@ def visualize_attribution(
     checks.number("outlier_perc", outlier_perc, minimum=0, maximum=100, exclusive=True)
     checks.number("panel_size", panel_size, minimum=0, exclusive=True)
     map_ = _one_map(attribution, channels)
-    colors = None if image is None else captum_image(image, mean=mean, std=std)
+    colors = None if image is None else captum_image(image, mean=mean, std=std, bands=bands)
     if colors is not None and colors.shape[:2] != map_.shape:
         raise ValueError(
             f"image must have the attribution's height and width {map_.shape}, got "

@@ -11,8 +11,13 @@ from torch import Tensor
 from captum_deduce import checks
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.visualization import sheet as sheets
-from captum_deduce.visualization.class_names import classes_seen, read_class_names
-from captum_deduce.visualization.pixels import PerChannel, PixelScale, check_images
+from captum_deduce.visualization.class_names import (
+    ClassNames,
+    changes_in_words,
+    classes_seen,
+    read_class_names,
+)
+from captum_deduce.visualization.pixels import Bands, PerChannel, PixelScale, check_images
 
 _TITLE_WIDTH = 1.85
 """Inches, enough for "seen as automobile (100.0%)"."""
@@ -22,27 +27,30 @@ _TITLE_WIDTH = 1.85
 def plot_counterfactuals(
     result: Counterfactuals,
     *,
-    class_names: Sequence[str] | None = None,
+    class_names: ClassNames | None = None,
     labels: Tensor | Sequence[int] | None = None,
     original_confidence: Tensor | None = None,
     max_rows: int = 10,
     image_size: float = 1.5,
     mean: PerChannel | None = None,
     std: PerChannel | None = None,
+    bands: Bands | None = None,
 ) -> sheets.Picture:
     r"""Draw each original, its counterfactual, and what changed.
 
     Above an original stands the class that the model sees in it, above a counterfactual its target
     and the model's probability of it. A failed pair is framed and called failed; its image is the
     best attempt. Changes are drawn on one scale for all rows: red where a pixel rose, blue where it
-    fell, near white where nothing changed. Where the channels of an RGB image change differently,
-    the largest change in magnitude stands for the site, with its sign, so that channels that cancel
-    are still seen.
+    fell, near white where nothing changed. Where an image's channels change differently, the
+    largest change in magnitude stands for the site, with its sign, so that channels that cancel are
+    still seen; channels that are not drawn count, too. Above it stands how many entries changed,
+    and of several channels in how many places.
 
     Args:
         result (Counterfactuals): What to draw; select pairs as ``result[[3, 7]]``.
-        class_names (Sequence[str], optional): A name per class; long ones are shortened.
-            Default: None (their numbers)
+        class_names (Sequence[str] or Mapping, optional): A name per class in the order of the
+            model's scores, or ``{index: name}``; long ones are shortened. Default: None (their
+            numbers)
         labels (Tensor or Sequence[int], optional): The true classes, N; added to the titles of the
             originals. Default: None
         original_confidence (Tensor, optional): The model's probability of the class that it sees in
@@ -53,6 +61,8 @@ def plot_counterfactuals(
         mean (float, sequence or Tensor, optional): The mean with which inputs were normalised: a
             number or one per channel. Default: None (they were not; colours are from 0 to 1)
         std (float, sequence or Tensor, optional): The standard deviation, likewise. Default: None
+        bands (int or Sequence[int], optional): Of more than three channels those to draw as red,
+            green and blue, or one as grey. Default: None (all are drawn)
 
     Returns:
         matplotlib.figure.Figure: The figure; notebooks draw it, ``savefig`` writes it. It is never
@@ -60,7 +70,8 @@ def plot_counterfactuals(
 
     Raises:
         TypeError: An argument of the wrong kind.
-        ValueError: No pairs, images that are neither grey nor RGB, colours outside [0, 1] (wrong
+        ValueError: No pairs, images that are neither grey nor RGB and no ``bands``,
+            colours outside [0, 1] (wrong
             ``mean`` and ``std``), or names, labels or confidences that do not fit.
 
     Examples::
@@ -78,7 +89,7 @@ def plot_counterfactuals(
         >>> [axes.get_title() for axes in figure.axes[:3]]
         ['seen as zero', 'seen as one (60.0%)', '4 entries changed']
     """
-    check_result(result)
+    check_result(result, bands)
     checks.number("max_rows", max_rows, minimum=1, integer=True)
     checks.number("image_size", image_size, minimum=0, exclusive=True)
     truth = read_per_pair("labels", labels, len(result), torch.int64)
@@ -86,14 +97,14 @@ def plot_counterfactuals(
         "original_confidence", original_confidence, len(result), torch.float64
     )
     names = read_class_names(class_names, classes_seen(result.prediction, result.target, truth))
-    scale = PixelScale.read(mean, std, result.inputs.shape[1:])
+    scale = PixelScale.read(mean, std, result.inputs.shape[1:], bands)
 
     shown = result[:max_rows]
     originals = scale.colors(shown.inputs, "result.inputs")
     counterfactuals = scale.colors(shown.counterfactuals, "result.counterfactuals")
     changes = scale.changes(shown.inputs, shown.counterfactuals)
     limit = sheets.change_limit(changes)
-    counts = shown.l0().tolist()
+    counts = changes_in_words(shown.inputs != shown.counterfactuals)
     cut = len(shown) < len(result)
     sheet = sheets.make_sheet(
         len(shown),
@@ -101,7 +112,7 @@ def plot_counterfactuals(
         originals.shape[1:3],
         image_size=image_size,
         title_lines=1 if truth is None else 2,
-        least_width=_TITLE_WIDTH,
+        least_width=max(_TITLE_WIDTH, *map(sheets.text_width, counts)),
         margins=sheets.Margins(right=1.05, top=0.15 + sheets.LINE, bottom=0.4 if cut else 0.15),
     )
     for row, (left, middle, right) in enumerate(sheet.axes):
@@ -118,8 +129,7 @@ def plot_counterfactuals(
         sheets.draw_colors(middle, counterfactuals[row])
         _write_outcome(middle, shown, row, names, sheet.column_width)
         image = sheets.draw_change(right, changes[row], limit)
-        entries = "entry" if counts[row] == 1 else "entries"
-        sheets.write(right, f"{counts[row]:,} {entries} changed")
+        sheets.write(right, counts[row])
     _write_headers(sheet, ("original", "counterfactual", "change"))
     if cut:
         sheets.write_note(sheet, f"the first {len(shown)} of {len(result):,} pairs")
@@ -127,21 +137,22 @@ def plot_counterfactuals(
     return sheet.figure
 
 
-def check_result(result: object) -> None:
+def check_result(result: object, bands: Bands | None) -> None:
     """Refuse what can't be drawn.
 
     Args:
         result (object): What should be counterfactuals of at least one pair.
+        bands (int, Sequence[int] or None): The channels to draw; None: all.
 
     Raises:
         TypeError: Something else.
-        ValueError: No pairs, or images that are neither grey nor RGB.
+        ValueError: No pairs, or without bands images that are neither grey nor RGB.
     """
     if not isinstance(result, Counterfactuals):
         raise TypeError(f"result must be Counterfactuals, got {type(result).__name__}")
     if not len(result):
         raise ValueError("result holds no pairs to draw")
-    check_images(result.inputs[:1], "result.inputs")
+    check_images(result.inputs[:1], "result.inputs", bands)
 
 
 def read_per_pair(name: str, values: object, count: int, dtype: torch.dtype) -> Tensor | None:

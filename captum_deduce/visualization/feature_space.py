@@ -18,7 +18,7 @@ from captum_deduce import checks
 from captum_deduce.classifiers import FrozenModel
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.visualization import sheet as sheets
-from captum_deduce.visualization.class_names import read_class_names
+from captum_deduce.visualization.class_names import ClassNames, read_class_names
 from captum_deduce.visualization.planes import (
     Plane,
     ProjectedGaussian,
@@ -49,7 +49,7 @@ def plot_density(
     path_target: int | None = None,
     classifier: Callable[[Tensor], Any] | None = None,
     classes: Sequence[int] | None = None,
-    class_names: Sequence[str] | None = None,
+    class_names: ClassNames | None = None,
     max_points: int = 2000,
     size: float = 6.0,
 ) -> sheets.Picture:
@@ -79,7 +79,8 @@ def plot_density(
             last layer, or ``density.log_probs``. Default: None (no decision boundary)
         classes (Sequence[int], optional): The classes to draw. Default: None (all that the density
             has seen)
-        class_names (Sequence[str], optional): A name per class. Default: None (their numbers)
+        class_names (Sequence[str] or Mapping, optional): A name per class, or ``{index: name}``.
+            Default: None (their numbers)
         max_points (int, optional): Training images to draw at most, a random choice that is always
             the same. Default: 2000
         size (float, optional): Inches of the plot's longer side. Default: 6.0

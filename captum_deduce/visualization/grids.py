@@ -15,9 +15,9 @@ from torch import Tensor
 from captum_deduce import checks
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.visualization import sheet as sheets
-from captum_deduce.visualization.class_names import classes_seen, read_class_names
+from captum_deduce.visualization.class_names import ClassNames, classes_seen, read_class_names
 from captum_deduce.visualization.comparisons import check_result, read_per_pair
-from captum_deduce.visualization.pixels import PerChannel, PixelScale
+from captum_deduce.visualization.pixels import Bands, PerChannel, PixelScale
 
 _NAMES_WIDTH = 1.6
 """Inches that the explainers' names may take."""
@@ -27,7 +27,7 @@ _NAMES_WIDTH = 1.6
 def plot_grid(
     results: Mapping[str, Counterfactuals],
     *,
-    class_names: Sequence[str] | None = None,
+    class_names: ClassNames | None = None,
     labels: Tensor | Sequence[int] | None = None,
     changes: bool = False,
     notes: Mapping[str, str] | None = None,
@@ -36,6 +36,7 @@ def plot_grid(
     image_size: float = 1.0,
     mean: PerChannel | None = None,
     std: PerChannel | None = None,
+    bands: Bands | None = None,
 ) -> sheets.Picture:
     r"""Compare explainers in the form of the paper's figure 3.
 
@@ -48,13 +49,15 @@ def plot_grid(
     Args:
         results (Mapping[str, Counterfactuals]): By the explainers' names, in the order of the rows;
             all of the same inputs and targets.
-        class_names (Sequence[str], optional): A name per class; long ones are shortened.
-            Default: None (their numbers)
+        class_names (Sequence[str] or Mapping, optional): A name per class in the order of the
+            model's scores, or ``{index: name}``; long ones are shortened. Default: None (their
+            numbers)
         labels (Tensor or Sequence[int], optional): The true classes of the originals, N.
             Default: None
         changes (bool, optional): Draw beside each counterfactual what changed, on one scale for all
             explainers, as :func:`plot_counterfactuals` does, and above the two how many entries
-            changed (L0) and by how much in all (L1). Default: False
+            changed (L0), of several channels in how many places, and by how much in all (L1).
+            Default: False
         notes (Mapping[str, str], optional): Lines to write below the explainers' names; a name may
             be left out. Default: None
         caption (str, optional): A line to write below the grid. Default: None (how many of the
@@ -64,6 +67,8 @@ def plot_grid(
         mean (float, sequence or Tensor, optional): The mean with which inputs were normalised: a
             number or one per channel. Default: None (they were not; colours are from 0 to 1)
         std (float, sequence or Tensor, optional): The standard deviation, likewise. Default: None
+        bands (int or Sequence[int], optional): Of more than three channels those to draw as red,
+            green and blue, or one as grey. Default: None (all are drawn)
 
     Returns:
         matplotlib.figure.Figure: The figure; it is not shown.
@@ -71,10 +76,10 @@ def plot_grid(
     Raises:
         TypeError: An argument of the wrong kind.
         ValueError: No results, results of different inputs or targets, images that are neither grey
-            nor RGB, colours outside [0, 1], notes of an unknown explainer, or names or labels that
-            do not fit.
+            nor RGB and no ``bands``, colours outside [0, 1], notes of an unknown explainer, or
+            names or labels that do not fit.
     """
-    first = _check_same_pairs(results)
+    first = _check_same_pairs(results, bands)
     checks.flag("changes", changes)
     checks.number("max_columns", max_columns, minimum=1, integer=True)
     below = _read_notes(results, notes)
@@ -82,7 +87,7 @@ def plot_grid(
     truth = read_per_pair("labels", labels, len(first), torch.int64)
     predictions = [result.prediction for result in results.values()]
     classes = read_class_names(class_names, classes_seen(*predictions, first.target, truth))
-    scale = PixelScale.read(mean, std, first.inputs.shape[1:])
+    scale = PixelScale.read(mean, std, first.inputs.shape[1:], bands)
     count = min(max_columns, len(first))
     if caption is None and count < len(first):
         caption = f"the first {count} of {len(first):,} pairs"
@@ -94,19 +99,23 @@ def plot_grid(
         _pair_title(source, goal, width)
         for source, goal in _sources_and_goals(first, predictions, truth, classes)[:count]
     ]
-    title_lines = 1 + max(title.count("\n") for title in titles)
+    has_channels = first.inputs.shape[1] > 1
+    change_lines = 1 + has_channels if changes else 0
+    title_lines = max(change_lines, 1 + max(title.count("\n") for title in titles))
     lines = [*names, *(line for note in below.values() for line in note.split("\n"))]
+    counts = [line for row in rows for count in row.l0 for line in count.split("\n")]
     sheet = sheets.make_sheet(
         1 + len(rows),
         2 * count if changes else count,
         originals.shape[1:3],
         image_size=image_size,
-        title_lines=1 if changes else 0,
+        title_lines=change_lines,
+        least_width=max(map(sheets.text_width, counts)) if changes else 0.0,
         columns_together=2 if changes else 1,
         margins=sheets.Margins(
             left=0.3 + min(max(map(sheets.text_width, lines)), _NAMES_WIDTH),
             right=1.05 if changes else 0.15,
-            top=0.2 + (title_lines - changes) * sheets.LINE,
+            top=0.2 + (title_lines - change_lines) * sheets.LINE,
             bottom=0.15 if caption is None else 0.4,
         ),
     )
@@ -133,8 +142,8 @@ class _Row:
     images: NDArray[np.float64]
     changes: NDArray[np.float64]
     success: list[bool]
-    l0: list[float]
-    l1: list[float]
+    l0: list[str]
+    l1: list[str]
 
     @classmethod
     def read(cls, name: str, result: Counterfactuals, scale: PixelScale) -> _Row:
@@ -142,8 +151,8 @@ class _Row:
             images=scale.colors(result.counterfactuals, f"results[{name!r}]"),
             changes=scale.changes(result.inputs, result.counterfactuals),
             success=result.success.tolist(),
-            l0=result.l0().tolist(),
-            l1=result.l1().tolist(),
+            l0=_counts(result),
+            l1=[f"L1 {distance:.2f}" for distance in result.l1().tolist()],
         )
 
     def draw(self, axes_of_row: Sequence[Axes]) -> None:
@@ -152,6 +161,14 @@ class _Row:
             if not found:
                 sheets.mark_failed(axes)
                 _cross_out(axes)
+
+
+def _counts(result: Counterfactuals) -> list[str]:
+    """Write how many entries changed, and below it in how many places if there are channels."""
+    if result.inputs.shape[1] == 1:
+        return [f"L0 {count}" for count in result.l0().tolist()]
+    counts = zip(result.l0().tolist(), result.sites().tolist(), strict=True)
+    return [f"L0 {entries}\nin {places} places" for entries, places in counts]
 
 
 def _draw_changes(sheet: sheets.Sheet, rows: Sequence[_Row]) -> None:
@@ -165,15 +182,15 @@ def _draw_changes(sheet: sheets.Sheet, rows: Sequence[_Row]) -> None:
             image, change = axes_of_row[2 * pair : 2 * pair + 2]
             if found:
                 drawn = sheets.draw_change(change, row.changes[pair], limit)
-                sheets.write(image, f"L0 {int(row.l0[pair])}")
-                sheets.write(change, f"L1 {row.l1[pair]:.2f}")
+                sheets.write(image, row.l0[pair])
+                sheets.write(change, row.l1[pair])
             else:
                 change.set_axis_off()
     if drawn is not None:
         sheets.draw_change_scale(sheet, drawn, right=0.95)
 
 
-def _check_same_pairs(results: object) -> Counterfactuals:
+def _check_same_pairs(results: object, bands: Bands | None) -> Counterfactuals:
     if not isinstance(results, Mapping):
         raise TypeError(
             "results must be a mapping from explainers' names to Counterfactuals, got "
@@ -188,7 +205,7 @@ def _check_same_pairs(results: object) -> Counterfactuals:
             )
     first_name: str = next(iter(results))
     first: Counterfactuals = results[first_name]
-    check_result(first)
+    check_result(first, bands)
     for name, result in results.items():
         for what in ("inputs", "target"):
             ours, theirs = getattr(first, what).cpu(), getattr(result, what).cpu()

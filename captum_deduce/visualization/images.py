@@ -8,20 +8,25 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_deduce.visualization import sheet as sheets
-from captum_deduce.visualization.pixels import PixelScale, check_images
+from captum_deduce.visualization.pixels import Bands, PixelScale, check_images
 
 
 @sheets.own_style()
 def plot_images(
-    rows: Mapping[str, Tensor], titles: Sequence[Sequence[str]] | None = None
+    rows: Mapping[str, Tensor],
+    titles: Sequence[Sequence[str]] | None = None,
+    *,
+    bands: Bands | None = None,
 ) -> Figure:
     """Draw named rows of images.
 
     Args:
         rows (Mapping[str, Tensor]): For each name as many images as for the others, N x channels x
-            height x width in [0, 1]; 1 channel or 3.
+            height x width in [0, 1]; 1 channel or 3, or more with ``bands``.
         titles (Sequence[Sequence[str]], optional): For each row N lines, one above each image.
             Default: None
+        bands (int or Sequence[int], optional): Of more than three channels those to draw as red,
+            green and blue, or one as grey. Default: None (all are drawn)
 
     Returns:
         matplotlib.figure.Figure: The figure; it is not shown.
@@ -37,7 +42,7 @@ def plot_images(
         >>> figure = plot_images({"original": originals, "darker": originals / 2})
     """
     for name, images in rows.items():
-        check_images(images, f"rows[{name!r}]")
+        check_images(images, f"rows[{name!r}]", bands)
     shapes = {tuple(images.shape) for images in rows.values()}
     if len(shapes) != 1:
         raise ValueError(
@@ -50,7 +55,7 @@ def plot_images(
             f"titles must hold {len(rows)} row(s) of {len(first)}, got "
             f"{[len(line) for line in titles]}"
         )
-    scale = PixelScale.read(None, None, first.shape[1:])
+    scale = PixelScale.read(None, None, first.shape[1:], bands)
     sheet = sheets.make_sheet(
         len(rows),
         len(first),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,13 @@ from torch import nn
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.visualization import sheet as sheets
-from captum_deduce.visualization.class_names import classes_seen, read_class_names
-from captum_deduce.visualization.pixels import PerChannel, PixelScale, check_images
+from captum_deduce.visualization.class_names import (
+    ClassNames,
+    changes_in_words,
+    classes_seen,
+    read_class_names,
+)
+from captum_deduce.visualization.pixels import Bands, PerChannel, PixelScale, check_images
 from captum_deduce.visualization.traces import Trace, evenly_spread, trace_at, trajectory_of
 
 _TARGET_COLOR = "#0072B2"
@@ -47,7 +52,7 @@ class Journey:
         steps (NDArray): The S steps to draw, ascending.
         colors (NDArray): The images at these steps, S x height x width x 3.
         changes (NDArray): Their signed changes from the original, S x height x width.
-        changed (list[int]): How many entries differ from the original, S.
+        changed (list[str]): How much differs from the original, in words, S.
         names (list[str]): A name per class.
         returned (int or None): The step whose image was returned, if it is one of the trajectory.
         final (tuple[NDArray, NDArray]): Colours and changes of the image that was returned.
@@ -58,7 +63,7 @@ class Journey:
     steps: NDArray[np.int64]
     colors: NDArray[np.float64]
     changes: NDArray[np.float64]
-    changed: list[int]
+    changed: list[str]
     names: list[str]
     returned: int | None
     final: tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -69,9 +74,10 @@ class Journey:
         result: Counterfactuals,
         pair: int,
         most: int,
-        class_names: Sequence[str] | None,
+        class_names: ClassNames | None,
         mean: PerChannel | None,
         std: PerChannel | None,
+        bands: Bands | None,
     ) -> Journey:
         """Check what the user gave and choose the steps.
 
@@ -79,17 +85,18 @@ class Journey:
             result (Counterfactuals): Made with ``return_trajectory=True``.
             pair (int): Which of its pairs.
             most (int): Most steps to draw, evenly spread.
-            class_names (Sequence[str] or None): A name per class.
+            class_names (Sequence[str], Mapping or None): A name per class.
             mean (float, sequence, Tensor or None): Of the inputs' normalisation.
             std (float, sequence, Tensor or None): Likewise.
+            bands (int, Sequence[int] or None): The channels to draw.
 
         Returns:
             Journey: Of that pair.
         """
         images = trajectory_of(result, pair)
-        check_images(images[:1], "result.trajectory")
+        check_images(images[:1], "result.trajectory", bands)
         names = read_class_names(class_names, classes_seen(result.prediction, result.target))
-        scale = PixelScale.read(mean, std, images.shape[1:])
+        scale = PixelScale.read(mean, std, images.shape[1:], bands)
         steps = evenly_spread(len(images), most)
         chosen = images[torch.from_numpy(steps)]
         original = result.inputs[pair : pair + 1].cpu()
@@ -101,7 +108,7 @@ class Journey:
             steps=steps,
             colors=scale.colors(chosen, "result.trajectory"),
             changes=scale.changes(original, chosen),
-            changed=(chosen != original).flatten(1).sum(1).tolist(),
+            changed=changes_in_words(chosen != original, brief=True),
             names=names,
             returned=int(same[0]) if len(same) else None,
             final=(

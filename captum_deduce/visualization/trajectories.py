@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -11,8 +11,9 @@ from captum_deduce import checks
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.visualization import sheet as sheets
+from captum_deduce.visualization.class_names import ClassNames
 from captum_deduce.visualization.journeys import IMAGES_WIDTH, LABELS, Journey, draw_curves, stacked
-from captum_deduce.visualization.pixels import PerChannel
+from captum_deduce.visualization.pixels import Bands, PerChannel
 
 
 @sheets.own_style()
@@ -23,11 +24,12 @@ def plot_trajectory(
     layer: nn.Module | str | None = None,
     density: ClassGaussianMixture | None = None,
     *,
-    class_names: Sequence[str] | None = None,
+    class_names: ClassNames | None = None,
     num_images: int = 8,
     image_size: float = 1.0,
     mean: PerChannel | None = None,
     std: PerChannel | None = None,
+    bands: Bands | None = None,
 ) -> sheets.Picture:
     r"""Draw how the search changed one image, step by step.
 
@@ -45,12 +47,15 @@ def plot_trajectory(
         layer (nn.Module or str, optional): The layer whose output is the density's features.
             Default: None
         density (ClassGaussianMixture, optional): Fitted to them. Default: None (no log-density)
-        class_names (Sequence[str], optional): A name per class. Default: None (their numbers)
+        class_names (Sequence[str] or Mapping, optional): A name per class, or ``{index: name}``.
+            Default: None (their numbers)
         num_images (int, optional): Images to draw, the first and the last among them. Default: 8
         image_size (float, optional): Inches of an image's longer side, about. Default: 1.0
         mean (float, sequence or Tensor, optional): The mean with which inputs were normalised: a
             number or one per channel. Default: None (they were not; colours are from 0 to 1)
         std (float, sequence or Tensor, optional): The standard deviation, likewise. Default: None
+        bands (int or Sequence[int], optional): Of more than three channels those to draw as red,
+            green and blue, or one as grey. Default: None (all are drawn)
 
     Returns:
         matplotlib.figure.Figure: The figure; it is not shown.
@@ -58,19 +63,18 @@ def plot_trajectory(
     Raises:
         TypeError: An argument of the wrong kind.
         ValueError: A result without trajectories, a pair that is not in it, a density without a
-            layer or without the model, images that are neither grey nor RGB, or colours outside
-            [0, 1].
+            layer or without the model, images that are neither grey nor RGB and no ``bands``, or
+            colours outside [0, 1].
     """
     checks.number("num_images", num_images, minimum=2, integer=True)
-    journey = Journey.read(result, pair, num_images, class_names, mean, std)
+    journey = Journey.read(result, pair, num_images, class_names, mean, std, bands)
     checks.number("image_size", image_size, minimum=0, exclusive=True)
     trace = journey.trace(forward_func, layer, density)
 
     panels = 0 if trace is None else trace.num_curves
     columns = len(journey.steps)
     titles = [f"step {step}" for step in journey.steps]
-    counts = [f"{count:,} changed" for count in journey.changed]
-    widest = max(map(sheets.text_width, titles + counts))
+    widest = max(map(sheets.text_width, titles + journey.changed))
     left, right, height = LABELS if panels else 0.15, 1.05, 1.2
     sheet = sheets.make_sheet(
         2,
@@ -92,7 +96,7 @@ def plot_trajectory(
         sheets.draw_colors(above, journey.colors[column])
         sheets.write(above, titles[column])
         image = sheets.draw_change(below, journey.changes[column], limit)
-        sheets.write(below, counts[column])
+        sheets.write(below, journey.changed[column])
     sheets.write_heading(sheet, f"{journey.title}, {journey.outcome}")
     sheets.draw_change_scale(sheet, image, right=0.95)
     if trace is not None:

@@ -44,6 +44,7 @@ class Settings:
             :func:`captum_deduce.training.train_classifier`. Default: 0.0
 
     Raises:
+        TypeError: Names in a mapping or a set, whose order says nothing.
         ValueError: An unknown architecture.
     """
 
@@ -59,6 +60,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         checks.choice("architecture", self.architecture, tuple(ARCHITECTURES))
+        if not isinstance(self.class_names, tuple | list):
+            raise TypeError(
+                "class_names must be a tuple of names in the order of the classes, got "
+                f"{self.class_names!r}"
+            )
 
     def build(self) -> nn.Module:
         """Build the classifier with new weights, drawn from torch's global generator.

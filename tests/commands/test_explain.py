@@ -16,7 +16,7 @@ from captum_deduce.reports.explained import Explained
 from captum_deduce.zoo.checkpoint import Checkpoint, Settings, load_checkpoint, save_checkpoint
 
 ROW = re.compile(
-    r"(?P<image>\S+) +(?P<seen>\d) -> (?P<target>\d) +(?P<found>yes|FAILED) +(?P<l0>\d+)"
+    r"(?P<image>\S+) +(?P<seen>\d) -> (?P<target>\d) +(?P<found>yes|already|FAILED) +(?P<l0>\d+)"
     r" +(?P<l1>[\d.]+) +(?P<before>[\d.]+) -> (?P<after>[\d.]+) +(?P<steps>\d+)"
     r" +(?P<rounded>\d) \((?P<certainty>[\d.]+)\) +(?P<kept>yes|NO|-)"
 )

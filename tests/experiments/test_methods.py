@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -94,8 +96,9 @@ def test_a_search_reports_each_explainer(models, store, capsys):
 def test_the_oracles_judge(models):
     images = models.splits.test.images[:6]
     result = found(images, [True] * 6, target=3)
+    oracles = models.oracles  # trained when asked for
     with torch.no_grad():
-        scores = [oracle(result.counterfactuals).double() for oracle in models.oracles]
+        scores = [oracle(result.counterfactuals).double() for oracle in oracles]
     metrics = oracle_metrics(models)
     agreement = sum((one.argmax(1) == 3).double() for one in scores) / 2
     torch.testing.assert_close(metrics[AGREEMENT](result).double(), agreement)
@@ -118,7 +121,8 @@ def test_means_are_over_common_pairs(inputs):
         "never": found(inputs, [False] * 4),
     }
     table = measure(results, {"L1": Counterfactuals.l1}, None)
-    assert table.results == ["a", "b"]
+    assert table["never", "L1"].mean is None
+    assert table["never", "failure rate"].mean == 1
     assert table["a", "L1"].mean == pytest.approx((0.1 + 0.4) / 2)
     assert found_by_all(list(results.values())).tolist() == [True, False, False, True]
 
@@ -145,8 +149,19 @@ def test_deviations_need_a_pair_in_every_set(inputs):
 
 def test_nobody_found_anything(inputs):
     never = found(inputs, [False] * 4)
-    assert measure({"a": never}, {"L1": Counterfactuals.l1}, None) is None
+    assert measure({"a": never}, {"L1": Counterfactuals.l1}, None)["a", "L1"].mean is None
     assert not found_by_all([never]).any()
+
+
+def test_what_was_there_already_is_not_found(inputs):
+    there = found(inputs, [True, True, True, False])
+    counterfactuals = there.counterfactuals.clone()
+    counterfactuals[0] = inputs[0]
+    there = replace(there, counterfactuals=counterfactuals)
+    other = found(inputs, [True, True, False, True])
+    assert found_by_all([there, other]).tolist() == [False, True, False, False]
+    table = measure({"there": there, "other": other}, {"L1": Counterfactuals.l1}, None)
+    assert table["other", "L1"].pairs == 1
 
 
 def test_pairs_are_chosen_evenly():

@@ -28,10 +28,17 @@ def test_distances_are_those_of_numpy(pair):
         assert metrics.l1(*pair)[i].item() == pytest.approx(np.abs(difference).sum(), rel=1e-5)
         assert metrics.l2(*pair)[i].item() == pytest.approx(np.linalg.norm(difference), rel=1e-5)
         assert metrics.linf(*pair)[i].item() == np.abs(difference).max()
+        places = (difference.reshape(3, 4, 6) != 0).any(0)
+        assert metrics.sites(*pair)[i] == places.sum()
+        far = (np.abs(difference.reshape(3, 4, 6)) > 1e-3).any(0)
+        assert metrics.sites(*pair, tolerance=1e-3)[i] == far.sum()
+    assert metrics.sites(*pair).tolist() == [1, 24, 1, 1, 0]
     assert metrics.l0(*pair)[4] == 0
 
 
-@pytest.mark.parametrize("distance", [metrics.l0, metrics.l1, metrics.l2, metrics.linf])
+@pytest.mark.parametrize(
+    "distance", [metrics.l0, metrics.sites, metrics.l1, metrics.l2, metrics.linf]
+)
 def test_what_does_not_fit_is_refused(distance):
     images = torch.zeros(2, 1, 3, 3)
     with pytest.raises(ValueError, match=r"same shape.*\(2, 1, 3, 3\) and \(2, 1, 3, 4\)"):
@@ -40,6 +47,8 @@ def test_what_does_not_fit_is_refused(distance):
         distance(images, images.numpy())
     with pytest.raises(ValueError, match="tolerance"):
         metrics.l0(images, images, tolerance=-1)
+    with pytest.raises(ValueError, match="tolerance"):
+        metrics.sites(images, images, tolerance=-1)
 
 
 def test_the_failure_rate_is_the_share_without_success():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -137,25 +138,100 @@ def test_nan_of_failed_pairs_does_not_matter(results):
     assert np.isfinite(evaluate(results, pairs="own")["A", "L1"].mean)
 
 
-def test_no_successful_pair_is_an_error_that_says_who_failed(results):
-    nothing = replace(results["B"], success=torch.zeros(COUNT, dtype=torch.bool))
-    message = r"no pair on which all succeeded.*A: 10 of 12, B: 0 of 12, C: 12 of 12.*pairs='own'"
+def failing(result: Counterfactuals) -> Counterfactuals:
+    return replace(result, success=torch.zeros(COUNT, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("pairs", ["common", "own"])
+def test_a_result_that_found_nothing_is_a_row_and_changes_no_other(results, pairs):
+    others = {"A": results["A"], "B": results["B"]}
+    table = evaluate({**others, "C": failing(results["C"])}, pairs=pairs, sets=SETS)
+    assert table.results == ["A", "B", "C"]
+    alone = evaluate(others, pairs=pairs, sets=SETS)
+    for name in others:
+        for metric in table.metrics:
+            assert table[name, metric] == alone[name, metric]
+    assert (table["C", "L0"].mean, table["C", "L0"].deviation) == (None, None)
+    assert table["C", "L0"].pairs == 0
+    assert table["C", "failure rate"].mean == 1
+    row = next(line for line in str(table).splitlines() if line.startswith("| C "))
+    assert [cell.strip() for cell in row.split("|")[2:-1]] == ["-", "-", "-", "100.00 % (0.00)"]
+    json.dumps(table.to_dict(), allow_nan=False)
+    assert np.isnan(table.to_pandas().loc["C", ("L0", "mean")])
+    tests = {(test.first, test.second): test for test in table.paired_tests()[:3]}
+    assert (tests["A", "C"].difference, tests["A", "C"].pairs) == (None, 0)
+
+
+def test_the_caption_says_who_found_nothing(results):
+    some = {"A": results["A"], "B": failing(results["B"]), "C": results["C"]}
+    assert "over the 10 of 12 pairs on which all succeeded but B, which found none" in str(
+        evaluate(some)
+    )
+    assert "on which each succeeded, of 12 (A 10, B 0, C 12)" in str(evaluate(some, pairs="own"))
+    for pairs in ("common", "own"):
+        nothing = evaluate(failing(results["B"]), pairs=pairs)
+        assert nothing["counterfactuals", "L1"].mean is None
+        assert nothing["counterfactuals", "failure rate"].mean == 1
+        assert "No counterfactual was found, of 12 pairs; failure rate" in str(nothing)
+
+
+def test_without_a_common_pair_the_advice_works(results):
+    halves = {
+        "A": replace(results["A"], success=torch.arange(COUNT) < 6),
+        "B": replace(results["B"], success=torch.arange(COUNT) >= 6),
+        "C": failing(results["C"]),
+    }
+    message = r"no pair on which all succeeded.*\(found are A: 6 of 12, B: 6 of 12\).*pairs='own'"
     with pytest.raises(ValueError, match=message):
-        evaluate({**results, "B": nothing})
-    with pytest.raises(ValueError, match=r"'B' has no successful pair to take means over.*0 of 12"):
-        evaluate({**results, "B": nothing}, pairs="own")
-    with pytest.raises(ValueError, match="no pair on which all succeeded"):
-        evaluate(nothing)
-    with pytest.raises(ValueError, match="no pair on which all succeeded"):
+        evaluate(halves)
+    table = evaluate(halves, pairs="own")
+    assert table["A", "L1"].mean == pytest.approx(np.mean(l1_of(halves["A"])[:6]), rel=1e-6)
+    assert table["C", "L1"].mean is None
+    with pytest.raises(ValueError, match="at least one pair, got none"):
         evaluate(results["A"][[]])
 
 
-def test_a_set_without_a_successful_pair_is_an_error(results):
+def test_a_set_without_a_pair_leaves_no_deviation(results):
     sets = torch.where(torch.arange(COUNT) == 5, 3, 0)
-    with pytest.raises(ValueError, match=r"no pair in set 3 on which all.*A: 0 of 1, B: 0 of 1"):
-        evaluate(results, sets=sets)
-    with pytest.raises(ValueError, match=r"'A' has no successful pair in set 3"):
-        evaluate(results, sets=sets, pairs="own")
+    for pairs, expected in (("common", 8), ("own", 10)):
+        table = evaluate(results, sets=sets, pairs=pairs)
+        cell = table["A", "L1"]
+        assert (cell.pairs, cell.deviation, cell.set_means) == (expected, None, ())
+        assert cell.mean == evaluate(results, pairs=pairs)["A", "L1"].mean
+        assert len(table["A", "failure rate"].set_means) == 2
+
+
+def test_pairs_that_were_there_already_are_counted_apart(results):
+    """Pair 0 of A and pair 7 of A and C, unchanged: 2 fails A, 5 A and B, 8 and 11 B."""
+    for name, places in (("A", [0, 7]), ("C", [7])):
+        unchanged = results[name].counterfactuals.clone()
+        unchanged[places] = results[name].inputs[places]
+        results[name] = replace(results[name], counterfactuals=unchanged)
+    kept = [1, 3, 4, 6, 9, 10]
+    table = evaluate(results, on_all_pairs=["evaluations"])
+    for name, result in results.items():
+        assert table[name, "L1"].mean == pytest.approx(np.mean(l1_of(result)[kept]), rel=1e-6)
+        assert table[name, "L0"].pairs == 6
+    assert table.already == table.to_dict()["already"] == {"A": 2, "B": 0, "C": 1}
+    assert table["A", "failure rate"].mean == 2 / 10
+    assert table["C", "failure rate"].pairs == 11
+    steps = results["A"].evaluations.numpy()
+    searched = [pair for pair in range(COUNT) if pair not in (0, 7)]
+    assert table["A", "evaluations"].mean == pytest.approx(steps[searched].mean())
+    assert str(table).endswith(
+        "Means over the 6 of 12 pairs on which all succeeded; there already, and in no mean: A 2, "
+        "C 1; evaluations, failure rate over all pairs but these."
+    )
+    own = evaluate(results, pairs="own")
+    assert [own[name, "L1"].pairs for name in "ABC"] == [8, 9, 11]
+
+
+def test_nothing_but_pairs_that_were_there_already(results):
+    there = replace(results["C"], counterfactuals=results["C"].inputs)
+    table = evaluate({"there": there, "A": results["A"]})
+    assert table["there", "L0"].mean is table["there", "failure rate"].mean is None
+    assert table["A", "L0"] == evaluate({"A": results["A"]})["A", "L0"]
+    assert "there already, and in no mean: there 12" in str(table)
 
 
 def test_results_of_other_pairs_are_refused(results):

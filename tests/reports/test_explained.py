@@ -27,6 +27,15 @@ def test_pairs_come_back_in_order_with_the_originals_probabilities(
     assert result.class_names == digit_images.class_names
 
 
+def test_names_are_read_by_index(demo, digit_images):
+    explainer = make_explainer(demo.checkpoint, max_iterations=1)
+    names = {"3": "three", "0": "zero"}
+    found = explain(explainer, digit_images.images[:1], [3], names)
+    assert found.class_names == ("zero", "1", "2", "three", *"456789")
+    with pytest.raises(TypeError, match="class_names must have an order"):
+        explain(explainer, digit_images.images[:1], [3], set("0123456789"))
+
+
 def test_only_masked_pixels_change(demo, digit_images):
     mask = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
     mask[..., 2:4, :] = True

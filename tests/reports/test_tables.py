@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from captum_deduce import Counterfactuals
@@ -58,6 +60,30 @@ def test_totals_are_means_over_the_found_pairs():
         "2 of 3 found; means over those found: L0 1.5, L1 0.25, p(target) 0.630, 7.5 steps\n"
         "6.00 s in all, 2.000 s per counterfactual"
     )
+
+
+def test_pairs_that_were_there_already_stand_apart():
+    some = explained()
+    counterfactuals = some.result.counterfactuals.clone()
+    counterfactuals[2] = some.result.inputs[2]
+    some = replace(some, result=replace(some.result, counterfactuals=counterfactuals))
+    assert totals(some) == (
+        "1 of 2 found, 1 there already; means over those found: L0 1.0, L1 0.25, p(target) 0.510, "
+        "3.0 steps\n6.00 s in all, 2.000 s per counterfactual"
+    )
+    assert dict(search_columns(some))["found"] == ["yes", "FAILED", "already"]
+
+
+def test_places_of_colour_images_are_counted():
+    some = explained()
+    images = {
+        name: torch.cat([getattr(some.result, name)] * 3, 1)
+        for name in ("inputs", "counterfactuals")
+    }
+    some = replace(some, result=replace(some.result, **images))
+    columns = dict(search_columns(some))
+    assert (columns["L0"], columns["places"]) == (["3", "12", "6"], ["1", "4", "2"])
+    assert "L0 4.5 in 1.5 places, L1" in totals(some)
 
 
 def test_totals_without_a_found_pair_give_no_means():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from safetensors import SafetensorError, safe_open
@@ -83,3 +85,17 @@ def test_a_truncated_file_is_refused_with_its_path(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no test at .*none\.safetensors"):
         tensor_files.read(tmp_path / "none.safetensors", "test")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_others_may_read_a_file_as_the_umask_says(tmp_path, umask, mode):
+    path = tmp_path / "file.safetensors"
+    before = os.umask(umask)
+    try:
+        for _ in ("new", "replaced"):
+            tensor_files.write(path, {"a": torch.ones(2)}, {})
+            assert path.stat().st_mode & 0o777 == mode
+    finally:
+        os.umask(before)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import re
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -7,8 +9,16 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import same_color
+from PIL import Image
 
-from captum_deduce.visualization import plot_counterfactuals
+from captum_deduce.visualization import (
+    plot_counterfactuals,
+    plot_grid,
+    plot_images,
+    plot_trajectory,
+    save_animation,
+    visualize_attribution,
+)
 from captum_deduce.visualization.sheet import FAILED_COLOR
 from tests.visualization import stored
 from tests.visualization.samples import (
@@ -264,3 +274,76 @@ def test_the_comparison_with_stored_pictures_notices_what_matters():
     for other in (unmarked, swapped, result[[1, 0, 2, 3]]):
         figure = plot_counterfactuals(other, **arguments)
         assert stored.distance(figure, "plot_counterfactuals") > stored.TOLERANCE
+
+
+def satellite_result():
+    """Two pairs of images of five channels, of which the last is far from a colour."""
+    inputs = torch.rand(2, 5, 8, 8, generator=torch.Generator().manual_seed(0))
+    inputs[:, 4] = 5.0
+    counterfactuals = inputs.clone()
+    counterfactuals[:, :3, 2, 2:5] = 1 - inputs[:, :3, 2, 2:5]
+    counterfactuals[:, 4, 6, 6] = 4.5  # in a channel that is not drawn
+    path = [torch.stack(images) for images in zip(inputs, counterfactuals, strict=True)]
+    return make_result(inputs, counterfactuals, trajectory=path)
+
+
+def test_bands_of_many_channels_are_drawn_in_every_picture(tmp_path):
+    result, bands = satellite_result(), (3, 2, 1)
+    figures = [
+        result.plot(bands=bands),
+        plot_grid({"JSMA": result}, changes=True, bands=bands),
+        plot_trajectory(result, bands=bands),
+        plot_images({"original": result.inputs}, bands=bands),
+        visualize_attribution(
+            result.attributions[0], result.inputs[0], methods="original_image", bands=bands
+        ),
+    ]
+    expected = result.inputs[0, [3, 2, 1]].permute(1, 2, 0).double().numpy()
+    for figure in figures:
+        drawn = np.asarray(figure.axes[0].images[0].get_array())
+        drawn = drawn / 255 if drawn.dtype == np.uint8 else drawn  # as Captum draws
+        np.testing.assert_allclose(drawn, expected, atol=1 / 255 + 1e-6)
+    for figure in figures[:3]:
+        assert_readable(figure)
+    assert figures[0].axes[2].get_title() == "10 entries in 4 places"
+    assert "L0 10\nin 4 places" in [axes.get_title() for axes in figures[1].axes]
+    assert "10 in 4 places" in [axes.get_title() for axes in figures[2].axes]
+    change = np.asarray(figures[0].axes[2].images[0].get_array())
+    assert change[6, 6] == pytest.approx(-0.5)
+    assert np.count_nonzero(change) == 4
+    with Image.open(save_animation(result, 0, tmp_path / "a.gif", bands=bands)) as film:
+        assert film.n_frames > 1
+
+
+def test_without_bands_the_error_names_them(tmp_path):
+    result = satellite_result()
+    for draw in (
+        result.plot,
+        lambda: plot_grid({"JSMA": result}),
+        lambda: plot_trajectory(result),
+        lambda: plot_images({"original": result.inputs}),
+        lambda: save_animation(result, 0, tmp_path / "a.gif"),
+    ):
+        with pytest.raises(ValueError, match=r"\(\d, 5, 8, 8\).*pass bands"):
+            draw()
+    assert "pass bands" in result._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("shape", "view"),
+    [
+        ((2, 30), lambda images: images[:, None, None]),
+        ((2, 3, 30), lambda images: images[:, :, None]),
+        ((2, 1, 5, 8, 8), lambda images: images[:, :, 3]),
+    ],
+)
+def test_signals_and_volumes_are_drawn_as_the_error_says(shape, view):
+    inputs = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    result = make_result(inputs, 1 - inputs)
+    with pytest.raises(ValueError, match=r"dataclasses\.replace\(result") as caught:
+        result.plot()
+    advice = re.search(r"dataclasses\.replace\(.*?\)", str(caught.value)).group()
+    seen = eval(advice, {"dataclasses": dataclasses, "result": result, "depth": 3})
+    assert torch.equal(seen.inputs, view(inputs))
+    assert torch.equal(seen.counterfactuals, view(1 - inputs))
+    assert_readable(seen.plot())

@@ -20,7 +20,7 @@ def _result(returned=-1, **fields):
 
 
 def _read(result, most=10, names=None, mean=None, std=None):
-    return Journey.read(result, 0, most, names, mean, std)
+    return Journey.read(result, 0, most, names, mean, std, None)
 
 
 def test_colours_and_changes_are_those_of_the_chosen_steps():
@@ -30,7 +30,7 @@ def test_colours_and_changes_are_those_of_the_chosen_steps():
     images = result.trajectory[0][[0, 2, 4, 6]]
     np.testing.assert_array_equal(journey.colors[..., 0], images[:, 0])
     np.testing.assert_allclose(journey.changes, images[:, 0] - SEVEN[0], atol=1e-7)
-    assert journey.changed == [0, 2, 4, 6]
+    assert journey.changed == ["0 changed", "2 changed", "4 changed", "6 changed"]
 
 
 @pytest.mark.parametrize("step", [0, 3, 6])

@@ -43,7 +43,9 @@ def test_only_the_first_five_pairs_are_drawn():
     six = grey_result()[[0, 1, 2, 3, 0, 1]]
     many = grey_result()[[0, 1, 2, 3, 0] * 200]
     assert _picture(six._repr_html_()).shape == _picture(many._repr_html_()).shape
-    assert _text(many._repr_html_()).startswith("800 of 1000 ")
+    assert _text(many._repr_html_()).startswith(
+        "600 of 800 counterfactuals found, 200 there already"
+    )
 
 
 def test_normalised_inputs_are_stretched_and_that_is_said():
@@ -67,6 +69,8 @@ def test_what_cannot_be_drawn_is_text(shape):
     assert "<img" not in html
     assert _text(html).startswith("3 of 3 counterfactuals found")
     assert "No pictures: inputs must have the shape" in _text(html)
+    advice = "bands=(3, 2, 1)" if len(shape) == 4 else "dataclasses.replace(result, inputs=result."
+    assert advice in _text(html)
 
 
 def test_inputs_that_are_not_finite_are_text():

@@ -139,3 +139,55 @@ def test_what_is_no_image_is_refused(images, error, words):
 def test_a_normalisation_that_does_not_fit_is_refused(mean, std, error, words):
     with pytest.raises(error, match=words):
         _scale(mean, std)
+
+
+@pytest.mark.parametrize(
+    "bands", [(3, 2, 1), [3, 2, 1], np.array([3, 2, 1]), torch.tensor([3, 2, 1])]
+)
+def test_bands_are_drawn_as_red_green_and_blue(bands):
+    images = torch.rand(2, 5, 4, 6)
+    images[:, 4] = 7.0  # not drawn, and so no colour
+    scale = PixelScale.read(None, None, (5, 4, 6), bands)
+    expected = np.stack([images[:, band].double().numpy() for band in (3, 2, 1)], -1)
+    np.testing.assert_array_equal(scale.colors(images), expected)
+
+
+@pytest.mark.parametrize("band", [2, (2,), np.int64(2)])
+def test_one_band_is_grey(band):
+    images = torch.rand(2, 5, 4, 6)
+    colors = PixelScale.read(None, None, (5, 4, 6), band).colors(images)
+    for channel in range(3):
+        np.testing.assert_array_equal(colors[..., channel], images[:, 2].double().numpy())
+
+
+def test_bands_have_their_own_mean_and_std_and_changes_are_of_all_channels():
+    mean, std = [0.1, 0.2, 0.3, 0.4], [1.0, 2.0, 4.0, 8.0]
+    scale = PixelScale.read(mean, std, (4, 1, 2), (3, 0, 1))
+    images = torch.zeros(1, 4, 1, 2)
+    np.testing.assert_allclose(scale.colors(images)[0, 0, 0], [0.4, 0.1, 0.2])
+    changed = images.clone()
+    changed[0, 2, 0, 1] = -0.5
+    np.testing.assert_array_equal(scale.changes(images, changed), [[[0, -0.5 * 4]]])
+
+
+@pytest.mark.parametrize(
+    ("bands", "error", "words"),
+    [
+        ((3, 2, 4), ValueError, r"three channels of 0 ... 3.*\(3, 2, 4\)"),
+        ((0, -1, 2), ValueError, "three channels of 0 ... 3"),
+        ((0, 1), ValueError, "or one, got"),
+        ((), ValueError, "or one, got"),
+        ("rgb", TypeError, "numbers of channels, got 'rgb'"),
+        ((0.5, 1, 2), TypeError, "numbers of channels"),
+    ],
+)
+def test_bands_that_are_no_channels_are_refused(bands, error, words):
+    with pytest.raises(error, match=f"bands must .*{words}"):
+        PixelScale.read(None, None, (4, 8, 8), bands)
+
+
+def test_without_bands_other_channels_are_refused_by_their_name():
+    for channels in (2, 4, 13):
+        with pytest.raises(ValueError, match=r"pass bands, .* bands=\(3, 2, 1\)"):
+            check_images(torch.zeros(1, channels, 4, 4), "pics")
+    check_images(torch.zeros(1, 13, 4, 4), "pics", (3, 2, 1))

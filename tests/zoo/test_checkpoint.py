@@ -260,3 +260,9 @@ def test_cached_files_are_named_by_everything_that_makes_a_model(monkeypatch, tm
     ]
     paths = {path, *map(cache_path, others)}
     assert len(paths) == len(others) + 1
+
+
+@pytest.mark.parametrize("names", [{"cat": 0, "dog": 1, "fox": 2}, {"cat", "dog", "fox"}])
+def test_names_without_an_order_are_refused(names):
+    with pytest.raises(TypeError, match="class_names must be a tuple"):
+        replace(SETTINGS, class_names=names)
