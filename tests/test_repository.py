@@ -32,7 +32,7 @@ TESTS = ROOT / "tests"
 # Each row may import from the rows above it; `tests/repository/imports.py` says what else counts.
 ORDER = Order(
     core=[
-        ["_version", "checks"],
+        ["_version", "checks", "progress"],
         ["storage", "datasets"],
         ["spectral", "counterfactuals"],
         ["classifiers"],

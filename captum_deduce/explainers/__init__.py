@@ -1,5 +1,7 @@
 """The counterfactual methods, one module each, on one Captum face; none imports another."""
 
+# Before Captum: whichever first imports tqdm in a notebook decides whether tqdm warns.
+from captum_deduce import progress  # noqa: F401
 from captum_deduce.explainers.base import CounterfactualExplainer
 from captum_deduce.explainers.deduce import DeDUCE
 from captum_deduce.explainers.guidance import Guidance

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from captum_deduce import progress
 from captum_deduce.search.steps import AdamStep
 
 # A start whose mean loss in a window of steps is so many times its image's best is given up, but
@@ -202,7 +202,9 @@ class LatentDescent:
         entered = min(room, count)
         rows = self._enter(images, starts, 0, entered)
         total = count * restarts * (self.schedule.steps + 1)
-        with tqdm(total=total, desc="AnoGAN", unit="step", disable=not self.show_progress) as bar:
+        with progress.bar(
+            total=total, desc="AnoGAN", unit="step", show_progress=self.show_progress
+        ) as bar:
             while len(rows):
                 losses, gradient = self._evaluate(rows)
                 over = rows.step == self.schedule.steps
