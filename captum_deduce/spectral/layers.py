@@ -25,7 +25,7 @@ LAYERS = (
 """The kinds of layers that have an operator here."""
 
 Skip = str | nn.Module | Iterable[str | nn.Module] | Callable[[str, nn.Module], bool] | None
-"""What to leave out: see :func:`spectral_normalize`."""
+"""Layers to leave out, as :func:`spectral_normalize` takes them."""
 
 
 def chosen_layers(module: nn.Module, skip: Skip = None) -> dict[str, Any]:
