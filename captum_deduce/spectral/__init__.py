@@ -1,13 +1,13 @@
 """A soft bound on the spectral norm of every convolution and linear layer of a module."""
 
-from captum_deduce.spectral.layers import LAYERS, as_found, label, layer_operators
+from captum_deduce.spectral.blocks import frozen_spectral_weights, unbounded_weights
+from captum_deduce.spectral.bound import SpectralBound
+from captum_deduce.spectral.layers import LAYERS, Skip, as_found, label, layer_operators
 from captum_deduce.spectral.normalization import (
-    SpectralBound,
-    frozen_spectral_weights,
     remove_spectral_normalization,
     spectral_normalize,
-    spectral_norms,
 )
+from captum_deduce.spectral.norms import spectral_norms
 from captum_deduce.spectral.operators import (
     Convolution,
     Matrix,
@@ -20,6 +20,7 @@ __all__ = [
     "LAYERS",
     "Convolution",
     "Matrix",
+    "Skip",
     "SpectralBound",
     "as_found",
     "directions",
@@ -31,4 +32,5 @@ __all__ = [
     "remove_spectral_normalization",
     "spectral_normalize",
     "spectral_norms",
+    "unbounded_weights",
 ]

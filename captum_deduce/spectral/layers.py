@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from captum_deduce.spectral.operators import Convolution, Matrix, Operator, Size
@@ -22,6 +23,88 @@ LAYERS = (
     nn.ConvTranspose3d,
 )
 """The kinds of layers that have an operator here."""
+
+Skip = str | nn.Module | Iterable[str | nn.Module] | Callable[[str, nn.Module], bool] | None
+"""Layers to leave out, as :func:`spectral_normalize` takes them."""
+
+
+def chosen_layers(module: nn.Module, skip: Skip = None) -> dict[str, Any]:
+    """Find the layers of a model that have an operator here, without those that are left out.
+
+    Args:
+        module (nn.Module): The model.
+        skip (optional): What to leave out, as in :func:`spectral_normalize`. Default: None
+
+    Returns:
+        dict[str, nn.Module]: By dotted name; a layer with several names has its first.
+
+    Raises:
+        TypeError: ``module`` is no module, or ``skip`` of another kind.
+        ValueError: Something in ``skip`` is not in ``module``; no layer is left; a parameter or
+            buffer that has no values yet.
+    """
+    refuse_other_than_module(module)
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if is_lazy(tensor) or tensor.is_meta:
+            raise ValueError(
+                f"module: {name!r} has no values yet (a lazy layer, or the meta device); expected "
+                "an initialised model: run it once on a batch first"
+            )
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, LAYERS)}
+    if not layers:
+        raise ValueError(
+            f"module must hold a linear or convolutional layer, got none in {type(module).__name__}"
+        )
+    left_out = _left_out(module, layers, skip)
+    chosen = {name: layer for name, layer in layers.items() if layer not in left_out}
+    if not chosen:
+        raise ValueError(f"skip leaves none of the {len(layers)} layers of the module to bound")
+    return chosen
+
+
+def _left_out(module: nn.Module, layers: Mapping[str, nn.Module], skip: Skip) -> set[nn.Module]:
+    if skip is None:
+        return set()
+    if callable(skip) and not isinstance(skip, nn.Module | type):
+        return {layer for name, layer in layers.items() if skip(name, layer)}
+    entries = [skip] if isinstance(skip, str | nn.Module) else skip
+    if not isinstance(entries, Iterable):
+        raise _wrong_skip(skip)
+    known = dict(module.named_modules(remove_duplicate=False))
+    inside = set(known.values())
+    left_out: set[nn.Module] = set()
+    for entry in entries:
+        if not isinstance(entry, str | nn.Module):
+            raise _wrong_skip(entry)
+        part = known.get(entry) if isinstance(entry, str) else entry
+        if part is None or part not in inside:
+            named = repr(entry) if isinstance(entry, str) else f"a {type(entry).__name__}"
+            raise ValueError(
+                f"skip: {named} is not in the module; expected parts of it, or their dotted names, "
+                f"such as {next(iter(layers))!r}"
+            )
+        left_out.update(part.modules())
+    return left_out
+
+
+def _wrong_skip(given: object) -> TypeError:
+    return TypeError(
+        "skip must be a name or a submodule, several of them, or a function of a layer's name and "
+        f"the layer; got {type(given).__name__}: {given!r}"
+    )
+
+
+def refuse_other_than_module(module: object) -> None:
+    """Refuse what is no module.
+
+    Args:
+        module (nn.Module): What the user gave.
+
+    Raises:
+        TypeError: Something else.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be an nn.Module, got {type(module).__name__}")
 
 
 def layer_operators(
@@ -41,7 +124,8 @@ def layer_operators(
     Raises:
         TypeError: ``example_input`` is neither a tensor nor a tuple.
         ValueError: ``example_input`` is missing or the forward pass fails on it; a convolution that
-            it does not reach; a layer with a forward of its own, or padded with anything but zeros.
+            it does not reach; a layer with a forward of its own. Where leaving a layer out helps,
+            the message says so.
     """
     for name, layer in layers.items():
         _refuse_unknown(name, layer)
@@ -74,17 +158,16 @@ def _refuse_unknown(name: str, layer: Any) -> None:
         ):
             raise ValueError(
                 f"module: {label(name, layer)} has a {method} of its own, so that its weight does "
-                f"not tell what it does; expected that of nn.{base.__name__}"
+                f"not tell what it does; expected that of nn.{base.__name__}, or "
+                f"skip=[{name!r}]"
             )
-    mode = getattr(layer, "padding_mode", "zeros")
-    if mode != "zeros":
-        raise ValueError(
-            f"module: {label(name, layer)} has padding_mode={mode!r}; expected 'zeros'"
-        )
 
 
 def _is_matrix(layer: Any) -> bool:
-    return all(extent == 1 for extent in getattr(layer, "kernel_size", ()))
+    if any(extent > 1 for extent in getattr(layer, "kernel_size", ())):
+        return False
+    # Zeros around the signal add nothing, repeated entries do.
+    return getattr(layer, "padding_mode", "zeros") == "zeros" or not any(layer.padding)
 
 
 def _matrix(layer: Any) -> Matrix:
@@ -96,12 +179,16 @@ def _matrix(layer: Any) -> Matrix:
 def _convolution(layer: Any, input_size: Size, output_size: Size) -> Convolution:
     reach = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
     zeros = (0,) * len(reach)
-    padding, end_padding, output_padding = layer.padding, zeros, zeros
+    padding, output_padding, margins = layer.padding, zeros, ((0, 0),) * len(reach)
     if padding == "valid":
         padding = zeros
     elif padding == "same":
         padding = tuple(total // 2 for total in reach)
-        end_padding = tuple(total % 2 for total in reversed(reach))
+        margins = tuple((0, total % 2) for total in reach)
+    if layer.padding_mode != "zeros":
+        ends = zip(padding, margins, strict=True)
+        margins = tuple((p + before, p + after) for p, (before, after) in ends)
+        padding = zeros
     if layer.transposed:
         # From the sizes, as a call may ask for its own with output_size.
         extents = zip(input_size, output_size, layer.stride, padding, reach, strict=True)
@@ -115,7 +202,8 @@ def _convolution(layer: Any, input_size: Size, output_size: Size) -> Convolution
         dilation=layer.dilation,
         transposed=layer.transposed,
         output_padding=output_padding,
-        end_padding=end_padding,
+        margins=margins,
+        padding_mode=layer.padding_mode,
     )
 
 
@@ -124,14 +212,15 @@ def _call_sizes(
 ) -> dict[str, tuple[Size, Size]]:
     """Each convolution's spatial input and output size, along each dimension the largest seen.
 
-    The operator on a smaller signal is a part of that on a larger one (zeros follow the smaller),
-    so that the largest singular value of the larger bounds them all.
+    Of a zero-padded signal the operator on a smaller one is a part of that on a larger one (zeros
+    follow the smaller), so that the largest singular value of the larger bounds them all.
     """
     if example_input is None:
         name, layer = next(iter(layers.items()))
         raise ValueError(
             f"example_input is needed for the input size of {label(name, layer)}; pass a batch as "
-            "the module takes it, for example images[:1]"
+            "the module takes it, for example images[:1], or leave the layer out with "
+            f"skip=[{name!r}]"
         )
     if not isinstance(example_input, Tensor | tuple):
         raise TypeError(
@@ -163,7 +252,8 @@ def _call_sizes(
     if unreached:
         raise ValueError(
             f"example_input: the forward pass in eval mode never calls {', '.join(unreached)}; "
-            "remove what it does not use, or pass an input that reaches it"
+            "pass an input that reaches every layer, or leave layers out with "
+            f"skip={[name for name in layers if name not in sizes]}"
         )
     return sizes
 

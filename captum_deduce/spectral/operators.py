@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -82,19 +83,22 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Convolution:
-    """A plain or transposed convolution of one zero-padded signal; an operator per group.
+    """A plain or transposed convolution of one padded signal; an operator per group.
 
     Attributes:
         groups (int): G.
         input_shape (tuple[int, ...]): Channels and spatial size of the signal.
         output_shape (tuple[int, ...]): Channels and spatial size of the result.
         stride (tuple[int, ...]): As in torch, one entry per spatial dimension.
-        padding (tuple[int, ...]): Likewise, at either end.
+        padding (tuple[int, ...]): Likewise: zeros at either end.
         dilation (tuple[int, ...]): Likewise.
         transposed (bool): Whether the convolution is a transposed one.
         output_padding (tuple[int, ...]): As in torch, for transposed ones.
-        end_padding (tuple[int, ...]): More zeros after the end of the last, the last but one, ...
-            dimension: ``padding="same"`` adds one where it can't pad both ends alike.
+        margins (tuple[tuple[int, int], ...]): What is first put before and after the signal along
+            each spatial dimension: all of a padding by other values than zeros, and the one zero
+            by which ``padding="same"`` may differ between the ends.
+        padding_mode (str): What the margins hold: "zeros", "reflect", "replicate" or "circular", as
+            in torch.
     """
 
     groups: int
@@ -105,7 +109,8 @@ class Convolution:
     dilation: Size
     transposed: bool
     output_padding: Size
-    end_padding: Size
+    margins: tuple[tuple[int, int], ...]
+    padding_mode: str = "zeros"
 
     @property
     def domain(self) -> tuple[int, int]:
@@ -119,7 +124,7 @@ class Convolution:
 
     def __call__(self, weight: Tensor, v: Tensor) -> Tensor:
         """Convolve: G x inputs per group to G x outputs per group."""
-        signal = self._lengthen(v.reshape(1, *self.input_shape), 1)
+        signal = self._widen(v.reshape(1, *self.input_shape))
         result = torch.convolution(
             signal,
             weight,
@@ -143,7 +148,9 @@ class Convolution:
         Returns:
             Tensor: G x inputs per group.
         """
-        shape_only = self._lengthen(u.new_empty(1).expand(1, *self.input_shape), 1)
+        channels, *size = self.input_shape
+        widened = (n + sum(m) for n, m in zip(size, self.margins, strict=True))
+        shape_only = u.new_empty(1).expand(1, channels, *widened)
         gradient, _, _ = torch.ops.aten.convolution_backward(
             u.reshape(1, *self.output_shape),
             shape_only,
@@ -157,13 +164,41 @@ class Convolution:
             self.groups,
             (True, False, False),
         )
-        return self._lengthen(gradient, -1).reshape(self.groups, -1)
+        return self._narrow(gradient).reshape(self.groups, -1)
 
-    def _lengthen(self, signal: Tensor, sign: int) -> Tensor:
-        if not any(self.end_padding):
-            return signal
-        ends = [entry for extra in self.end_padding for entry in (0, sign * extra)]
-        return functional.pad(signal, ends)
+    def _widen(self, signal: Tensor) -> Tensor:
+        if self.padding_mode == "zeros":
+            return functional.pad(signal, self._pads()) if any(self._pads()) else signal
+        for dim, sources in self._sources(signal.device):
+            signal = signal.index_select(dim, sources)
+        return signal
+
+    def _narrow(self, gradient: Tensor) -> Tensor:
+        """The adjoint of widening: each entry of the margins goes back to where it came from."""
+        if self.padding_mode == "zeros":
+            pads = [-entry for entry in self._pads()]
+            return functional.pad(gradient, pads) if any(pads) else gradient
+        for dim, sources in self._sources(gradient.device):
+            shape = list(gradient.shape)
+            shape[dim] = self.input_shape[dim - 1]
+            gradient = gradient.new_zeros(shape).index_add(dim, sources, gradient)
+        return gradient
+
+    def _pads(self) -> list[int]:
+        return [entry for margin in reversed(self.margins) for entry in margin]
+
+    def _sources(self, device: torch.device) -> Iterator[tuple[int, Tensor]]:
+        """Along each dimension with margins, the entry of the signal that stands at each place."""
+        sizes = self.input_shape[1:]
+        for dim, (n, (before, after)) in enumerate(zip(sizes, self.margins, strict=True), start=2):
+            if before or after:
+                places = torch.arange(-before, n + after, device=device)
+                if self.padding_mode == "circular":
+                    yield dim, places % n
+                elif self.padding_mode == "replicate":
+                    yield dim, places.clamp(0, n - 1)
+                else:
+                    yield dim, n - 1 - (n - 1 - places.abs()).abs()
 
 
 Operator = Matrix | Convolution

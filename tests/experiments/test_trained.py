@@ -7,7 +7,7 @@ import torch
 
 from captum_deduce import training
 from captum_deduce.experiments.trained import Trained
-from captum_deduce.spectral.normalization import spectral_norms
+from captum_deduce.spectral import spectral_norms
 
 
 def test_nothing_is_trained_before_it_is_asked_for(models, tiny):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from captum_deduce.spectral.layers import as_found, layer_operators
+from captum_deduce.spectral.layers import as_found, chosen_layers, layer_operators
 from captum_deduce.spectral.operators import Matrix
 
 
@@ -26,6 +26,20 @@ LAYERS = {
     "same, uneven everywhere": (nn.Conv3d(1, 2, (2, 4, 2), padding="same"), (1, 3, 5, 4)),
     "one dimension": (nn.Conv1d(3, 2, 4, stride=3, padding=2), (3, 11)),
     "one of one entry": (nn.Conv2d(4, 6, 1, groups=2), (4, 1, 1)),
+    "reflect": (nn.Conv2d(2, 3, 3, padding=(2, 1), padding_mode="reflect"), (2, 4, 5)),
+    "reflect, stride, groups": (
+        nn.Conv2d(4, 2, (3, 2), stride=2, padding=(0, 3), groups=2, padding_mode="reflect"),
+        (4, 5, 6),
+    ),
+    "circular": (nn.Conv1d(2, 3, 4, padding=3, dilation=2, padding_mode="circular"), (2, 7)),
+    "circular, same": (
+        nn.Conv2d(2, 3, (4, 3), padding="same", padding_mode="circular"),
+        (2, 5, 4),
+    ),
+    "replicate": (nn.Conv3d(1, 2, 2, padding=(1, 0, 2), padding_mode="replicate"), (1, 2, 3, 2)),
+    "replicate, of one entry": (nn.Conv2d(2, 3, 1, padding=1, padding_mode="replicate"), (2, 3, 2)),
+    "reflect, of one entry": (nn.Conv2d(2, 3, 1, padding_mode="reflect"), (2, 1, 1)),
+    "circular, valid": (nn.Conv2d(2, 3, 2, padding="valid", padding_mode="circular"), (2, 3, 4)),
     "linear": (nn.Linear(5, 3), (5,)),
     "transposed": (nn.ConvTranspose2d(2, 4, 3, stride=2, padding=1, groups=2), (2, 4, 3)),
     "transposed, output padding": (
@@ -53,6 +67,23 @@ def test_an_operator_does_what_its_layer_does_without_the_bias(name):
         found = operator.adjoint(layer.weight, rows)
     else:
         found = operator(layer.weight, inputs.reshape(operator.domain))
+    torch.testing.assert_close(found.reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize("name", list(LAYERS))
+def test_an_operators_adjoint_is_what_autograd_gives(name):
+    layer, shape = LAYERS[name]
+    if "of one entry" in name and layer.padding_mode == "zeros":
+        shape = (shape[0], 1, 1)
+    inputs = torch.randn(1, *shape, requires_grad=True)
+    outputs = layer(inputs)
+    rows = torch.randn_like(outputs)
+    (expected,) = torch.autograd.grad(outputs, inputs, rows)
+    operator = operator_of(layer, inputs.detach())
+    apply = operator.adjoint
+    if isinstance(operator, Matrix) and isinstance(layer, nn.ConvTranspose2d):
+        apply = operator.__call__
+    found = apply(layer.weight, rows.reshape(operator.groups, -1))
     torch.testing.assert_close(found.reshape(expected.shape), expected)
 
 
@@ -155,12 +186,7 @@ def replaced_forward():
             r"module: layer 'the_layer'.* has a _conv_forward of its own",
         ),
         (replaced_forward(), r"module: layer 'the_layer' \(Linear\) has a forward of its own"),
-        (
-            nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"),
-            r"module: layer 'the_layer' \(Conv2d\) has padding_mode='reflect'; expected 'zeros'",
-        ),
-        (nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular"), "padding_mode='circular'"),
-        (nn.Conv3d(1, 1, 3, padding=1, padding_mode="replicate"), "padding_mode='replicate'"),
+        (replaced_forward(), r"skip=\['the_layer'\]"),
     ],
 )
 def test_layers_whose_weight_does_not_tell_what_they_do_are_refused(layer, message):
@@ -287,3 +313,54 @@ def test_as_found_does_not_run_what_a_module_does_on_changing_its_mode():
         assert not module.training
     assert module.training
     assert torch.equal(module.weight, weight)
+
+
+class TwoHeads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Linear(3, 3))
+        self.first = nn.Linear(3, 2)
+        self.second = nn.Linear(3, 2)
+        self.also_first = self.first
+
+
+@pytest.mark.parametrize(
+    ("skip", "left"),
+    [
+        (None, ["body.0", "body.2", "first", "second"]),
+        ([], ["body.0", "body.2", "first", "second"]),
+        ("body", ["first", "second"]),
+        ("body.0", ["body.2", "first", "second"]),
+        (["body.2", "second"], ["body.0", "first"]),
+        ("also_first", ["body.0", "body.2", "second"]),
+        ("body.1", ["body.0", "body.2", "first", "second"]),
+        (lambda name, layer: isinstance(layer, nn.Linear), ["body.0"]),
+        (lambda name, layer: name.startswith("body"), ["first", "second"]),
+    ],
+)
+def test_layers_are_left_out_by_name_or_by_what_a_function_says(skip, left):
+    assert list(chosen_layers(TwoHeads(), skip)) == left
+
+
+def test_layers_are_left_out_as_modules():
+    model = TwoHeads()
+    assert list(chosen_layers(model, model.body)) == ["first", "second"]
+    assert list(chosen_layers(model, {model.body[0], model.first})) == ["body.2", "second"]
+    assert list(chosen_layers(model, (layer for layer in [model.body, "first"]))) == ["second"]
+
+
+@pytest.mark.parametrize(
+    ("skip", "error", "message"),
+    [
+        ("head", ValueError, "skip: 'head' is not in the module; expected parts of it, .*'body.0'"),
+        ([nn.Linear(3, 2)], ValueError, "skip: a Linear is not in the module"),
+        ("", ValueError, "skip leaves none of the 4 layers"),
+        (lambda name, layer: True, ValueError, "skip leaves none of the 4 layers"),
+        (3, TypeError, "skip must be a name or a submodule, .* got int: 3"),
+        ([3], TypeError, "skip must be a name or a submodule, .* got int: 3"),
+        (nn.Linear, TypeError, "skip must be a name or a submodule, .* got type"),
+    ],
+)
+def test_what_can_not_be_left_out_is_refused(skip, error, message):
+    with pytest.raises(error, match=message):
+        chosen_layers(TwoHeads(), skip)

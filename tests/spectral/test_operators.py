@@ -35,7 +35,7 @@ def plain(in_channels, out_channels, size, kernel, *, groups=1, stride, padding,
         dilation=dilation,
         transposed=False,
         output_padding=zeros,
-        end_padding=end,
+        margins=tuple((0, extra) for extra in reversed(end)),
     )
     return operator, weight, matrix
 
@@ -66,7 +66,7 @@ def transposed(
         dilation=dilation,
         transposed=True,
         output_padding=extra,
-        end_padding=(0,) * len(size),
+        margins=((0, 0),) * len(size),
     )
     return operator, weight, matrix
 
