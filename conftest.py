@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 # Before anything imports matplotlib: tests draw, but never open a window.
 os.environ.setdefault("MPLBACKEND", "Agg")
+# No bars in a terminal, nor in notebooks that tests run, but where a test asks for one.
+os.environ.setdefault("TQDM_DISABLE", "1")
 
 import pytest
 import torch

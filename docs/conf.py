@@ -21,6 +21,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 # Models this small wait for threads more than they gain.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A notebook's progress bars need another package; pages draw none.
+os.environ["TQDM_DISABLE"] = "1"
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
 os.environ.setdefault("TQDM_DISABLE", "1")
 
