@@ -113,6 +113,8 @@ class DeDUCE(PixelwiseExplainer):
             layer (nn.Module or str): The layer whose output, flattened to N x D, is the features;
                 in a ResNet the average pooling. A module of ``forward_func``, or its dotted name.
             density (ClassGaussianMixture): Fitted to that layer's features of the training data.
+                Classes of the model of which it has no samples can't be targets; a target left out
+                is then the likeliest of the others.
             confidence (float, optional): :math:`\gamma`: the search ends when the target's softmax
                 probability exceeds it; where it is below .5 the target must also be the argmax.
                 Default: 0.5
@@ -290,6 +292,24 @@ class DeDUCE(PixelwiseExplainer):
             return step
         return replace(step, pixels_per_step=_MOST_PIXELS, most_gain=_GAIN)
 
+    def _targetable(self, num_classes: int) -> Tensor:
+        fitted = self.density.fitted_classes
+        if self.density_quantile is not None:
+            fitted &= ~self.density.quantile(self.density_quantile).isnan().cpu()
+        return nn.functional.pad(fitted, (0, num_classes - len(fitted)))
+
+    def _procedure(self, problem: Problem) -> search.Procedure:
+        fitted = self.density.fitted_classes
+        empty = sorted(set(problem.classes) - set(fitted.nonzero().flatten().tolist()))
+        if empty:
+            raise ValueError(
+                f"target names class(es) {empty} that the density has no samples of (it has some "
+                f"of {int(fitted.sum())} classes; num_classes adds none); fit it with images of "
+                "them too, for example with density.partial_fit(features, labels), or choose other "
+                "targets"
+            )
+        return super()._procedure(problem)
+
     def _goal(self, problem: Problem) -> Goal:
         if self.density_quantile is None:
             return Goal(self.confidence)
@@ -326,15 +346,19 @@ class DeDUCE(PixelwiseExplainer):
         return FrozenModel(self.forward_func, self.layer)
 
     def _check_model(self, scores: Tensor, features: Tensor) -> None:
-        for what, found, fitted in (
-            ("features", features.shape[1], self.density.num_features),
-            ("classes", scores.shape[1], self.density.num_classes),
-        ):
-            if found != fitted:
-                raise ValueError(
-                    f"density was fitted to {fitted} {what}, but the model has {found}; fit it "
-                    "with ClassGaussianMixture.fit_loader on this model and layer"
-                )
+        density, num_classes = self.density, scores.shape[1]
+        if features.shape[1] != density.num_features:
+            raise ValueError(
+                f"density was fitted to {density.num_features} features, but the model has "
+                f"{features.shape[1]}; fit it with ClassGaussianMixture.fit_loader on this model "
+                "and layer"
+            )
+        if density.num_classes > num_classes:
+            raise ValueError(
+                f"density was fitted to {density.num_classes} classes, but the model has "
+                f"{num_classes}; fit it with ClassGaussianMixture.fit_loader on this model and "
+                f"layer, or with num_classes={num_classes} and labels below it"
+            )
         if self.density.device != features.device:
             raise ValueError(
                 f"density is on {self.density.device}, but the features are on {features.device}; "

@@ -477,9 +477,69 @@ def test_parts_that_do_not_fit_are_refused_before_any_work(digits):
         ValueError, match="density was fitted to 64 features, but the model has 256"
     ):
         DeDUCE(model, model[4], density).generate(images, 3)
-    few = ClassGaussianMixture().fit(torch.randn(500, 64).double(), torch.arange(500) % 7)
-    with pytest.raises(ValueError, match="density was fitted to 7 classes, but the model has 10"):
-        DeDUCE(model, layer, few).generate(images, 3)
+    many = ClassGaussianMixture().fit(torch.randn(990, 64).double(), torch.arange(990) % 11)
+    with pytest.raises(ValueError, match=r"11 classes, but the model has 10; .* num_classes=10"):
+        DeDUCE(model, layer, many).generate(images, 3)
+
+
+@pytest.fixture(scope="module")
+def some_classes(_digits) -> ClassGaussianMixture:
+    """A density of classes 0, 2, 3 and 5 of ten."""
+    keep = torch.isin(_digits.train_labels, torch.tensor([0, 2, 3, 5]))
+    with torch.no_grad():
+        features = _digits.model.eval()[:7](_digits.train_images[keep])
+    return ClassGaussianMixture().fit(features, _digits.train_labels[keep])
+
+
+def test_a_density_of_some_classes_explains_these(digits, some_classes, monkeypatch):
+    images = digits.images[:20]
+    explainer = DeDUCE(digits.model, digits.layer, some_classes)
+    whole = DeDUCE(digits.model, digits.layer, digits.density)
+    torch.testing.assert_close(
+        explainer.generate(images[:4], 5).counterfactuals,
+        whole.generate(images[:4], 5).counterfactuals,
+        rtol=0,
+        atol=0,
+    )
+    monkeypatch.setattr(deduce.search, "run", None)  # nothing is done before the error
+    for target, named in (([0, 1, 2, 9], r"\[1, 9\]"), ([0, 2, 3, 7], r"\[7\]")):
+        with pytest.raises(ValueError, match=rf"class\(es\) {named} .* no samples .* of 4 classes"):
+            explainer.generate(images[:4], target)
+
+
+@pytest.mark.parametrize("quantile", [None, 0.05])
+def test_a_target_left_out_is_a_class_that_the_density_knows(digits, some_classes, quantile):
+    images = digits.images[:40]
+    density, known = copy.deepcopy(some_classes), {0, 2, 3, 5}
+    if quantile is not None:
+        # and one that it knows too little of
+        with torch.no_grad():
+            rows = digits.train_images[digits.train_labels == 7][:2]
+            density.partial_fit(digits.model[:7](rows), torch.tensor([7, 7]))
+            keep = torch.isin(digits.train_labels, torch.tensor([0, 2, 3, 5]))
+            features = digits.model[:7](digits.train_images[keep])
+        with pytest.warns(UserWarning, match="class 7"):
+            density.update_quantiles(features, digits.train_labels[keep])
+    explainer = DeDUCE(digits.model, digits.layer, density, density_quantile=quantile)
+    result = explainer.generate(images, max_iterations=1)
+    with torch.no_grad():
+        scores = digits.model(images).numpy()
+    for row, target in zip(scores, result.target.tolist(), strict=True):
+        best = max(known - {int(row.argmax())}, key=lambda c: row[c])
+        assert target == best
+    # with samples of every class it is the runner-up
+    plain = DeDUCE(digits.model, digits.layer, digits.density).generate(images, max_iterations=1)
+    assert plain.target.tolist() == np.argsort(scores, 1)[:, -2].tolist()
+
+
+def test_a_density_of_the_predicted_class_alone_has_no_runner_up(digits):
+    own = digits.model(digits.images[:1]).argmax(1).item()
+    keep = digits.train_labels == own
+    with torch.no_grad():
+        features = digits.model[:7](digits.train_images[keep])
+    density = ClassGaussianMixture(num_classes=10).fit(features, digits.train_labels[keep])
+    with pytest.raises(ValueError, match=rf"target must be given: .* \(\[{own}\]\) there is none"):
+        DeDUCE(digits.model, digits.layer, density).generate(digits.images[:1])
 
 
 def test_overrides_last_for_one_call(digits):
