@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -67,7 +68,9 @@ class DeDUCE(PixelwiseExplainer):
     1e-6, and values within 1e-6 of the input range of a bound or of the original snap to it;
     a pair with no admissible pixel or with a non-finite gradient stops as failed.
 
-    A pair that fails returns its best attempt with ``success=False``.
+    A pair that fails returns its best attempt with ``success=False``. A ``UserWarning`` tells where
+    the density may be why: no step raised the target's probability above the original's, or the
+    density of a failed pair's target says little (:attr:`ClassGaussianMixture.doubtful_classes`).
 
     Examples::
 
@@ -330,16 +333,42 @@ class DeDUCE(PixelwiseExplainer):
         internal_batch_size: int | None,
         show_progress: bool,
     ) -> search.SearchResult:
-        if not self.refine:
-            return found
-        return refine(
-            problem,
-            self._goal(problem),
-            found,
-            self._log_density,
-            by_site=self.pixel == "site",
-            batch_size=internal_batch_size,
-            show_progress=show_progress,
+        if self.refine:
+            found = refine(
+                problem,
+                self._goal(problem),
+                found,
+                self._log_density,
+                by_site=self.pixel == "site",
+                batch_size=internal_batch_size,
+                show_progress=show_progress,
+            )
+        self._warn_of_density(problem, found)
+        return found
+
+    def _warn_of_density(self, problem: Problem, found: search.SearchResult) -> None:
+        """Say where equation 5's second term may have kept pairs from their target."""
+        failed = (~found.success & (found.iterations > 0)).tolist()
+        unmoved = (found.images == problem.inputs).flatten(1).all(1).tolist()
+        doubtful = set(self.density.doubtful_classes)
+        stuck = sum(f and u for f, u in zip(failed, unmoved, strict=True))
+        classes = sorted({c for f, c in zip(failed, problem.classes, strict=True) if f} & doubtful)
+        if not (stuck or classes):
+            return
+        what, remedy = [], "a larger classification_weight gives the classifier more of a say"
+        if stuck:
+            what.append(f"in {stuck} no step raised the target's probability above the original's")
+        if classes:
+            what.append(f"the density of their class(es) {classes} says little")
+            remedy = (
+                "fit it with regularization='oas' or covariance_type='tied' (see its "
+                "doubtful_classes)"
+            )
+        warnings.warn(
+            f"{sum(failed)} of {len(failed)} pairs failed: {', and '.join(what)}. The density's "
+            f"term of equation 5 may outweigh the classifier's; {remedy}",
+            UserWarning,
+            stacklevel=5,
         )
 
     def _frozen_model(self) -> FrozenModel:

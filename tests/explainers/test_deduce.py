@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -562,3 +563,74 @@ def test_mixed_targets_equal_one_target_at_a_time(digits):
         torch.testing.assert_close(
             alone.counterfactuals[0], together.counterfactuals[target], rtol=0, atol=0
         )
+
+
+def one_telling_pixel(spread: float) -> tuple[nn.Sequential, ClassGaussianMixture, Tensor]:
+    """Class 1 is bright in the first of four pixels, but its training images are all dark there."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).double()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[0.0, 0, 0, 0], [6, 0, 0, 0]]))
+        model[1].bias.copy_(torch.tensor([0.0, -3.6]))
+    generator = torch.Generator().manual_seed(0)
+    features = torch.rand(80, 4, generator=generator, dtype=torch.float64)
+    features[1::2, 0] = 0.1 + spread * torch.rand(40, generator=generator, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        density = ClassGaussianMixture().fit(features, torch.arange(80) % 2)
+    return model, density, torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64)
+
+
+def test_a_singular_density_that_outweighs_the_classifier_is_named():
+    model, density, image = one_telling_pixel(0.0)
+    assert density.doubtful_classes == [1]
+    explainer = DeDUCE(model, model[0], density, max_iterations=20, step_size=0.1)
+    with pytest.warns(UserWarning, match="1 of 1 pairs failed: in 1 no step raised") as caught:
+        result = explainer.generate(image, 1, return_trajectory=True)
+    (message,) = [str(w.message) for w in caught if "pairs failed" in str(w.message)]
+    assert r"the density of their class(es) [1] says little" in message
+    assert "regularization='oas'" in message
+    assert caught[0].filename == __file__
+    # the probability falls and does not come back, and the original is the best attempt
+    with torch.no_grad():
+        confidence = model(result.trajectory[0].to(image)).softmax(1)[:, 1]
+    assert (confidence[1:] < confidence[0]).all()
+    assert torch.equal(result.counterfactuals, image)
+    # algorithm 1 itself does the same: nothing was balanced behind the user's back
+    mean, covariance = density.means[1], density.covariances[1]
+    attempt = reference.algorithm_1(
+        image[0].numpy(),
+        1,
+        lambda x: model(x.unsqueeze(0))[0].detach(),
+        lambda x: reference.deduce_gradient(
+            x, 1, lambda y: (model(y.unsqueeze(0))[0], y.flatten()), mean, covariance, 1.0, True
+        ),
+        max_iterations=20,
+        step_size=0.1,
+        skip_saturated=True,
+    )
+    np.testing.assert_allclose(result.trajectory[0], attempt.path, atol=1e-12)
+
+
+def test_a_density_that_does_not_hinder_is_not_blamed():
+    model, density, image = one_telling_pixel(0.9)
+    assert density.doubtful_classes == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explainer = DeDUCE(model, model[0], density)
+        assert explainer.generate(image, 1).success.all()
+        # a pair that fails for want of steps, but came nearer
+        assert not explainer.generate(image, 1, confidence=0.9, max_iterations=1).success.any()
+        # and one that may not move
+        stuck = explainer.generate(image, 1, mask=torch.zeros_like(image), confidence=0.9)
+        assert not stuck.success.any()
+
+
+def test_failures_with_a_doubtful_density_are_told_in_any_case():
+    model, density, image = one_telling_pixel(0.0)
+    explainer = DeDUCE(model, model[0], density, classification_weight=10, max_iterations=1)
+    with pytest.warns(UserWarning, match=r"1 of 1 pairs failed: the density of their class\(es\)"):
+        explainer.generate(image, 1, confidence=0.95)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = explainer.generate(image, 1, max_iterations=50, classification_weight=100)
+    assert found.success.all()
