@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from captum_deduce import checks
+from captum_deduce.density import doubts
 from captum_deduce.density.mixture import ClassMixture, plain_tensors
 from captum_deduce.density.quantiles import ClassQuantiles, LeaveOneOut
 from captum_deduce.density.samples import Samples, check_samples
@@ -26,6 +28,20 @@ class CalibratedMixture(ClassMixture):
     """Gaussians of classes, and the log-densities of the samples that they were fitted to."""
 
     _second_pass: SecondPass | None = None
+
+    @property
+    def doubtful_classes(self) -> list[int]:
+        """Classes whose density says little about other samples, in ascending order.
+
+        Their covariance is positive definite by a jitter only, or the 5% quantile of their
+        log-densities, if there are any, lies more than 5 nats per feature below what the Gaussian
+        makes one expect. ``regularization="oas"`` or ``covariance_type="tied"`` helps.
+        """
+        if self._component_class is not None:
+            return []
+        repaired = doubts.repaired(self._derived()).to(self.device)
+        doubtful = (repaired | self._collapsed()) & (self.moments.weight > 0)
+        return doubtful.nonzero().flatten().tolist()
 
     def quantile(self, q: float) -> Tensor:
         """Find each class's quantile of its own samples' log-densities.
@@ -113,11 +129,30 @@ class CalibratedMixture(ClassMixture):
                 self.log_densities = ClassQuantiles(self.device)
             raise
         self._second_pass = None if second.complete else second
+        if second.complete:
+            self._warn_of_collapse()
         return self
 
     def _forget(self) -> None:
         self._gaussians = self._second_pass = None
         self.log_densities = ClassQuantiles(self.device)
+
+    def _lowest(self) -> Tensor:
+        return self.log_densities.quantile(doubts.LOWEST, self.moments.num_classes)
+
+    def _collapsed(self) -> Tensor:
+        """Which classes the quantiles show to be of little use (C, bool)."""
+        if self.regularization == "oas" or len(self.log_densities) == 0:
+            return torch.zeros_like(self.moments.weight, dtype=torch.bool)
+        return doubts.collapsed(self._derived(), self._lowest(), self.num_features)
+
+    def _warn_of_collapse(self) -> None:
+        """Name classes that there was no other warning of."""
+        unnamed = self._collapsed() & ~doubts.repaired(self._derived())
+        classes = unnamed.nonzero().flatten().tolist()
+        if classes:
+            text = doubts.describe(classes, self.moments, self._derived(), self._lowest())
+            warnings.warn(text, UserWarning, stacklevel=3)
 
     def _refuse_population(self, what: str) -> None:
         if self._component_class is not None:

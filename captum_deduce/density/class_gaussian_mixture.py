@@ -61,11 +61,16 @@ class ClassGaussianMixture(CalibratedMixture):
     - ``"diag"``: variances per class and feature, C x D; covariances are never computed.
     - ``"spherical"``: one variance per class, C: the mean of the ``"diag"`` ones.
 
-    A class with too few samples for its covariance (n <= D for ``"full"``, n - C < D for
-    ``"tied"``, n < 2 for the others), or whose covariance had to be regularised, gives a
-    ``UserWarning`` with its name and the regularisation used. A class of one sample, or of
-    identical ones, gets the identity times the other classes' mean variance. More than 4,096
-    features give a ``UserWarning``, too, where they need matrices (``"full"`` and ``"tied"``).
+    A class with too few samples for its covariance (n - 1 < 1.25 D for ``"full"``,
+    n - C < 1.25 D for ``"tied"``, n < 2 for the others), or whose covariance had to be regularised,
+    gives a ``UserWarning`` with its name and the regularisation used. So does, when quantiles are
+    computed, one whose left-out samples are far less likely than its Gaussian makes one expect
+    (:attr:`doubtful_classes`), as when a feature varies in a single sample. Nothing is shrunk
+    unasked: the default is the paper's covariance, and ``regularization="oas"`` or
+    ``covariance_type="tied"`` is the remedy, after which there is no such warning. A class of one
+    sample, or of identical ones, gets the identity times the other classes' mean variance. More
+    than 4,096 features give a ``UserWarning``, too, where they need matrices (``"full"`` and
+    ``"tied"``).
 
     All buffers are float64 and stay so under ``.half()``, ``.float()`` and ``.to(dtype)``;
     ``.to(device)`` and ``state_dict()`` work as in any module, and a state dict loads into a fresh
@@ -123,6 +128,7 @@ class ClassGaussianMixture(CalibratedMixture):
         self._derived()
         if quantiles and not samples.soft:
             self._add_log_densities(samples, LeaveOneOut(self.moments, self._derived()))
+            self._warn_of_collapse()
         return self
 
     @plain_tensors()
@@ -278,6 +284,8 @@ class ClassGaussianMixture(CalibratedMixture):
                 for features, target, _ in loader_features("loader", loader, frozen, show_progress):
                     density.update_quantiles(features, target)
                 second.finish()
+        if held_out is not None or kept.complete:
+            density._warn_of_collapse()
         return density
 
     @classmethod

@@ -20,6 +20,10 @@ JITTERS = (0.0, *(10.0**exponent for exponent in range(-10, 1)))
 """The rungs of the jitter ladder, in units of trace / D."""
 
 _MOST_NAMED = 10
+# With fewer, squared distances of samples that were not fitted come out over five times too large.
+_SAMPLES_PER_FEATURE = 1.25
+# What single precision rounds, beside a feature's deviations, squared.
+_LEAST_INDEPENDENCE = 1e-10
 _ROUNDING = torch.finfo(torch.float64).eps
 
 
@@ -137,6 +141,10 @@ class Gaussians:
 def estimate(moments: Moments, component_class: Tensor, regularization: str) -> Gaussians:
     r"""Turn moments into Gaussians; a ``UserWarning`` names classes with too few samples.
 
+    Too few are fewer than 1.25 for each feature, besides one for the mean, or where a feature
+    doesn't vary or is determined by others but for rounding (a share of 1e-10 of its variance).
+    With ``"oas"`` there is no warning unless nothing varies.
+
     Unbiased covariances :math:`S / (V_1 - V_2/V_1)` get the first jitter of :data:`JITTERS` with
     which the Cholesky factorisation succeeds. No jitter is not tried where n samples can't span D
     dimensions, as only rounding would let it succeed; nor does a pivot that is all rounding count
@@ -218,13 +226,17 @@ class _Size(NamedTuple):
 
 
 class _Covariance(NamedTuple):
-    """A regularised covariance."""
+    """A regularised covariance.
+
+    ``independence`` is the least share of a feature's variance that others don't determine.
+    """
 
     whitening: Tensor
     log_determinant: Tensor
     kept: float
     added: float
     amount: float
+    independence: float = 1.0
 
 
 def _sizes(moments: Moments, regularization: str) -> list[_Size]:
@@ -261,9 +273,12 @@ def _regularize(
         candidates = [(1.0, jitter) for jitter in JITTERS[0 if full_rank else 1 :]]
     for kept, amount in candidates:
         added = amount * size.scale
-        factors = _factor(add_to_diagonal(kept * covariance, added), num_features)
+        regularized = add_to_diagonal(kept * covariance, added)
+        factors = _factor(regularized, num_features)
         if factors is not None:
-            return _Covariance(*factors, kept, added, amount)
+            return _Covariance(
+                *factors, kept, added, amount, _independence(regularized, factors[0])
+            )
     return _isotropic(scatter, size.scale, num_features)
 
 
@@ -281,6 +296,12 @@ def _factor(covariance: Tensor, num_features: int) -> tuple[Tensor, Tensor] | No
     identity = torch.eye(num_features, dtype=covariance.dtype, device=covariance.device)
     inverse = torch.linalg.solve_triangular(cholesky, identity, upper=False)
     return inverse.T, pivots.log().sum()
+
+
+def _independence(covariance: Tensor, whitening: Tensor) -> float:
+    if covariance.dim() < 2:
+        return 1.0
+    return 1 / float((whitening.diagonal().square() * covariance.diagonal()).max())
 
 
 def _isotropic(scatter: Tensor, variance: float, num_features: int) -> _Covariance:
@@ -348,16 +369,22 @@ def _warn(
     """Name the classes with too few samples, or with features without variance, and the remedy."""
     tied = moments.covariance_type == "tied"
     num_means = int((moments.weight > 0).sum()) if tied else 1
-    needed = moments.num_features if moments.covariance_type in ("full", "tied") else 1
+    needed = 1.0
+    if moments.covariance_type in ("full", "tied"):
+        needed = _SAMPLES_PER_FEATURE * moments.num_features
     lines, advice = [], ""
     for index, (covariance, size) in enumerate(zip(covariances, sizes, strict=False)):
         too_few = size.effective_count - num_means < needed * (1 - 1e-9)
-        repaired = covariance.amount > (0 if regularization == "jitter" else 1)
+        repaired = covariance.amount > 0 or covariance.independence < _LEAST_INDEPENDENCE
+        if regularization == "oas":
+            # Shrinkage is the remedy for both; it fails only where nothing varies at all.
+            too_few, repaired = False, math.isinf(covariance.amount)
         if size.effective_count > 0 and (too_few or repaired):
-            if repaired and regularization == "jitter" and moments.covariance_type == "full":
+            if regularization == "jitter" and moments.covariance_type == "full":
                 advice = _MORE_SAMPLES if too_few else advice or _SHRINKAGE
             name = "all classes" if tied else f"class {int(component_class[index])}"
-            remedy = _remedy(covariance, regularization)
+            free = size.effective_count - num_means
+            remedy = _remedy(covariance, regularization, free, moments.num_features)
             lines.append(f"{name} ({size.effective_count:.6g} samples): {remedy}")
     if not lines:
         return
@@ -372,11 +399,23 @@ def _warn(
     )
 
 
-def _remedy(covariance: _Covariance, regularization: str) -> str:
+def _remedy(covariance: _Covariance, regularization: str, free: float, num_features: int) -> str:
+    """What was done; ``free`` is the number of samples less that of means."""
     if math.isinf(covariance.amount):
         return f"covariance replaced by {covariance.added:.4g} x identity"
     if regularization == "oas":
         return f"OAS shrinkage {covariance.amount:.4g}"
-    if covariance.amount == 0:
+    if covariance.amount > 0:
+        return (
+            f"regularised by a jitter of {covariance.amount:g} x trace/D = {covariance.added:.4g}"
+        )
+    if covariance.independence < _LEAST_INDEPENDENCE:
+        return (
+            "others determine a feature but for a share of "
+            f"{covariance.independence:.1g} of its variance"
+        )
+    if covariance.whitening.dim() < 2 or free < num_features:
         return "no regularisation needed"
-    return f"regularised by a jitter of {covariance.amount:g} x trace/D = {covariance.added:.4g}"
+    # The mean of the inverse of a covariance of normal samples, which follows Wishart's law.
+    factor = free / (free - num_features - 1) if free > num_features + 1 else math.inf
+    return f"squared distances of others come out {factor:.2g} times too large"

@@ -247,6 +247,10 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
     def _check_model(self, scores: Tensor, features: Tensor) -> None:
         """Raise where the model's output does not fit what the explainer was built with."""
 
+    def _targetable(self, num_classes: int) -> Tensor | None:
+        """Which classes can be targets (C, bool, on the CPU); None for all of them."""
+        return None
+
     @classmethod
     def _settings(cls) -> dict[str, Any]:
         """The keyword-only arguments, which a call may override, and their defaults."""
@@ -314,7 +318,9 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
                 if target is None and self._any_class_without_target:
                     targets = torch.full((len(images),), ANY_CLASS)
                 elif target is None:
-                    targets = _runner_up(model, images, arguments, internal_batch_size)
+                    targets = _runner_up(
+                        model, images, arguments, internal_batch_size, self._targetable(classes)
+                    )
                     runner_up_passes = 1
                 else:
                     targets = checks.targets(target, len(images), classes)
@@ -415,13 +421,29 @@ def _argument_tuple(arguments: Any) -> tuple[Any, ...]:
 
 
 def _runner_up(
-    model: FrozenModel, images: Tensor, arguments: tuple[Any, ...], batch_size: int | None
+    model: FrozenModel,
+    images: Tensor,
+    arguments: tuple[Any, ...],
+    batch_size: int | None,
+    targetable: Tensor | None,
 ) -> Tensor:
+    """The most likely class but the predicted one, of those that can be targets."""
     size = batch_size or len(images)
     seconds = []
     with torch.no_grad():
         for start in range(0, len(images), size):
             rows = slice(start, start + size)
             scores, _ = model(images[rows].clone(), argument_rows(arguments, len(images), rows))
-            seconds.append(scores.topk(2, dim=1).indices[:, 1].cpu())
+            if targetable is None:
+                seconds.append(scores.topk(2, dim=1).indices[:, 1].cpu())
+                continue
+            others = scores.cpu().masked_fill(~targetable, -torch.inf)
+            others.scatter_(1, scores.argmax(1, keepdim=True).cpu(), -torch.inf)
+            if others.isneginf().all(1).any():
+                raise ValueError(
+                    f"target must be given: of the classes that can be targets "
+                    f"({targetable.nonzero().flatten().tolist()}) there is none but the predicted "
+                    "one"
+                )
+            seconds.append(others.argmax(1))
     return torch.cat(seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -67,7 +68,9 @@ class DeDUCE(PixelwiseExplainer):
     1e-6, and values within 1e-6 of the input range of a bound or of the original snap to it;
     a pair with no admissible pixel or with a non-finite gradient stops as failed.
 
-    A pair that fails returns its best attempt with ``success=False``.
+    A pair that fails returns its best attempt with ``success=False``. A ``UserWarning`` tells where
+    the density may be why: no step raised the target's probability above the original's, or the
+    density of a failed pair's target says little (:attr:`ClassGaussianMixture.doubtful_classes`).
 
     Examples::
 
@@ -113,6 +116,8 @@ class DeDUCE(PixelwiseExplainer):
             layer (nn.Module or str): The layer whose output, flattened to N x D, is the features;
                 in a ResNet the average pooling. A module of ``forward_func``, or its dotted name.
             density (ClassGaussianMixture): Fitted to that layer's features of the training data.
+                Classes of the model of which it has no samples can't be targets; a target left out
+                is then the likeliest of the others.
             confidence (float, optional): :math:`\gamma`: the search ends when the target's softmax
                 probability exceeds it; where it is below .5 the target must also be the argmax.
                 Default: 0.5
@@ -292,6 +297,24 @@ class DeDUCE(PixelwiseExplainer):
             return step
         return replace(step, pixels_per_step=_MOST_PIXELS, most_gain=_GAIN)
 
+    def _targetable(self, num_classes: int) -> Tensor:
+        fitted = self.density.fitted_classes
+        if self.density_quantile is not None:
+            fitted &= ~self.density.quantile(self.density_quantile).isnan().cpu()
+        return nn.functional.pad(fitted, (0, num_classes - len(fitted)))
+
+    def _procedure(self, problem: Problem) -> search.Procedure:
+        fitted = self.density.fitted_classes
+        empty = sorted(set(problem.classes) - set(fitted.nonzero().flatten().tolist()))
+        if empty:
+            raise ValueError(
+                f"target names class(es) {empty} that the density has no samples of (it has some "
+                f"of {int(fitted.sum())} classes; num_classes adds none); fit it with images of "
+                "them too, for example with density.partial_fit(features, labels), or choose other "
+                "targets"
+            )
+        return super()._procedure(problem)
+
     def _goal(self, problem: Problem) -> Goal:
         if self.density_quantile is None:
             return Goal(self.confidence)
@@ -312,31 +335,61 @@ class DeDUCE(PixelwiseExplainer):
         internal_batch_size: int | None,
         show_progress: bool | None,
     ) -> search.SearchResult:
-        if not self.refine:
-            return found
-        return refine(
-            problem,
-            self._goal(problem),
-            found,
-            self._log_density,
-            by_site=self.pixel == "site",
-            batch_size=internal_batch_size,
-            show_progress=show_progress,
+        if self.refine:
+            found = refine(
+                problem,
+                self._goal(problem),
+                found,
+                self._log_density,
+                by_site=self.pixel == "site",
+                batch_size=internal_batch_size,
+                show_progress=show_progress,
+            )
+        self._warn_of_density(problem, found)
+        return found
+
+    def _warn_of_density(self, problem: Problem, found: search.SearchResult) -> None:
+        """Say where equation 5's second term may have kept pairs from their target."""
+        failed = (~found.success & (found.iterations > 0)).tolist()
+        unmoved = (found.images == problem.inputs).flatten(1).all(1).tolist()
+        doubtful = set(self.density.doubtful_classes)
+        stuck = sum(f and u for f, u in zip(failed, unmoved, strict=True))
+        classes = sorted({c for f, c in zip(failed, problem.classes, strict=True) if f} & doubtful)
+        if not (stuck or classes):
+            return
+        what, remedy = [], "a larger classification_weight gives the classifier more of a say"
+        if stuck:
+            what.append(f"in {stuck} no step raised the target's probability above the original's")
+        if classes:
+            what.append(f"the density of their class(es) {classes} says little")
+            remedy = (
+                "fit it with regularization='oas' or covariance_type='tied' (see its "
+                "doubtful_classes)"
+            )
+        warnings.warn(
+            f"{sum(failed)} of {len(failed)} pairs failed: {', and '.join(what)}. The density's "
+            f"term of equation 5 may outweigh the classifier's; {remedy}",
+            UserWarning,
+            stacklevel=5,
         )
 
     def _frozen_model(self) -> FrozenModel:
         return FrozenModel(self.forward_func, self.layer)
 
     def _check_model(self, scores: Tensor, features: Tensor) -> None:
-        for what, found, fitted in (
-            ("features", features.shape[1], self.density.num_features),
-            ("classes", scores.shape[1], self.density.num_classes),
-        ):
-            if found != fitted:
-                raise ValueError(
-                    f"density was fitted to {fitted} {what}, but the model has {found}; fit it "
-                    "with ClassGaussianMixture.fit_loader on this model and layer"
-                )
+        density, num_classes = self.density, scores.shape[1]
+        if features.shape[1] != density.num_features:
+            raise ValueError(
+                f"density was fitted to {density.num_features} features, but the model has "
+                f"{features.shape[1]}; fit it with ClassGaussianMixture.fit_loader on this model "
+                "and layer"
+            )
+        if density.num_classes > num_classes:
+            raise ValueError(
+                f"density was fitted to {density.num_classes} classes, but the model has "
+                f"{num_classes}; fit it with ClassGaussianMixture.fit_loader on this model and "
+                f"layer, or with num_classes={num_classes} and labels below it"
+            )
         if self.density.device != features.device:
             raise ValueError(
                 f"density is on {self.density.device}, but the features are on {features.device}; "

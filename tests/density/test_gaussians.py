@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
@@ -246,7 +247,7 @@ def test_a_constant_feature_is_regularised(covariance_type):
 
 
 @pytest.mark.parametrize(
-    ("covariance_type", "enough"), [("full", D + 1), ("diag", 2), ("spherical", 2)]
+    ("covariance_type", "enough"), [("full", 9), ("diag", 2), ("spherical", 2)]
 )
 def test_too_few_samples_are_named(covariance_type, enough):
     features, labels = data()
@@ -261,15 +262,50 @@ def test_too_few_samples_are_named(covariance_type, enough):
     assert "class 1" not in message
 
 
-@pytest.mark.parametrize("missing", [0, 1])
-def test_too_few_samples_for_a_tied_covariance_are_named(missing):
-    features, labels = data(n=D + C - missing)
+@pytest.mark.parametrize(("missing", "how"), [(0, None), (1, "squared"), (3, "regularised")])
+def test_too_few_samples_for_a_tied_covariance_are_named(missing, how):
+    features, labels = data(n=8 + C - missing)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fitted("tied", features, labels)
     messages = [str(warning.message) for warning in caught]
-    assert len(messages) == missing
-    assert all(f"all classes ({D + C - 1} samples): regularised" in m for m in messages)
+    assert len(messages) == (missing > 0)
+    assert all(f"all classes ({8 + C - missing} samples): {how}" in m for m in messages)
+
+
+@pytest.mark.parametrize("n", [12, 20])
+def test_distances_of_others_come_out_as_many_times_too_large_as_the_warning_says(monkeypatch, n):
+    monkeypatch.setattr("captum_deduce.density.gaussians._SAMPLES_PER_FEATURE", 1000)
+    generator = np.random.default_rng(0)
+    with pytest.warns(UserWarning, match="class 0") as caught:
+        fitted("full", torch.randn(n, D).double(), torch.zeros(n).long())
+    (factor,) = re.findall(
+        r"squared distances of others come out (\S+) times", str(caught[0].message)
+    )
+    ratios = []
+    for _ in range(20_000):
+        inverse = np.linalg.inv(np.cov(generator.normal(size=(n, D)), rowvar=False))
+        ratios.append(np.trace(inverse) / D)
+    assert float(factor) == pytest.approx(np.mean(ratios), rel=0.05)
+
+
+def test_features_that_others_determine_but_for_rounding_are_named():
+    features, labels = data()
+    features[:, 2] = features[:, 0] - 2 * features[:, 3] + 1e-6 * torch.randn(len(features))
+    share = min(
+        1 / (np.linalg.inv(correlation)[2, 2])
+        for correlation in (np.corrcoef(features[labels == c].T) for c in range(C))
+    )
+    assert 1e-14 < share < 1e-10
+    with pytest.warns(
+        UserWarning, match=r"class 0 \(.* others determine a feature but for"
+    ) as caught:
+        gaussians, _ = fitted("full", features, labels)
+    assert str(caught[0].message).endswith("; regularization='oas' helps")
+    assert gaussians.amount.tolist() == [0] * C
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted("full", features, labels, regularization="oas")
 
 
 def test_few_effective_samples_are_named_though_nothing_need_be_regularised():
@@ -281,9 +317,15 @@ def test_few_effective_samples_are_named_though_nothing_need_be_regularised():
     assert gaussians.amount.tolist() == [0, 0, 0]
 
 
-def test_few_samples_are_named_with_their_shrinkage():
+def test_shrinkage_ends_the_warnings_unless_nothing_varies():
     features, labels = data(n=4 * C)
-    with pytest.warns(UserWarning, match=r"class 0 \(4 samples\): OAS shrinkage 0\.\d+; .* 1$"):
+    features[:, 1] = 3.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for covariance_type in ("full", "tied"):
+            fitted(covariance_type, features, labels, regularization="oas")
+    features[labels == 1] = 2.0
+    with pytest.warns(UserWarning, match=r": class 1 \(4 samples\): covariance replaced by .*y$"):
         fitted("full", features, labels, regularization="oas")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -509,9 +510,69 @@ def test_parts_that_do_not_fit_are_refused_before_any_work(digits):
         ValueError, match="density was fitted to 64 features, but the model has 256"
     ):
         DeDUCE(model, model[4], density).generate(images, 3)
-    few = ClassGaussianMixture().fit(torch.randn(500, 64).double(), torch.arange(500) % 7)
-    with pytest.raises(ValueError, match="density was fitted to 7 classes, but the model has 10"):
-        DeDUCE(model, layer, few).generate(images, 3)
+    many = ClassGaussianMixture().fit(torch.randn(990, 64).double(), torch.arange(990) % 11)
+    with pytest.raises(ValueError, match=r"11 classes, but the model has 10; .* num_classes=10"):
+        DeDUCE(model, layer, many).generate(images, 3)
+
+
+@pytest.fixture(scope="module")
+def some_classes(_digits) -> ClassGaussianMixture:
+    """A density of classes 0, 2, 3 and 5 of ten."""
+    keep = torch.isin(_digits.train_labels, torch.tensor([0, 2, 3, 5]))
+    with torch.no_grad():
+        features = _digits.model.eval()[:7](_digits.train_images[keep])
+    return ClassGaussianMixture().fit(features, _digits.train_labels[keep])
+
+
+def test_a_density_of_some_classes_explains_these(digits, some_classes, monkeypatch):
+    images = digits.images[:20]
+    explainer = DeDUCE(digits.model, digits.layer, some_classes)
+    whole = DeDUCE(digits.model, digits.layer, digits.density)
+    torch.testing.assert_close(
+        explainer.generate(images[:4], 5).counterfactuals,
+        whole.generate(images[:4], 5).counterfactuals,
+        rtol=0,
+        atol=0,
+    )
+    monkeypatch.setattr(deduce.search, "run", None)  # nothing is done before the error
+    for target, named in (([0, 1, 2, 9], r"\[1, 9\]"), ([0, 2, 3, 7], r"\[7\]")):
+        with pytest.raises(ValueError, match=rf"class\(es\) {named} .* no samples .* of 4 classes"):
+            explainer.generate(images[:4], target)
+
+
+@pytest.mark.parametrize("quantile", [None, 0.05])
+def test_a_target_left_out_is_a_class_that_the_density_knows(digits, some_classes, quantile):
+    images = digits.images[:40]
+    density, known = copy.deepcopy(some_classes), {0, 2, 3, 5}
+    if quantile is not None:
+        # and one that it knows too little of
+        with torch.no_grad():
+            rows = digits.train_images[digits.train_labels == 7][:2]
+            density.partial_fit(digits.model[:7](rows), torch.tensor([7, 7]))
+            keep = torch.isin(digits.train_labels, torch.tensor([0, 2, 3, 5]))
+            features = digits.model[:7](digits.train_images[keep])
+        with pytest.warns(UserWarning, match="class 7"):
+            density.update_quantiles(features, digits.train_labels[keep])
+    explainer = DeDUCE(digits.model, digits.layer, density, density_quantile=quantile)
+    result = explainer.generate(images, max_iterations=1)
+    with torch.no_grad():
+        scores = digits.model(images).numpy()
+    for row, target in zip(scores, result.target.tolist(), strict=True):
+        best = max(known - {int(row.argmax())}, key=lambda c: row[c])
+        assert target == best
+    # with samples of every class it is the runner-up
+    plain = DeDUCE(digits.model, digits.layer, digits.density).generate(images, max_iterations=1)
+    assert plain.target.tolist() == np.argsort(scores, 1)[:, -2].tolist()
+
+
+def test_a_density_of_the_predicted_class_alone_has_no_runner_up(digits):
+    own = digits.model(digits.images[:1]).argmax(1).item()
+    keep = digits.train_labels == own
+    with torch.no_grad():
+        features = digits.model[:7](digits.train_images[keep])
+    density = ClassGaussianMixture(num_classes=10).fit(features, digits.train_labels[keep])
+    with pytest.raises(ValueError, match=rf"target must be given: .* \(\[{own}\]\) there is none"):
+        DeDUCE(digits.model, digits.layer, density).generate(digits.images[:1])
 
 
 def test_overrides_last_for_one_call(digits):
@@ -534,3 +595,74 @@ def test_mixed_targets_equal_one_target_at_a_time(digits):
         torch.testing.assert_close(
             alone.counterfactuals[0], together.counterfactuals[target], rtol=0, atol=0
         )
+
+
+def one_telling_pixel(spread: float) -> tuple[nn.Sequential, ClassGaussianMixture, Tensor]:
+    """Class 1 is bright in the first of four pixels, but its training images are all dark there."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).double()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[0.0, 0, 0, 0], [6, 0, 0, 0]]))
+        model[1].bias.copy_(torch.tensor([0.0, -3.6]))
+    generator = torch.Generator().manual_seed(0)
+    features = torch.rand(80, 4, generator=generator, dtype=torch.float64)
+    features[1::2, 0] = 0.1 + spread * torch.rand(40, generator=generator, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        density = ClassGaussianMixture().fit(features, torch.arange(80) % 2)
+    return model, density, torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64)
+
+
+def test_a_singular_density_that_outweighs_the_classifier_is_named():
+    model, density, image = one_telling_pixel(0.0)
+    assert density.doubtful_classes == [1]
+    explainer = DeDUCE(model, model[0], density, max_iterations=20, step_size=0.1)
+    with pytest.warns(UserWarning, match="1 of 1 pairs failed: in 1 no step raised") as caught:
+        result = explainer.generate(image, 1, return_trajectory=True)
+    (message,) = [str(w.message) for w in caught if "pairs failed" in str(w.message)]
+    assert r"the density of their class(es) [1] says little" in message
+    assert "regularization='oas'" in message
+    assert caught[0].filename == __file__
+    # the probability falls and does not come back, and the original is the best attempt
+    with torch.no_grad():
+        confidence = model(result.trajectory[0].to(image)).softmax(1)[:, 1]
+    assert (confidence[1:] < confidence[0]).all()
+    assert torch.equal(result.counterfactuals, image)
+    # algorithm 1 itself does the same: nothing was balanced behind the user's back
+    mean, covariance = density.means[1], density.covariances[1]
+    attempt = reference.algorithm_1(
+        image[0].numpy(),
+        1,
+        lambda x: model(x.unsqueeze(0))[0].detach(),
+        lambda x: reference.deduce_gradient(
+            x, 1, lambda y: (model(y.unsqueeze(0))[0], y.flatten()), mean, covariance, 1.0, True
+        ),
+        max_iterations=20,
+        step_size=0.1,
+        skip_saturated=True,
+    )
+    np.testing.assert_allclose(result.trajectory[0], attempt.path, atol=1e-12)
+
+
+def test_a_density_that_does_not_hinder_is_not_blamed():
+    model, density, image = one_telling_pixel(0.9)
+    assert density.doubtful_classes == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explainer = DeDUCE(model, model[0], density)
+        assert explainer.generate(image, 1).success.all()
+        # a pair that fails for want of steps, but came nearer
+        assert not explainer.generate(image, 1, confidence=0.9, max_iterations=1).success.any()
+        # and one that may not move
+        stuck = explainer.generate(image, 1, mask=torch.zeros_like(image), confidence=0.9)
+        assert not stuck.success.any()
+
+
+def test_failures_with_a_doubtful_density_are_told_in_any_case():
+    model, density, image = one_telling_pixel(0.0)
+    explainer = DeDUCE(model, model[0], density, classification_weight=10, max_iterations=1)
+    with pytest.warns(UserWarning, match=r"1 of 1 pairs failed: the density of their class\(es\)"):
+        explainer.generate(image, 1, confidence=0.95)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = explainer.generate(image, 1, max_iterations=50, classification_weight=100)
+    assert found.success.all()

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from captum_deduce.density import doubts
+from captum_deduce.density.class_gaussian_mixture import ClassGaussianMixture
+from captum_deduce.density.gaussians import estimate
+from captum_deduce.density.moments import COVARIANCE_TYPES, Moments
+from captum_deduce.density.samples import Samples
+
+C, D = 3, 8
+
+
+def data(n: int = 300, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(D, D, dtype=torch.float64, generator=generator)
+    features = torch.randn(n, D, dtype=torch.float64, generator=generator) @ mixing
+    return features, torch.arange(n) % C
+
+
+def test_the_expected_log_density_is_the_negative_entropy():
+    features, labels = data()
+    for covariance_type in COVARIANCE_TYPES:
+        moments = Moments(covariance_type, C, D)
+        moments.add(Samples(features, labels, None))
+        gaussians = estimate(moments, torch.arange(C), "jitter")
+        found = doubts.expected_log_density(gaussians, D)
+        covariances = gaussians.covariances(moments).numpy()
+        for c in range(C):
+            covariance = covariances if covariance_type == "tied" else covariances[c]
+            if covariance_type == "spherical":
+                covariance = covariance * np.ones(D)
+            entropy = stats.multivariate_normal(np.zeros(D), covariance).entropy()
+            assert found[c].item() == pytest.approx(-entropy)
+
+
+def single_spikes(count: int = 60):
+    """100 samples of each class; in class 1 most features vary in single samples only."""
+    generator = torch.Generator().manual_seed(3)
+    width, labels = 64, torch.arange(300) % C
+    features = torch.randn(300, width, dtype=torch.float64, generator=generator)
+    own = (labels == 1).nonzero().flatten()
+    features[own[:, None], torch.arange(count)] = 1e-3 * features[own[:, None], torch.arange(count)]
+    features[own[:count], torch.arange(count)] += 10
+    return features, labels
+
+
+def test_a_class_that_its_own_samples_surprise_is_named_with_figures():
+    features, labels = single_spikes()
+    with pytest.warns(UserWarning, match="says little") as caught:
+        density = ClassGaussianMixture().fit(features, labels)
+    assert len(caught) == 1
+    message = str(caught[0].message)
+    lowest, expected = (
+        density.quantile(0.05)[1],
+        doubts.expected_log_density(density._derived(), 64),
+    )
+    assert f"class 1 (100 samples): {lowest:,.0f} for {expected[1]:,.0f}" in message
+    assert "class 0" not in message
+    assert message.endswith("regularization='oas', covariance_type='tied' or more samples help")
+    assert lowest < -1000
+    assert density.doubtful_classes == [1]
+    # the figures come from the state, so a copy that was stored knows them, too
+    restored = ClassGaussianMixture()
+    restored.load_state_dict(density.state_dict())
+    assert restored.doubtful_classes == [1]
+    # in batches it is said when all samples have come
+    batches = ClassGaussianMixture().partial_fit(features, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        batches.update_quantiles(features[:200], labels[:200])
+    with pytest.warns(UserWarning, match=r"class 1 \(100 samples\)"):
+        batches.update_quantiles(features[200:], labels[200:])
+
+
+@pytest.mark.parametrize("arguments", [{"regularization": "oas"}, {"covariance_type": "tied"}])
+def test_after_the_remedy_there_is_no_warning(arguments):
+    features, labels = single_spikes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        density = ClassGaussianMixture(**arguments).fit(features, labels)
+    assert density.doubtful_classes == []
+    assert density.quantile(0.05).min() > -1000
+
+
+@pytest.mark.parametrize("covariance_type", ["diag", "spherical"])
+def test_variances_have_their_own_remedy(covariance_type):
+    features, labels = torch.zeros(60, D).double(), torch.zeros(60).long()
+    features[torch.arange(D), torch.arange(D)] = 1.0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        density = ClassGaussianMixture(covariance_type).fit(features, labels)
+    assert density.doubtful_classes == ([0] if covariance_type == "diag" else [])
+    assert len(caught) == len(density.doubtful_classes)
+    assert all(str(w.message).endswith("with regularization='oas' helps") for w in caught)
+
+
+@pytest.mark.parametrize("n", [100, 130, 640])
+def test_normal_samples_give_no_warning(n):
+    """Not even 100 of them for 64 features: their quantiles are low, but calibrated."""
+    generator = torch.Generator().manual_seed(n)
+    features = torch.randn(n, 64, dtype=torch.float64, generator=generator)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        density = ClassGaussianMixture().fit(features, torch.zeros(n).long())
+    assert density.doubtful_classes == []
+
+
+def test_what_was_regularised_is_doubtful_and_named_once():
+    features, labels = data(15)
+    with pytest.warns(UserWarning, match="regularised by a jitter") as caught:
+        density = ClassGaussianMixture(num_classes=C + 1).fit(features, labels)
+    assert len(caught) == 1
+    assert density.doubtful_classes == [0, 1, 2]
+
+
+def test_a_long_list_is_cut():
+    moments = Moments("diag", 30, D)
+    moments.add(Samples(torch.randn(60, D), torch.arange(60) % 30, None))
+    gaussians = estimate(moments, torch.arange(30), "jitter")
+    text = doubts.describe(list(range(30)), moments, gaussians, torch.zeros(30))
+    assert "class 9 (2 samples)" in text
+    assert "class 10" not in text
+    assert "; and 20 more; covariance_type=" in text
