@@ -6,9 +6,11 @@ Only what is needed to parse is imported here, so that ``--help`` and mistakes a
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn, TextIO
 
 from captum_deduce._version import __version__
@@ -35,17 +37,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         int: The exit status: 0; 2 for a mistake in what was given; 130 after Ctrl-C.
     """
+    command: argparse.ArgumentParser = _parser()
     try:
-        arguments = vars(_parser().parse_args(argv))
+        arguments = vars(command.parse_args(argv))
+        command = arguments.pop("parser")
         run: Callable[..., None] = arguments.pop("run")
         quiet = arguments.pop("quiet")
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = partial(_show_warning, command)
             run(**arguments, show_progress=not quiet and sys.stderr.isatty())
     except SystemExit as stop:  # argparse, after --help and --version
         return stop.code if isinstance(stop.code, int) else 0
     except (ValueError, TypeError, OSError) as error:
-        print(f"captum-deduce: error: {error}", file=sys.stderr)
+        print(f"captum-deduce: error: {_by_options(str(error), command)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("captum-deduce: interrupted", file=sys.stderr)
@@ -60,7 +64,21 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(f"{message} (see {self.prog} --help)")
 
 
+def _by_options(message: str, parser: argparse.ArgumentParser) -> str:
+    """Call arguments of Python by the options that a command has for them.
+
+    Names with an underscore are replaced wherever they stand as a word; others, which may be any
+    word, where a message begins with them: "confidence must be ...".
+    """
+    for option in re.findall(r"--[a-z][\w-]*", parser.format_usage()):
+        name = option[2:].replace("-", "_")
+        first = "" if "_" in name else "^"
+        message = re.sub(rf"{first}(?<![\w./-]){name}(?![\w./-])", option, message)
+    return message
+
+
 def _show_warning(
+    parser: argparse.ArgumentParser,
     message: Warning | str,
     category: type[Warning],
     filename: str,
@@ -69,7 +87,7 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Print a warning without the place in the code, which says nothing to a user."""
-    print(f"captum-deduce: warning: {message}", file=sys.stderr)
+    print(f"captum-deduce: warning: {_by_options(str(message), parser)}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,5 +108,5 @@ def _parser() -> argparse.ArgumentParser:
             action="store_true",
             help="draw no progress bars (none are drawn where stderr is no terminal)",
         )
-        own.set_defaults(run=command.run)
+        own.set_defaults(run=command.run, parser=own)
     return parser

@@ -45,8 +45,8 @@ def run(
 ) -> None:
     """Explain the test images that a small SN-ResNet-18 gets wrong, and some that it gets right.
 
-    Prints a table; writes ``mistakes.png``, ``right-1.png``, ``right-2.png`` and
-    ``counterfactuals.safetensors``; with ``compare`` it does what
+    Prints a table; writes ``mistakes.png`` (unless there are none), ``right-1.png``,
+    ``right-2.png`` and ``counterfactuals.safetensors``; with ``compare`` it does what
     :func:`captum_deduce.commands.compare.run` says instead. The classifier is cached, see
     :func:`captum_deduce.zoo.cache_path`.
 
@@ -65,6 +65,9 @@ def run(
         smoke (bool, optional): Take the smallest settings for all that isn't given. Default: False
         retrain (bool, optional): Train even if a trained model is cached. Default: False
         show_progress (bool, optional): Draw progress bars. Default: False
+
+    Raises:
+        ValueError: There is nothing to explain, or an argument is out of its range.
     """
     place = read_device(device)
     recipe = SMOKE if smoke else RECIPES[dataset]
@@ -82,6 +85,10 @@ def run(
         prediction = predict(checkpoint.model, splits.test.images).argmax(1)
         pairs = choose_pairs(prediction, splits.test, recipe.images, recipe.right_images)
         print(f"\n{pairs.description}\n")
+        if not len(pairs.index):
+            raise ValueError(
+                "--images 0 leaves nothing to explain, as the classifier gets no test image right"
+            )
         if compare:
             how = SMOKE_COMPARISON if smoke else COMPARISON
             models = comparison.obtain_models(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,20 @@ from torch import Tensor
 
 from captum_deduce.commands.given import make_folder, read_device, read_targets
 from captum_deduce.commands.image_files import read_images, read_mask, to_8_bits, write_png
-from captum_deduce.models import ARCHITECTURES
+from captum_deduce.commands.subjects import Subject, Weights, from_checkpoint, from_weights
 from captum_deduce.reports import Explained, explain, tables
 from captum_deduce.storage import file_stem
 from captum_deduce.training import predict
-from captum_deduce.zoo import Settings, load_checkpoint, make_explainer
 
 _RESULT_FILE = "counterfactuals.safetensors"
 
 
 def run(
-    checkpoint: Path,
+    checkpoint: Path | None,
     images: Sequence[Path],
     target: Sequence[str] | None = None,
     *,
+    torchvision: Mapping[str, Any] | None = None,
     output: Path = Path("captum-deduce-explain"),
     mask: Path | None = None,
     resize: bool = False,
@@ -34,17 +33,19 @@ def run(
     show_progress: bool = False,
     **settings: Any,
 ) -> None:
-    """Explain image files with the classifier and density of a checkpoint.
+    """Explain image files with the classifier of a checkpoint, or with one of torchvision's.
 
     Prints a table, which says whether each image still has its class when it is rounded to 8 bits.
     Writes for each image the counterfactual in its own size, rounded to 8 bits, and a picture of
     original, counterfactual and change; and ``counterfactuals.safetensors``.
 
     Args:
-        checkpoint (Path): The checkpoint.
+        checkpoint (Path or None): The checkpoint; None: it is one of torchvision's.
         images (Sequence[Path]): N image files.
         target (Sequence[str], optional): Names or numbers of classes, one or N. Default: None (each
             image's runner-up class)
+        torchvision (Mapping[str, Any], optional): Fields of
+            :class:`captum_deduce.commands.subjects.Weights`. Default: None (there is a checkpoint)
         output (Path, optional): The folder to write to. Default: ``captum-deduce-explain`` in the
             current folder
         mask (Path, optional): An image that is white where pixels may change. Default: None
@@ -58,27 +59,58 @@ def run(
         **settings (Any): Arguments of :class:`captum_deduce.DeDUCE`, which win over the preset's.
 
     Raises:
-        ValueError: A file would replace one of the images.
+        ValueError: What was given does not fit together, or a file would replace one of the images.
     """
-    loaded = load_checkpoint(checkpoint, read_device(device))
-    shape = input_shape(loaded.settings)
-    names = loaded.settings.class_names
+    place = read_device(device)
+    if checkpoint is None:
+        given = Weights(**(torchvision or {}))
+        subject = from_weights(given, place, preset, settings)
+    elif torchvision:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in torchvision)
+        raise ValueError(f"--checkpoint says all of its classifier, but {options} was given, too")
+    else:
+        subject = from_checkpoint(checkpoint, place, preset, settings)
+    _explain(
+        subject,
+        images,
+        target,
+        output,
+        mask,
+        resize=resize,
+        invert=invert,
+        show_progress=show_progress,
+    )
+
+
+def _explain(
+    subject: Subject,
+    images: Sequence[Path],
+    target: Sequence[str] | None,
+    output: Path,
+    mask: Path | None,
+    *,
+    resize: bool,
+    invert: bool,
+    show_progress: bool,
+) -> None:
+    shape, names = subject.shape, subject.class_names
     targets = read_targets(target, names, len(images))
-    weights = next(loaded.model.parameters())  # for their device and precision
-    inputs = read_images(images, shape, resize=resize, invert=invert).to(weights)
-    allowed = None if mask is None else read_mask(mask, shape, resize=resize).to(weights.device)
-    explainer = make_explainer(loaded, preset, **settings)
+    like = next(subject.model.parameters())  # for their device and precision
+    inputs = read_images(images, shape, resize=resize, invert=invert).to(like)
+    allowed = None if mask is None else read_mask(mask, shape, resize=resize).to(like.device)
     make_folder(output)
+    if subject.note:
+        print(f"{subject.note}\n")
     explained = explain(
-        explainer, inputs, targets, names, mask=allowed, show_progress=show_progress
+        subject.explainer, inputs, targets, names, mask=allowed, show_progress=show_progress
     )
     files = _counterfactual_files(explained, images, output)
     levels = to_8_bits(explained.result.counterfactuals)
     for path, image in zip(files, 255 - levels if invert else levels, strict=True):
         write_png(path, image)
     # Read back, so that what is reported is what the files hold.
-    written = read_images(files, shape, invert=invert).to(weights)
-    rounded = predict(loaded.model, written).softmax(1)
+    written = read_images(files, shape, invert=invert).to(like)
+    rounded = predict(subject.model, written).softmax(1)
 
     columns = [
         ("image", [path.name for path in images]),
@@ -92,30 +124,6 @@ def run(
     explained.result.save(output / _RESULT_FILE)
     written_names = [name for path in files for name in (path.name, _comparison_file(path).name)]
     print(f"\nWritten to {output}:", *written_names, _RESULT_FILE, sep="\n  ")
-
-
-def input_shape(settings: Settings) -> tuple[int, int, int]:
-    """Find the shape of the images that a checkpoint's classifier takes.
-
-    Args:
-        settings (Settings): Of the checkpoint.
-
-    Returns:
-        tuple[int, int, int]: Channels, height and width.
-
-    Raises:
-        ValueError: Images that are neither grey nor RGB.
-    """
-    bound = inspect.signature(ARCHITECTURES[settings.architecture]).bind(**settings.arguments)
-    bound.apply_defaults()
-    channels, size = bound.arguments["in_channels"], bound.arguments["image_size"]
-    if channels not in (1, 3):
-        raise ValueError(
-            f"--checkpoint must hold a classifier of grey or RGB images (1 or 3 channels), got one "
-            f"of {channels} channels"
-        )
-    height, width = (size, size) if isinstance(size, int) else size
-    return channels, height, width
 
 
 def _remarks(explained: Explained, rounded: Tensor, images: Sequence[Path]) -> list[str]:

@@ -90,6 +90,6 @@ def _class(word: str, class_names: Sequence[str]) -> int:
         return int(word)
     named = ", ".join(class_names[:20]) + (", ..." if len(class_names) > 20 else "")
     raise ValueError(
-        f"--target must be one of the checkpoint's {len(class_names)} classes, by name ({named}) "
+        f"--target must be one of the classifier's {len(class_names)} classes, by name ({named}) "
         f"or by number from 0 to {len(class_names) - 1}, got {word!r}"
     )

@@ -42,7 +42,7 @@ def read_images(
     if other and not resize:
         path, image = other[0]
         raise ValueError(
-            f"--images must be {width} x {height} pixels (width x height), as the checkpoint's "
+            f"--images must be {width} x {height} pixels (width x height), as the "
             f"classifier takes them; {path} has {image.shape[1]} x {image.shape[0]}"
             f"{f', and {len(other) - 1} more differ' if len(other) > 1 else ''}. Pass --resize to "
             "scale them"
@@ -120,6 +120,8 @@ def _pixels(image: Image.Image, path: Path, channels: int) -> NDArray[np.float32
         levels = np.asarray(image).astype(np.int64)
         if levels.min() < 0 or levels.max() > 65535:
             raise ValueError(f"{path} has 32-bit pixels; save it with 8 or 16 bits")
+        if (levels == image.info.get("transparency", -1)).any():
+            raise _transparent(path)
         return (levels[..., None] / 65535).astype(np.float32)
     if image.mode == "F":
         raise ValueError(
@@ -129,12 +131,19 @@ def _pixels(image: Image.Image, path: Path, channels: int) -> NDArray[np.float32
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema() != (255, 255):
-            raise ValueError(
-                f"{path} has transparent pixels, and what is behind them can't be known; save it "
-                "without transparency"
-            )
-    levels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+            raise _transparent(path)
+    try:
+        levels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    except ValueError as error:  # such as the Lab of some TIFF files
+        raise ValueError(f"{path} has pixels in {image.mode}; save it as grey or RGB") from error
     return (np.atleast_3d(levels) / 255).astype(np.float32)
+
+
+def _transparent(path: Path) -> ValueError:
+    return ValueError(
+        f"{path} has transparent pixels, and what is behind them can't be known; save it without "
+        "transparency"
+    )
 
 
 def _resized(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

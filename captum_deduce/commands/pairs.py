@@ -53,10 +53,10 @@ def choose_pairs(
     if not len(mistakes):
         found = f"None of the {len(test):,} test images is misclassified."
     else:
+        which = {0: "none", len(mistakes): "all"}.get(len(chosen), f"the first {len(chosen)}")
         found = (
-            f"{len(mistakes)} of {len(test):,} test images are misclassified; "
-            f"{'all' if len(chosen) == len(mistakes) else f'the first {len(chosen)}'} of them are "
-            "turned into their true class."
+            f"{len(mistakes)} of {len(test):,} test images are misclassified; {which} of them "
+            f"{'is' if len(chosen) == 1 < len(mistakes) else 'are'} turned into their true class."
         )
     return Pairs(
         index=index,

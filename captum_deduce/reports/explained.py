@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from captum_deduce.counterfactuals import Counterfactuals
-from captum_deduce.explainers import DeDUCE
+from captum_deduce.explainers import CounterfactualExplainer
 from captum_deduce.training import predict
 from captum_deduce.visualization import ClassNames, plot_counterfactuals, read_class_names
 
@@ -54,7 +54,7 @@ class Explained:
 
 
 def explain(
-    explainer: DeDUCE,
+    explainer: CounterfactualExplainer,
     images: Tensor,
     target: Tensor | list[int] | None,
     class_names: ClassNames,
@@ -65,7 +65,7 @@ def explain(
     """Search for the counterfactuals of all pairs in one call.
 
     Args:
-        explainer (DeDUCE): Of a module.
+        explainer (CounterfactualExplainer): Of a module.
         images (Tensor): N x channels x height x width, on the classifier's device.
         target (Tensor, list or None): N classes; None: each image's runner-up class.
         class_names (Sequence[str] or Mapping): A name per class, or ``{index: name}``.

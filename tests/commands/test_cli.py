@@ -81,7 +81,10 @@ def test_progress_is_shown_on_a_terminal_only(recorded, monkeypatch, quiet, term
             ["demo", "--images", "-1"],
             "--images: must be at least 0, got -1 (see captum-deduce demo",
         ),
-        (["explain", "--images", "a.png"], "required: --checkpoint (see captum-deduce explain"),
+        (
+            ["explain", "--images", "a.png"],
+            "one of the arguments --checkpoint --weights is required (see captum-deduce explain",
+        ),
         (["train"], "required: --dataset (see captum-deduce train --help)"),
     ],
 )
@@ -108,6 +111,31 @@ def test_the_librarys_errors_are_said_without_a_traceback(error, monkeypatch, ca
     monkeypatch.setattr(demo, "run", raising(error))
     assert main(["demo"]) == 2
     assert capsys.readouterr().err == "captum-deduce: error: x is 3\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "printed"),
+    [
+        ("max_iterations must be 1, got 0", "--max-iterations must be 1, got 0"),
+        ("none found; more max_iterations may help", "none found; more --max-iterations may help"),
+        ("confidence must be a number", "--confidence must be a number"),
+        ("the confidence is a number", "the confidence is a number"),
+        ("no image at my_max_iterations.png", "no image at my_max_iterations.png"),
+        ("no image at a/max_iterations.png", "no image at a/max_iterations.png"),
+        ("--max-iterations is 0", "--max-iterations is 0"),
+        ("data_root must be a folder", "data_root must be a folder"),  # no option of explain
+    ],
+)
+def test_messages_name_options_as_they_are_typed(said, printed, monkeypatch, capsys):
+    def run(**arguments):
+        warnings.warn(said, UserWarning, stacklevel=1)
+        raise ValueError(said)
+
+    monkeypatch.setattr(COMMANDS["explain"], "run", run)
+    assert main(["explain", "--checkpoint", "c", "--images", "a"]) == 2
+    assert capsys.readouterr().err == (
+        f"captum-deduce: warning: {printed}\ncaptum-deduce: error: {printed}\n"
+    )
 
 
 def test_other_errors_are_not_hidden(monkeypatch):

@@ -210,6 +210,28 @@ def test_a_model_without_mistakes_is_said_to_make_none(
     }
 
 
+def test_no_mistakes_wanted_leaves_no_picture_of_them(demo, tmp_path, capsys):
+    (tmp_path / "mistakes.png").write_text("of an earlier time")
+    words = ["demo", "--smoke", "--device", "cpu", "--images", "0", "--output", str(tmp_path)]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"\d+ of 500 test images are misclassified; none of them are turned", printed)
+    assert len(rows_of(printed)) == 9
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "right-1.png",
+        "counterfactuals.safetensors",
+    }
+    assert "mistakes.png" not in printed
+
+
+def test_nothing_to_explain_is_said(demo, tmp_path, capsys, monkeypatch, digit_images):
+    wrong = torch.nn.functional.one_hot((digit_images.target + 1) % 10, 10).float()
+    monkeypatch.setattr(demo_command, "predict", lambda model, images: wrong)
+    words = ["demo", "--smoke", "--device", "cpu", "--images", "0", "--output", str(tmp_path)]
+    assert main(words) == 2
+    assert "--images 0 leaves nothing to explain" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "dataset", "recipe", "size"),
     [

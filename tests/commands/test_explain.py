@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from captum_deduce import ClassGaussianMixture, Counterfactuals, DeDUCE
 from captum_deduce.commands.cli import main
-from captum_deduce.commands.explain import input_shape
+from captum_deduce.commands.subjects import input_shape
 from captum_deduce.reports.explained import Explained
 from captum_deduce.zoo.checkpoint import Checkpoint, Settings, load_checkpoint, save_checkpoint
 
@@ -321,11 +321,11 @@ def test_colour_images_and_named_classes(colour_checkpoint, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--target", "eleven"], "--target must be one of the checkpoint's 10 classes"),
+        (["--target", "eleven"], "--target must be one of the classifier's 10 classes"),
         (["--target", "1", "2", "3"], "one per image (2), got 3"),
-        (["--confidence", "1.5"], "confidence must be a finite number in (0, 1)"),
-        (["--max-iterations", "-1"], "max_iterations must be"),
-        (["--pixels-per-step", "0"], "pixels_per_step must be"),
+        (["--confidence", "1.5"], "error: --confidence must be a finite number in (0, 1)"),
+        (["--max-iterations", "-1"], "error: --max-iterations must be"),
+        (["--pixels-per-step", "0"], "error: --pixels-per-step must be"),
         (["--mask", "missing.png"], "no image at missing.png"),
         (["--device", "nonsense"], "--device must be"),
         (["--pixel", "cell"], "argument --pixel: invalid choice"),
@@ -389,3 +389,43 @@ def test_images_that_files_cannot_hold_are_refused():
     settings = Settings("resnet18", {"in_channels": 4}, ("a", "b"), "d", 1, 0)
     with pytest.raises(ValueError, match="1 or 3 channels\\), got one of 4"):
         input_shape(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "options"),
+    [
+        ("16-bit.png", "I;16", {}),
+        ("16-bit.tiff", "I;16", {}),
+        ("opaque.png", "RGBA", {}),
+        ("palette.png", "P", {}),
+        ("ink.jpg", "CMYK", {"quality": 100}),
+        ("ink.tiff", "CMYK", {}),
+        ("turned.png", "L", {"turned": True}),
+    ],
+)
+def test_every_kind_of_file_is_the_same_image(explain, digit_images, tmp_path, name, mode, options):
+    levels = (digit_images.images[0, 0].numpy() * 255).round().astype(np.uint8)
+    picture = Image.fromarray(levels)
+    if options.pop("turned", False):
+        picture = picture.rotate(90, expand=True)  # against the clock, which the tag undoes
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = 6
+    if mode == "I;16":
+        picture = Image.fromarray(levels.astype(np.uint16) * 257)
+    elif mode != "L":
+        picture = picture.convert("P" if mode == "P" else "RGB").convert(mode)
+    picture.save(tmp_path / name, **options)
+    (row,), _ = explain("--max-iterations", "1", "--target", "3", images=[tmp_path / name])
+    arrays = load_file(tmp_path / "out" / "counterfactuals.safetensors")
+    slack = 3 / 255 if name.endswith(".jpg") else 1e-6
+    np.testing.assert_allclose(arrays["inputs"][0, 0], levels / 255, atol=slack)
+    assert row["image"] == name
+
+
+def test_transparent_files_are_refused(explain, digit_files, tmp_path):
+    with Image.open(digit_files[0][0]) as picture:
+        picture = picture.convert("RGBA")
+        picture.putalpha(128)
+        picture.save(tmp_path / "glass.png")
+    _, line = explain(images=[tmp_path / "glass.png"], status=2)
+    assert "glass.png has transparent pixels" in line

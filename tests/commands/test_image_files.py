@@ -141,6 +141,28 @@ def test_a_transparent_colour_of_a_palette_is_refused(save):
         read_images([path], GREY)
 
 
+def test_a_transparent_level_of_16_bits_is_refused_where_it_occurs(save):
+    levels = random_levels(4, 6, levels=60000, dtype=np.uint16)
+    with pytest.raises(ValueError, match="transparent pixels"):
+        read_images([save(levels, transparency=int(levels[1, 2]))], GREY)
+    (image,) = read_images([save(levels, transparency=65535)], GREY)
+    np.testing.assert_allclose(image[0].numpy(), levels / 65535, rtol=1e-6)
+
+
+def test_16_bits_are_turned_as_their_orientation_says(save):
+    levels = random_levels(6, 4, levels=65536, dtype=np.uint16)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (image,) = read_images([save(levels, exif=exif)], GREY)
+    np.testing.assert_allclose(image[0].numpy(), np.rot90(levels, -1) / 65535, rtol=1e-6)
+
+
+def test_colours_that_have_no_grey_are_refused_with_their_path(save):
+    path = save(Image.fromarray(random_levels(4, 6, 3)), "lab.tiff", "LAB")
+    with pytest.raises(ValueError, match=r"lab\.tiff has pixels in LAB; save it as grey or RGB"):
+        read_images([path], GREY)
+
+
 def test_what_is_no_image_is_refused_with_its_path(save, tmp_path):
     whole = save(random_levels(40, 60, 3)).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])

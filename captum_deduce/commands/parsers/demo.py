@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images",
         type=whole(0),
         metavar="N",
-        help=f"most misclassified images to explain {most}",
+        help=f"most misclassified images to explain; with 0 there is no mistakes.png {most}",
     )
     add_output(parser, "captum-deduce-demo")
     parser.add_argument(
