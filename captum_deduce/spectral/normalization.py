@@ -46,8 +46,9 @@ def spectral_normalize(
     :math:`\sigma`. In eval mode :math:`\sigma` comes from the singular vectors as training left
     them. :func:`frozen_spectral_weights` and :func:`remove_spectral_normalization` take away what
     that still costs. Under activation checkpointing the repeated forward pass makes no power
-    iterations, so that gradients are those without it. (Where a layer is used several times before
-    one backward pass, all repetitions take the singular vectors of its last use.)
+    iterations, so that gradients are those without it. (Two exceptions: where a layer is used
+    several times before one backward pass, all repetitions take the singular vectors of its last
+    use; and what ``torch.compile`` has compiled iterates again.)
 
     **What the bound means.** It is a bound per layer, for inputs no larger than those of
     ``example_input``. Power iterations approach :math:`\sigma` from below and lag while weights

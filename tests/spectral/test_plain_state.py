@@ -126,3 +126,11 @@ def test_a_weight_that_others_parametrize_too_is_left_to_torch():
     parametrize.register_parametrization(layer, "weight", Doubled())
     with pytest.raises(RuntimeError, match="Unexpected key"):
         layer.load_state_dict(nn.Linear(4, 3).state_dict())
+
+
+def test_a_layer_from_which_torch_removed_the_bound_loads_as_a_plain_one():
+    layer, plain = spectral_normalize(nn.Linear(4, 3)), nn.Linear(4, 3)
+    parametrize.remove_parametrizations(layer, "weight")
+    layer.load_state_dict(plain.state_dict())
+    assert torch.equal(layer.weight, plain.weight)
+    pickle.dumps(layer)
