@@ -45,6 +45,7 @@ def _rename_plain_weight(layer: Any, state_dict: dict[str, Any], prefix: str, *_
         return  # Others have removed it, or have put theirs on top: torch says what it misses.
     weight, bound = state_dict.pop(plain), bounds[0]
     u, v = bound.u, bound.v
-    if isinstance(weight, Tensor) and weight.shape == bound.weight_shape:
-        u, v = bound.vectors(weight.to(v))
+    fits = isinstance(weight, Tensor) and weight.is_floating_point()
+    if fits and weight.shape == bound.weight_shape:
+        u, v = bound.vectors(weight.to(v.device))
     state_dict |= {f"{own}original": weight, f"{own}0.u": u, f"{own}0.v": v}
