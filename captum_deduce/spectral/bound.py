@@ -261,5 +261,5 @@ def _singular_vectors(
 
 
 def _in_backward_pass() -> bool:
-    # A compiled model saves or recomputes by its own rules, and traces none of this.
+    # Dynamo can not trace the question, and a break of the graph at every layer costs too much.
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

@@ -46,8 +46,9 @@ def spectral_normalize(
     :math:`\sigma`. In eval mode :math:`\sigma` comes from the singular vectors as training left
     them. :func:`frozen_spectral_weights` and :func:`remove_spectral_normalization` take away what
     that still costs. Under activation checkpointing the repeated forward pass makes no power
-    iterations, so that gradients are those without it. (Where a layer is used several times before
-    one backward pass, all repetitions take the singular vectors of its last use.)
+    iterations, so that gradients are those without it. (Two exceptions: where a layer is used
+    several times before one backward pass, all repetitions take the singular vectors of its last
+    use; and what ``torch.compile`` has compiled iterates again.)
 
     **What the bound means.** It is a bound per layer, for inputs no larger than those of
     ``example_input``. Power iterations approach :math:`\sigma` from below and lag while weights
@@ -76,10 +77,11 @@ def spectral_normalize(
             convolution has a kernel of more than one entry. Default: None
         n_power_iterations (int, optional): Power iterations before each use of a weight in training
             mode. Default: 1
-        skip (optional): Layers to leave unbounded: dotted names or submodules, one or several, each
-            of which stands for all that is in it (``skip="AuxLogits"`` for the training-only head
-            of torchvision's Inception); or a function that is called with a layer's name and the
-            layer, and returns whether to leave it out. Default: None
+        skip (optional): Layers to leave unbounded:
+            dotted names or submodules, one or several, each of which stands for all that is in it
+            (``skip="AuxLogits"`` for the training-only head of torchvision's Inception); or a
+            function that is called with a layer's name and the layer, and returns whether to leave
+            it out. Default: None
         show_progress (bool, optional): Draw a progress bar over the layers; the larger the images,
             the longer it takes. Default: None (where a person looks on, in a terminal or notebook,
             once it has taken two seconds)
@@ -111,7 +113,7 @@ def spectral_normalize(
     checks.number("coeff", coeff, minimum=0, exclusive=True)
     checks.number("n_power_iterations", n_power_iterations, minimum=1, integer=True)
     _refuse_unboundable(module, layers)
-    progress.shown(show_progress)
+    progress.shown(show_progress)  # refuses other values before any work is done
     operators = layer_operators(module, layers, example_input)
     bar = progress.bar(
         layers.items(), desc="spectral norms", unit="layer", show_progress=show_progress

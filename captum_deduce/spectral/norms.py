@@ -52,7 +52,7 @@ def spectral_norms(
     if example_input is None:
         operators = {name: bound.operator for name, (_, bound) in bounded_layers(module).items()}
     unknown = {name: layer for name, layer in layers.items() if name not in operators}
-    progress.shown(show_progress)
+    progress.shown(show_progress)  # refuses other values before any work is done
     generator = torch.Generator().manual_seed(0)
     norms = {}
     with as_found(module):

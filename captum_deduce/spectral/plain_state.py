@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
+from torch.nn.utils import parametrize
+
+from captum_deduce.spectral.bound import SpectralBound
 
 
 def accept_plain_weight(layer: Any) -> None:
@@ -36,11 +39,13 @@ def _rename_plain_weight(layer: Any, state_dict: dict[str, Any], prefix: str, *_
     plain, own = f"{prefix}weight", f"{prefix}parametrizations.weight."
     if plain not in state_dict or any(key.startswith(own) for key in state_dict):
         return
-    parametrizations = layer.parametrizations["weight"]
-    if len(parametrizations) > 1:
-        return  # A weight before or after the others? torch says which keys it misses.
-    weight, bound = state_dict.pop(plain), parametrizations[0]
+    parametrized = parametrize.is_parametrized(layer, "weight")
+    bounds = list(layer.parametrizations["weight"]) if parametrized else []
+    if len(bounds) != 1 or not isinstance(bounds[0], SpectralBound):
+        return  # Others have removed it, or have put theirs on top: torch says what it misses.
+    weight, bound = state_dict.pop(plain), bounds[0]
     u, v = bound.u, bound.v
-    if isinstance(weight, Tensor) and weight.shape == bound.weight_shape:
-        u, v = bound.vectors(weight.to(v))
+    fits = isinstance(weight, Tensor) and weight.is_floating_point()
+    if fits and weight.shape == bound.weight_shape:
+        u, v = bound.vectors(weight.to(v.device))
     state_dict |= {f"{own}original": weight, f"{own}0.u": u, f"{own}0.v": v}

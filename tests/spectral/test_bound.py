@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -354,3 +356,21 @@ def test_training_goes_on_after_a_checkpointed_step():
         before = bound_of(layer).u.clone()
         checkpoint(layer, torch.rand(1, 2, 6, 6), use_reentrant=False).sum().backward()
         assert not torch.equal(bound_of(layer).u, before)
+
+
+def test_a_compiled_model_trains_as_the_model_itself():
+    torch.compiler.reset()
+    model = normalized_network()
+    twin = copy.deepcopy(model)
+    compiled = torch.compile(twin, backend="eager", fullgraph=True)
+    for run in (model, compiled):
+        parameters = list(run.parameters())
+        for _ in range(3):
+            gradients = torch.autograd.grad(run(IMAGES).square().sum(), parameters)
+            with torch.no_grad():
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    parameter.sub_(0.1 * gradient)
+    for parameter, other in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(other, parameter)
+    for name, vectors in buffers_of(model).items():
+        torch.testing.assert_close(buffers_of(twin)[name], vectors)

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 from captum_deduce.spectral import remove_spectral_normalization, spectral_normalize, spectral_norms
 from tests.spectral.networks import (
     IMAGES,
+    buffers_of,
     largest_singular_value,
     normalized_network,
     original_of,
@@ -79,7 +80,8 @@ def test_the_state_of_a_model_whose_normalisation_was_removed_loads():
 def test_assigning_loads_the_given_tensors():
     plain, model = trained().double(), normalized_network()
     model.load_state_dict(plain.state_dict(), assign=True)
-    assert original_of(model[0]).dtype == torch.float64
+    assert {tensor.dtype for tensor in model.parameters()} == {torch.float64}
+    assert {buffer.dtype for buffer in buffers_of(model).values()} == {torch.float64}
     assert torch.equal(original_of(model[0]), plain[0].weight)
 
 
@@ -126,3 +128,21 @@ def test_a_weight_that_others_parametrize_too_is_left_to_torch():
     parametrize.register_parametrization(layer, "weight", Doubled())
     with pytest.raises(RuntimeError, match="Unexpected key"):
         layer.load_state_dict(nn.Linear(4, 3).state_dict())
+
+
+def test_a_layer_from_which_torch_removed_the_bound_loads_as_a_plain_one():
+    layer, plain = spectral_normalize(nn.Linear(4, 3)), nn.Linear(4, 3)
+    parametrize.remove_parametrizations(layer, "weight")
+    layer.load_state_dict(plain.state_dict())
+    assert torch.equal(layer.weight, plain.weight)
+    pickle.dumps(layer)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_a_state_of_another_dtype_is_converted_as_ever(dtype):
+    plain, model = nn.Linear(6, 4).to(dtype), spectral_normalize(nn.Linear(6, 4), 0.1).eval()
+    model.load_state_dict(plain.state_dict())
+    assert model.weight.dtype == torch.float32
+    assert torch.equal(original_of(model), plain.weight.float())
+    largest = torch.linalg.svdvals(model.weight.detach())[0].item()
+    assert largest == pytest.approx(0.1, rel=1e-3)
