@@ -49,7 +49,10 @@ class REVISE(CounterfactualExplainer):
     * ``optimizer="adam"`` and ``select="closest"`` are no part of the paper.
 
     A pair that fails returns its best attempt with ``success=False``; one whose gradient is not
-    finite, or 0 in all latent dimensions, stops as failed.
+    finite, or 0 in all latent dimensions, stops as failed. In float32 rounding depends on the size
+    of a batch: of 100 pairs of 8x8 digits, searched one at a time instead of together with
+    ``optimizer="adam"``, none differed by more than 1e-6 in an entry
+    (``benchmarks/batch_sizes.py``).
 
     Examples::
 

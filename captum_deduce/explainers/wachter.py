@@ -92,7 +92,9 @@ class Wachter(CounterfactualExplainer):
     * Changes below 1e-6 of the range are undone.
 
     A pair that fails returns its best attempt with ``success=False``; one whose gradient is not
-    finite, or 0 at the start, stops as failed.
+    finite, or 0 at the start, stops as failed. In float32 rounding depends on the size of a batch:
+    of 100 pairs of 8x8 digits, searched one at a time instead of together, two differed by more
+    than .001 in an entry, and none in whether it was found (``benchmarks/batch_sizes.py``).
 
     Examples::
 
