@@ -2,17 +2,16 @@
 
 from captum_deduce.density.calibrated import CalibratedMixture
 from captum_deduce.density.class_gaussian_mixture import ClassGaussianMixture
-from captum_deduce.density.gaussians import (
-    JITTERS,
-    REGULARIZATIONS,
-    Gaussians,
-    add_to_diagonal,
-    estimate,
-    oas_shrinkage,
-)
+from captum_deduce.density.gaussians import Gaussians, estimate
 from captum_deduce.density.mixture import ClassMixture, plain_tensors
 from captum_deduce.density.moments import COVARIANCE_TYPES, FittedModule, Moments, dtype_kept
 from captum_deduce.density.quantiles import ClassQuantiles, LeaveOneOut
+from captum_deduce.density.regularization import (
+    JITTERS,
+    REGULARIZATIONS,
+    add_to_diagonal,
+    oas_shrinkage,
+)
 from captum_deduce.density.samples import (
     Samples,
     check_component_class,

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from captum_deduce import checks, storage
 from captum_deduce._version import __version__
-from captum_deduce.density.gaussians import REGULARIZATIONS, Gaussians, estimate
+from captum_deduce.density.gaussians import Gaussians, estimate
 from captum_deduce.density.moments import COVARIANCE_TYPES, FittedModule, Moments, dtype_kept
 from captum_deduce.density.quantiles import ClassQuantiles
+from captum_deduce.density.regularization import REGULARIZATIONS
 from captum_deduce.density.samples import check_features
 
 if TYPE_CHECKING:

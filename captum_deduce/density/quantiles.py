@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_deduce.density.gaussians import Gaussians, oas_shrinkage
+from captum_deduce.density.gaussians import Gaussians
 from captum_deduce.density.moments import FittedModule, Moments
+from captum_deduce.density.regularization import oas_shrinkage
 
 _ROUNDING = torch.finfo(torch.float64).eps
 _SINGLE_ROUNDING = 8 * torch.finfo(torch.float32).eps

@@ -70,7 +70,10 @@ class Trained:
             noise=size.smoothing,
             copies=size.smoothing_copies,
         ).eval()
-        return smoothed, self._density("smoothed", smoothed)
+        # As the classifier's own: shrunk where images are few for their features.
+        shrunk = checkpoint.density is not None and checkpoint.density.regularization == "oas"
+        arguments = {"regularization": "oas"} if shrunk else {}
+        return smoothed, self._density("smoothed", smoothed, **arguments)
 
     @cached_property
     def multi_layer(self) -> tuple[MultiLayerClassifier, ClassGaussianMixture]:

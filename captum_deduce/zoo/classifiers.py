@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from captum_deduce import datasets, training
+from captum_deduce.classifiers import FrozenModel
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.storage import cache
 from captum_deduce.zoo.checkpoint import (
@@ -70,6 +72,8 @@ def fit_classifier(
 ) -> Checkpoint:
     """Train the classifier, fit the density, measure the accuracy, and say how it went.
 
+    Covariances are shrunk where a class has fewer than five images for each feature.
+
     Args:
         settings (Settings): Of the classifier.
         splits (Splits): Its data.
@@ -100,13 +104,25 @@ def fit_classifier(
     if with_density:
         started = time.perf_counter()
         density = ClassGaussianMixture.fit_loader(
-            model, settings.layer, splits.train.batches(), show_progress=show_progress
+            model,
+            settings.layer,
+            splits.train.batches(),
+            show_progress=show_progress,
+            regularization=_regularization(model, settings.layer, splits.train),
         )
         report += f", density fitted in {time.perf_counter() - started:.1f} s"
     measured = replace(settings, accuracy=training.accuracy(model, splits.test))
     print(report)
     print(describe_classifier(measured, len(splits.test)))
     return Checkpoint(model.eval(), density, measured)
+
+
+def _regularization(model: nn.Module, layer: str, data: datasets.ImageData) -> str:
+    """Shrinkage where a class has fewer than five images for each feature; else the paper's."""
+    device = next(model.parameters()).device
+    with torch.no_grad(), FrozenModel(model, layer) as frozen:
+        _, features = frozen(data.images[:1].to(device))
+    return "oas" if int(data.target.bincount().min()) < 5 * features.shape[1] else "jitter"
 
 
 def obtain_classifier(

@@ -45,8 +45,8 @@ def trained(settings: Settings = SETTINGS) -> nn.Module:
 
 
 def fitted(**arguments) -> ClassGaussianMixture:
-    features = torch.randn(60, 16) + torch.arange(60)[:, None] % 3
-    return ClassGaussianMixture(**arguments).fit(features, torch.arange(60) % 3)
+    features = torch.randn(240, 16) + torch.arange(240)[:, None] % 3
+    return ClassGaussianMixture(**arguments).fit(features, torch.arange(240) % 3)
 
 
 def assert_same_tensors(first: nn.Module, second: nn.Module) -> None:
