@@ -119,17 +119,9 @@ class Counterfactuals:
         """
         return _distance("l0", self, tolerance=tolerance)
 
-    def sites(self, tolerance: float = 0.0) -> Tensor:
-        """Places at which some channel differs from the original.
-
-        Args:
-            tolerance (float, optional): Differences up to this do not count. Default: 0.0
-
-        Returns:
-            Tensor: N counts; for grey images those of :meth:`l0`. See
-            :func:`captum_deduce.metrics.sites`.
-        """
-        return _distance("sites", self, tolerance=tolerance)
+    def sites(self) -> Tensor:
+        """Places where some channel differs, N counts. See :func:`captum_deduce.metrics.sites`."""
+        return _distance("sites", self)
 
     def l1(self) -> Tensor:
         """Sum of absolute differences, N values. See :func:`captum_deduce.metrics.l1`."""

@@ -11,9 +11,11 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
-from captum_deduce import DeDUCE, explainers
+from captum_deduce import ClassGaussianMixture, DeDUCE, explainers
 from captum_deduce.explainers.deduce import PRESETS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -270,3 +272,31 @@ def test_a_wrong_answer_is_never_printed():
     wrong = dataclasses.replace(form, plain=lambda x: -form.plain(x))
     with pytest.raises(your_model.WrongAnswerError, match="a module, in train mode"):
         your_model.outcome(wrong, False)
+
+
+def test_the_function_for_quantus_takes_and_returns_arrays():
+    """It is called as Quantus calls an ``explain_func``."""
+    page = (DOCS / "guide" / "faq.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"(^def explain_func.*?)\n\n", page, re.MULTILINE | re.DOTALL)
+    torch.manual_seed(0)
+    model = torch.nn.Sequential()
+    model.add_module("flatten", torch.nn.Flatten())
+    model.add_module("avgpool", torch.nn.Linear(16, 4))
+    model.add_module("fc", torch.nn.Linear(4, 3))
+    batches = [(torch.rand(60, 1, 4, 4), torch.arange(60) % 3)]
+    density = ClassGaussianMixture.fit_loader(model, model.avgpool, batches)
+    names = {"torch": torch, "DeDUCE": DeDUCE, "density": density}
+    exec(code, names)
+    inputs = np.random.default_rng(0).random((5, 1, 4, 4))
+    with torch.no_grad():
+        scores = model(torch.from_numpy(inputs).float())
+    found = names["explain_func"](
+        model=model, inputs=inputs, targets=scores.argmax(1).numpy(), device="cpu", normalise=True
+    )
+    assert isinstance(found, np.ndarray)
+    assert found.shape == inputs.shape
+    runner_up = scores.topk(2).indices[:, 1]
+    explainer = DeDUCE(model, "avgpool", density)
+    expected = explainer.attribute(torch.from_numpy(inputs).float(), target=runner_up)
+    np.testing.assert_array_equal(found, expected.numpy())
+    assert found.any()

@@ -190,16 +190,23 @@ def _names(path: Path) -> Any:
         raise FileNotFoundError(f"no file of class names at {path}")
     try:
         text = path.read_text(encoding="utf-8")
-        return json.loads(text) if path.suffix == ".json" else text.splitlines()
+        names = json.loads(text) if path.suffix == ".json" else text.strip().splitlines()
     except ValueError as error:
         raise ValueError(f"--class-names {path} can't be read: {error}") from error
+    if not isinstance(names, list | dict):
+        raise ValueError(f"--class-names {path} must hold a list, or names by index")
+    return names
 
 
 def _num_classes(given: Weights, names: Any) -> int | None:
-    if names is None or given.num_classes is not None:
-        return given.num_classes
-    if isinstance(names, dict):
+    if isinstance(names, dict) and given.num_classes is None:
         raise ValueError("--class-names by index need --num-classes, as some may have no name")
+    if not isinstance(names, list):
+        return given.num_classes
+    if given.num_classes not in (None, len(names)):
+        raise ValueError(
+            f"--class-names must hold --num-classes {given.num_classes} names, got {len(names)}"
+        )
     return len(names)
 
 

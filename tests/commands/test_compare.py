@@ -20,6 +20,7 @@ from captum_deduce.zoo import classifiers as zoo_classifiers
 from captum_deduce.zoo import load_checkpoint
 from captum_deduce.zoo import reconstructions as zoo_reconstructions
 from captum_deduce.zoo.recipes import SMOKE_COMPARISON
+from tests.visualization.samples import make_result
 
 SMOKE = ["demo", "--compare", "--smoke", "--images", "1", "--device", "cpu"]
 NAMES = ["DeDUCE", "JSMA", "Schut", "Wachter", "VLK", "REVISE"]
@@ -312,3 +313,21 @@ def test_the_comparison_runs_on_mnist_files(small_mnist, tmp_path, capsys):
     assert int(rows["DeDUCE"]["found"]) > 5
     result = Counterfactuals.load(tmp_path / "compare-REVISE.safetensors")
     assert result.inputs.shape[1:] == (1, 28, 28)
+
+
+def test_pairs_that_were_there_already_are_not_counted():
+    inputs = torch.zeros(3, 1, 2, 2)
+    changed, unchanged = inputs + 0.5, inputs.clone()
+    unchanged[0] = 0.25
+    compared = [
+        compare.Compared(name, "", make_result(inputs, images), 3.0)
+        for name, images in (("JSMA", changed), ("Schut", unchanged))
+    ]
+    columns = dict(compare.comparison_columns(compared))
+    assert columns["found"] == ["3/3", "1/1"]
+    assert columns["L1"] == ["2.00", "1.00"]
+    assert columns["L1 common"] == ["2.00", "1.00"]
+    text = compare.explanation(compared)
+    assert "there already, and not counted: Schut 2." in text
+    assert "over the 1 pairs that every explainer found" in text
+    assert "there already" not in compare.explanation(compared[:1])

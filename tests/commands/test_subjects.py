@@ -127,6 +127,22 @@ def test_names_by_index_are_read_from_json(explain, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("n.txt", "cat\ndog\n", "--class-names must hold --num-classes 3 names, got 2"),
+        ("n.json", "{", "can't be read"),
+        ("n.json", "3", "must hold a list, or names by index"),
+        ("n.json", '{"cat": 0, "dog": 1, "horse": 2}', "--class-names must map class indices"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(explain, tmp_path, name, text, words):
+    save_weights(tmp_path / "w.safetensors")
+    (tmp_path / name).write_text(text)
+    given = [*NORMALISED, "--num-classes", "3", "--class-names", tmp_path / name]
+    assert words in explain(*given, status=2)
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ([], "--mean must say how the classifier's images were normalised"),
