@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.covariance import oas
 
 from captum_deduce import datasets
 from captum_deduce.zoo import classifiers
@@ -53,12 +54,20 @@ def test_the_measured_accuracy_is_that_of_the_test_images(fitted, splits):
     assert fitted.settings.accuracy > 0.2
 
 
+@pytest.mark.parametrize(("count", "expected"), [(79, "oas"), (80, "jitter")])
+def test_covariances_are_shrunk_below_five_images_for_each_feature(count, expected):
+    target = torch.cat([torch.zeros(200), torch.ones(count)]).long()
+    data = datasets.ImageData(torch.rand(len(target), 1, 8, 8), target, ("a", "b"))
+    settings = plan_classifier("made up", data, "sn_resnet18", SMOKE.overridden(width=2), 5)
+    assert classifiers._regularization(settings.build(), settings.layer, data) == expected
+
+
 def test_the_density_is_that_of_the_training_features(fitted, splits):
     model = fitted.model
     with torch.no_grad():
         features = model.avgpool(model.stages(model.stem(splits.train.images))).flatten(1)
     own = features[splits.train.target == 4].double().numpy()
-    mean, covariance = own.mean(0), np.cov(own.T)
+    mean, (covariance, _) = own.mean(0), oas(own)
     query = features[:1].double().numpy()[0]
     _, log_determinant = np.linalg.slogdet(2 * np.pi * covariance)
     squared = (query - mean) @ np.linalg.solve(covariance, query - mean)
