@@ -31,6 +31,7 @@ from captum_deduce.experiments.plan import SIZES, every_target
 from captum_deduce.experiments.runs import Store
 from captum_deduce.experiments.trained import Trained
 from captum_deduce.metrics import evaluate
+from captum_deduce.reports import metric_column
 from captum_deduce.reports import table as as_table
 from captum_deduce.search import Problem, target_log_probability
 from captum_deduce.zoo import make_explainer
@@ -186,7 +187,7 @@ def main() -> None:
         "evaluations": lambda result: result.evaluations,
     }
     table = evaluate(results, metrics, pairs="own")
-    shown = {name: [f"{table[row, name].mean:.3f}" for row in results] for name in metrics}
+    shown = {name: metric_column(table, name, list(results), 3) for name in metrics}
     failed = [f"{1 - result.success.double().mean():.2%}" for result in results.values()]
     print(as_table([("search", list(results)), *shown.items(), ("failed", failed)]))
 
