@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,7 @@ from captum_deduce import checks
 from captum_deduce.density import doubts
 from captum_deduce.density.mixture import ClassMixture, plain_tensors
 from captum_deduce.density.quantiles import ClassQuantiles, LeaveOneOut
+from captum_deduce.density.regularization import SHRUNK
 from captum_deduce.density.samples import Samples, check_samples
 from captum_deduce.density.second_pass import SecondPass
 
@@ -134,6 +136,7 @@ class CalibratedMixture(ClassMixture):
         return self
 
     def _forget(self) -> None:
+        self.regularization = self._asked
         self._gaussians = self._second_pass = None
         self.log_densities = ClassQuantiles(self.device)
 
@@ -142,7 +145,7 @@ class CalibratedMixture(ClassMixture):
 
     def _collapsed(self) -> Tensor:
         """Which classes the quantiles show to be of little use (C, bool)."""
-        if self.regularization == "oas" or len(self.log_densities) == 0:
+        if self._derived().regularization == "oas" or len(self.log_densities) == 0:
             return torch.zeros_like(self.moments.weight, dtype=torch.bool)
         return doubts.collapsed(self._derived(), self._lowest(), self.num_features)
 
@@ -152,7 +155,30 @@ class CalibratedMixture(ClassMixture):
         classes = unnamed.nonzero().flatten().tolist()
         if classes:
             text = doubts.describe(classes, self.moments, self._derived(), self._lowest())
-            warnings.warn(text, UserWarning, stacklevel=3)
+            remedy = doubts.remedy(self.covariance_type)
+            warnings.warn(text + remedy, UserWarning, stacklevel=3)
+
+    def _calibrate(self, parts: Callable[[], Iterable[Samples]]) -> None:
+        """Add the left-out log-densities of what was fitted; shrink where they are beyond belief.
+
+        Args:
+            parts (Callable): Returns all samples that were fitted, each time it is called.
+        """
+        self._add_left_out(parts)
+        collapsed = self._collapsed().nonzero().flatten().tolist()
+        if self.regularization != "auto" or self.covariance_type not in ("full", "tied"):
+            self._warn_of_collapse()
+        elif collapsed:
+            text = doubts.describe(collapsed, self.moments, self._derived(), self._lowest())
+            warnings.warn(text + SHRUNK, UserWarning, stacklevel=3)
+            self._gaussians, self.log_densities = None, ClassQuantiles(self.device)
+            self.regularization = "oas"
+            self._add_left_out(parts)
+
+    def _add_left_out(self, parts: Callable[[], Iterable[Samples]]) -> None:
+        leave_one_out = LeaveOneOut(self.moments, self._derived())
+        for samples in parts():
+            self._add_log_densities(samples, leave_one_out)
 
     def _refuse_population(self, what: str) -> None:
         if self._component_class is not None:

@@ -21,7 +21,6 @@ from captum_deduce.density.loader import (
 )
 from captum_deduce.density.mixture import plain_tensors
 from captum_deduce.density.moments import Moments
-from captum_deduce.density.quantiles import LeaveOneOut
 from captum_deduce.density.samples import check_component_class, check_samples
 from captum_deduce.density.second_pass import SecondPass
 
@@ -65,11 +64,11 @@ class ClassGaussianMixture(CalibratedMixture):
     n - C < 1.25 D for ``"tied"``, n < 2 for the others), or whose covariance had to be regularised,
     gives a ``UserWarning`` with its name and the regularisation used. So does, when quantiles are
     computed, one whose left-out samples are far less likely than its Gaussian makes one expect
-    (:attr:`doubtful_classes`), as when a feature varies in a single sample. Nothing is shrunk
-    unasked: the default is the paper's covariance, and ``regularization="oas"`` or
-    ``covariance_type="tied"`` is the remedy, after which there is no such warning. A class of one
-    sample, or of identical ones, gets the identity times the other classes' mean variance. More
-    than 4,096 features give a ``UserWarning``, too, where they need matrices (``"full"`` and
+    (:attr:`doubtful_classes`), as when a feature varies in a single sample. ``"full"`` and
+    ``"tied"`` covariances of all classes are then shrunk (``regularization="oas"``), as the warning
+    says; where samples suffice, or with ``regularization="jitter"``, they are the paper's. A class
+    of one sample, or of identical ones, gets the identity times the other classes' mean variance.
+    More than 4,096 features give a ``UserWarning``, too, where they need matrices (``"full"`` and
     ``"tied"``).
 
     All buffers are float64 and stay so under ``.half()``, ``.float()`` and ``.to(dtype)``;
@@ -127,8 +126,7 @@ class ClassGaussianMixture(CalibratedMixture):
         self._forget()
         self._derived()
         if quantiles and not samples.soft:
-            self._add_log_densities(samples, LeaveOneOut(self.moments, self._derived()))
-            self._warn_of_collapse()
+            self._calibrate(lambda: [samples])
         return self
 
     @plain_tensors()
@@ -274,17 +272,19 @@ class ClassGaussianMixture(CalibratedMixture):
                 ):
                     density.update_quantiles(features, target, leave_one_out=False)
             elif kept.complete:
-                leave_one_out = LeaveOneOut(density.moments, density._derived())
-                for block in kept.take():
-                    samples = check_samples(*block, None, 0, density.num_classes)
-                    density._add_log_densities(samples, leave_one_out)
+                density._calibrate(
+                    lambda: (
+                        check_samples(*block, None, 0, density.num_classes)
+                        for block in kept.blocks()
+                    )
+                )
             elif quantiles and not soft:
                 second = SecondPass(density.moments, density._derived(), _OTHER_IMAGES)
                 density._second_pass = second
                 for features, target, _ in loader_features("loader", loader, frozen, show_progress):
                     density.update_quantiles(features, target)
                 second.finish()
-        if held_out is not None or kept.complete:
+        if held_out is not None:
             density._warn_of_collapse()
         return density
 

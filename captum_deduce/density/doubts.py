@@ -54,7 +54,7 @@ def collapsed(gaussians: Gaussians, lowest: Tensor, num_features: int) -> Tensor
 
 
 def describe(classes: list[int], moments: Moments, gaussians: Gaussians, lowest: Tensor) -> str:
-    """Say what is wrong with classes, in figures, and what helps.
+    """Say what is wrong with classes, in figures.
 
     Args:
         classes (list[int]): Which.
@@ -63,7 +63,7 @@ def describe(classes: list[int], moments: Moments, gaussians: Gaussians, lowest:
         lowest (Tensor): As for :func:`collapsed`.
 
     Returns:
-        str: A sentence for each class, and the remedy.
+        str: A sentence with a figure for each class.
     """
     expected = expected_log_density(gaussians, moments.num_features)
     lines = [
@@ -72,18 +72,27 @@ def describe(classes: list[int], moments: Moments, gaussians: Gaussians, lowest:
     ]
     if len(classes) > _MOST_NAMED:
         lines.append(f"and {len(classes) - _MOST_NAMED} more")
-    kind = moments.covariance_type
-    if kind == "full":
-        remedy = "regularization='oas', covariance_type='tied' or more samples help"
-    elif kind == "tied":
-        remedy = "regularization='oas' or more samples help"
-    else:
-        remedy = "covariance_type='full' or 'tied' with regularization='oas' helps"
     return (
-        f"a {kind!r} covariance of {moments.num_features} features says little about samples "
-        "that were not fitted; their log-density's 5% quantile, in nats, and what the Gaussian "
-        f"makes one expect: {'; '.join(lines)}; {remedy}"
+        f"a {moments.covariance_type!r} covariance of {moments.num_features} features says little "
+        "about samples that were not fitted; their log-density's 5% quantile, in nats, and what "
+        f"the Gaussian makes one expect: {'; '.join(lines)}"
     )
+
+
+def remedy(covariance_type: str) -> str:
+    """Say what helps.
+
+    Args:
+        covariance_type (str): Of the density that says little.
+
+    Returns:
+        str: The end of a sentence.
+    """
+    if covariance_type == "full":
+        return "; regularization='oas', covariance_type='tied' or more samples help"
+    if covariance_type == "tied":
+        return "; regularization='oas' or more samples help"
+    return "; covariance_type='full' or 'tied' with regularization='oas' helps"
 
 
 def repaired(gaussians: Gaussians) -> Tensor:

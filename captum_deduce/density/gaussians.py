@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 
 from captum_deduce.density.moments import Moments
 from captum_deduce.density.regularization import (
+    SHRUNK,
     CovarianceSize,
     RegularizedCovariance,
     covariance_sizes,
+    few_samples,
     regularize,
-    warn_of_few_samples,
 )
 
 
@@ -150,11 +152,28 @@ def estimate(moments: Moments, component_class: Tensor, regularization: str) -> 
     Args:
         moments (Moments): Of K components.
         component_class (Tensor): K, the class of each component, on the CPU.
-        regularization (str): One of :data:`~captum_deduce.density.REGULARIZATIONS`.
+        regularization (str): One of :data:`~captum_deduce.density.REGULARIZATIONS`; ``"auto"`` is
+            ``"jitter"``, and ``"oas"`` for all classes where that would name any and there are
+            matrices to shrink.
 
     Returns:
-        Gaussians: What stands for components without samples means nothing.
+        Gaussians: What stands for components without samples means nothing. They hold the
+        regularisation that was used.
     """
+    used = "jitter" if regularization == "auto" else regularization
+    covariances, sizes = _regularized(moments, used)
+    said, advice = few_samples(covariances, sizes, moments, component_class, used)
+    if said and regularization == "auto" and moments.covariance_type in ("full", "tied"):
+        used, advice = "oas", SHRUNK
+        covariances, sizes = _regularized(moments, used)
+    if said:
+        warnings.warn(said + advice, UserWarning, stacklevel=2)
+    return _assemble(covariances, sizes, moments, component_class, used)
+
+
+def _regularized(
+    moments: Moments, regularization: str
+) -> tuple[list[RegularizedCovariance], list[CovarianceSize]]:
     sizes = covariance_sizes(moments, regularization)
     matrices = moments.scatter
     if moments.covariance_type == "tied":
@@ -165,8 +184,7 @@ def estimate(moments: Moments, component_class: Tensor, regularization: str) -> 
         regularize(matrix, size, regularization, moments.num_features)
         for matrix, size in zip(matrices, sizes, strict=False)
     ]
-    warn_of_few_samples(covariances, sizes, moments, component_class, regularization)
-    return _assemble(covariances, sizes, moments, component_class, regularization)
+    return covariances, sizes
 
 
 def _assemble(

@@ -99,20 +99,21 @@ class KeptFeatures:
         # The loader may write the next batch's labels into the same tensor.
         self._parts.append((features, target.clone()))
 
-    def take(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Hand out what is kept, once, in blocks.
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Hand out what is kept, in blocks.
 
         Yields:
             tuple[Tensor, Tensor]: Features, N x D, and labels.
         """
-        while self._parts:
-            count, entries = 0, 0
-            while count < len(self._parts) and entries < _BLOCK:
-                entries += self._parts[count][0].numel()
-                count += 1
-            features, target = zip(*self._parts[:count], strict=True)
-            del self._parts[:count]
+        start = 0
+        while start < len(self._parts):
+            end, entries = start, 0
+            while end < len(self._parts) and entries < _BLOCK:
+                entries += self._parts[end][0].numel()
+                end += 1
+            features, target = zip(*self._parts[start:end], strict=True)
             yield torch.cat(features), torch.cat(target)
+            start = end
 
 
 def refuse_single_pass(loader: Iterable[Any], memory_budget: int) -> None:

@@ -40,7 +40,7 @@ class ClassMixture(FittedModule):
         self,
         covariance_type: str = "full",
         *,
-        regularization: str = "jitter",
+        regularization: str = "auto",
         num_classes: int | None = None,
     ) -> None:
         r"""Choose the kind of density; the number of features comes from the data.
@@ -55,7 +55,10 @@ class ClassMixture(FittedModule):
                 and ``"tied"``: oracle approximating shrinkage as :func:`sklearn.covariance.oas`
                 defines it, of the maximum-likelihood covariance (divisor :math:`V_1`), with the
                 effective number of samples :math:`V_1^2 / V_2` (for ``"tied"``: of all samples,
-                each centred on its class). Default: "jitter"
+                each centred on its class). ``"auto"``: ``"jitter"``, and where that leaves a class
+                whose density says little, for want of samples or by its samples' leave-one-out
+                log-densities, ``"oas"`` for all of ``"full"`` or ``"tied"``, with a warning.
+                Default: "auto"
             num_classes (int, optional): C, where it is known. Default: None (the largest label + 1,
                 or the number of columns of responsibilities; later data may have more)
 
@@ -74,7 +77,7 @@ class ClassMixture(FittedModule):
         if num_classes is not None:
             checks.number("num_classes", num_classes, minimum=1, integer=True)
         self.covariance_type = covariance_type
-        self.regularization = regularization
+        self.regularization = self._asked = regularization
         self._num_classes = num_classes
         self._component_class: tuple[int, ...] | None = None
         self.moments = Moments(covariance_type, num_classes or 0)
@@ -282,15 +285,16 @@ class ClassMixture(FittedModule):
             state (Tensor): Integers.
         """
         regularization, num_classes, *component_class = state.tolist()
-        self.regularization = REGULARIZATIONS[regularization]
+        self.regularization = self._asked = REGULARIZATIONS[regularization]
         self._num_classes = num_classes or None
         self._component_class = tuple(component_class) or None
 
     def extra_repr(self) -> str:
         """Say what was fitted, in one line."""
         parts = [f"covariance_type={self.covariance_type!r}"]
-        if self.regularization != "jitter":
-            parts.append(f"regularization={self.regularization!r}")
+        used = self.regularization if self._gaussians is None else self._gaussians.regularization
+        if used == "oas":
+            parts.append(f"regularization={used!r}")
         if self.num_features == 0:
             return ", ".join([*parts, "not fitted"])
         parts += [f"classes={self.num_classes}", f"features={self.num_features}"]
@@ -328,7 +332,9 @@ class ClassMixture(FittedModule):
             if seen[component]:
                 members[index].append(component)
         classes = torch.tensor(self.component_class)
-        gaussians = estimate(self.moments, classes, self.regularization)
+        # A mixture that was fitted elsewhere is taken as it is.
+        elsewhere = self._component_class is not None
+        gaussians = estimate(self.moments, classes, "jitter" if elsewhere else self.regularization)
         # Last, as another thread takes it as the sign that the members are there.
         self._members, self._gaussians = members, gaussians
         return gaussians

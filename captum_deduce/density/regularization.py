@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import NamedTuple
 
 import torch
@@ -11,8 +10,8 @@ from torch import Tensor
 
 from captum_deduce.density.moments import Moments
 
-REGULARIZATIONS = ("jitter", "oas")
-"""How a covariance is made positive definite."""
+REGULARIZATIONS = ("jitter", "oas", "auto")
+"""How a covariance is made positive definite; "auto": the first if it does, or the second."""
 
 JITTERS = (0.0, *(10.0**exponent for exponent in range(-10, 1)))
 """The rungs of the jitter ladder, in units of trace / D."""
@@ -30,6 +29,11 @@ _MORE_SAMPLES = (
     "regularization='oas' help"
 )
 _SHRINKAGE = ". Such a density says little; regularization='oas' helps"
+SHRUNK = (
+    ". The covariances are shrunk instead (regularization='oas'); regularization='jitter' leaves "
+    "them as they are"
+)
+"""What follows where shrinkage was chosen."""
 
 
 class CovarianceSize(NamedTuple):
@@ -203,13 +207,13 @@ def _isotropic(scatter: Tensor, variance: float, num_features: int) -> Regulariz
     return RegularizedCovariance(whitening, log_determinant, 0.0, variance, math.inf)
 
 
-def warn_of_few_samples(
+def few_samples(
     covariances: list[RegularizedCovariance],
     sizes: list[CovarianceSize],
     moments: Moments,
     component_class: Tensor,
     regularization: str,
-) -> None:
+) -> tuple[str, str]:
     """Name the classes with too few samples, or with features without variance, and the remedy.
 
     Args:
@@ -217,7 +221,10 @@ def warn_of_few_samples(
         sizes (list[CovarianceSize]): Of the components.
         moments (Moments): Likewise.
         component_class (Tensor): K, the class of each component, on the CPU.
-        regularization (str): One of :data:`REGULARIZATIONS`.
+        regularization (str): One of :data:`REGULARIZATIONS`, not "auto".
+
+    Returns:
+        tuple[str, str]: What there is to say, and what helps; both empty where there is nothing.
     """
     tied = moments.covariance_type == "tied"
     num_means = int((moments.weight > 0).sum()) if tied else 1
@@ -239,16 +246,13 @@ def warn_of_few_samples(
             remedy = _remedy(covariance, regularization, free, moments.num_features)
             lines.append(f"{name} ({size.effective_count:.6g} samples): {remedy}")
     if not lines:
-        return
+        return "", ""
     more = [f"and {len(lines) - _MOST_NAMED} more"] if len(lines) > _MOST_NAMED else []
-    warnings.warn(
+    said = (
         f"too few samples for a {moments.covariance_type!r} covariance of {moments.num_features} "
         "features, or features that don't vary or depend on one another: "
-        + "; ".join(lines[:_MOST_NAMED] + more)
-        + advice,
-        UserWarning,
-        stacklevel=2,
     )
+    return said + "; ".join(lines[:_MOST_NAMED] + more), advice
 
 
 def _remedy(

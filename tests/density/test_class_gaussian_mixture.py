@@ -205,7 +205,7 @@ def test_few_samples_warn_with_the_name_of_the_class():
     with pytest.warns(
         UserWarning, match=r"class 2 \(4 samples\): regularised by a jitter of 1e-10"
     ):
-        density = ClassGaussianMixture().fit(features[keep], labels[keep])
+        density = ClassGaussianMixture(regularization="jitter").fit(features[keep], labels[keep])
     assert density.regularization_used.tolist() == [0, 0, 1e-10]
 
 

@@ -53,7 +53,7 @@ def single_spikes(count: int = 60):
 def test_a_class_that_its_own_samples_surprise_is_named_with_figures():
     features, labels = single_spikes()
     with pytest.warns(UserWarning, match="says little") as caught:
-        density = ClassGaussianMixture().fit(features, labels)
+        density = ClassGaussianMixture(regularization="jitter").fit(features, labels)
     assert len(caught) == 1
     message = str(caught[0].message)
     lowest, expected = (
@@ -66,7 +66,7 @@ def test_a_class_that_its_own_samples_surprise_is_named_with_figures():
     assert lowest < -1000
     assert density.doubtful_classes == [1]
     # the figures come from the state, so a copy that was stored knows them, too
-    restored = ClassGaussianMixture()
+    restored = ClassGaussianMixture(regularization="jitter")
     restored.load_state_dict(density.state_dict())
     assert restored.doubtful_classes == [1]
     # in batches it is said when all samples have come
@@ -114,7 +114,9 @@ def test_normal_samples_give_no_warning(n):
 def test_what_was_regularised_is_doubtful_and_named_once():
     features, labels = data(15)
     with pytest.warns(UserWarning, match="regularised by a jitter") as caught:
-        density = ClassGaussianMixture(num_classes=C + 1).fit(features, labels)
+        density = ClassGaussianMixture(num_classes=C + 1, regularization="jitter").fit(
+            features, labels
+        )
     assert len(caught) == 1
     assert density.doubtful_classes == [0, 1, 2]
 
@@ -126,4 +128,57 @@ def test_a_long_list_is_cut():
     text = doubts.describe(list(range(30)), moments, gaussians, torch.zeros(30))
     assert "class 9 (2 samples)" in text
     assert "class 10" not in text
-    assert "; and 20 more; covariance_type=" in text
+    assert text.endswith("; and 20 more")
+
+
+@pytest.mark.parametrize("by_loader", [False, True])
+@pytest.mark.parametrize("few", [False, True])
+def test_shrinkage_is_chosen_where_a_density_would_say_little_and_said(few, by_loader, tmp_path):
+    features, labels = data(15) if few else single_spikes()
+
+    def fitted(**arguments) -> ClassGaussianMixture:
+        if not by_loader:
+            return ClassGaussianMixture(**arguments).fit(features, labels)
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(features.shape[1], C))
+        parts = list(zip(features.split(7), labels.split(7), strict=True))
+        return ClassGaussianMixture.fit_loader(model.double(), model[0], parts, **arguments)
+
+    reason = r"too few samples .*class 0 \(5 samples\)" if few else r"says little .*class 1 \(100"
+    with pytest.warns(UserWarning, match=f"{reason}.*are shrunk instead") as caught:
+        chosen = fitted()
+    assert len(caught) == 1
+    asked = fitted(regularization="oas")
+    assert torch.equal(chosen.covariances, asked.covariances)
+    torch.testing.assert_close(chosen.quantile(0.05), asked.quantile(0.05))
+    assert chosen.doubtful_classes == []
+    assert "regularization='oas'" in repr(chosen)
+    # what was chosen goes with the file, without a word
+    chosen.save(tmp_path / "density.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if few else "error")
+        stored = ClassGaussianMixture.load(tmp_path / "density.safetensors")
+        assert torch.equal(stored.log_probs(features), chosen.log_probs(features))
+
+
+def test_the_choice_is_made_anew_when_samples_come():
+    features, labels = data(15)
+    density = ClassGaussianMixture().partial_fit(features, labels)
+    with pytest.warns(UserWarning, match="are shrunk instead"):
+        density.log_probs(features)
+    more, others = data(300, seed=0)
+    density.partial_fit(more, others)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = density.log_probs(features)
+    whole = ClassGaussianMixture(regularization="jitter").fit(
+        torch.cat([features, more]), torch.cat([labels, others])
+    )
+    torch.testing.assert_close(found, whole.log_probs(features))
+    assert "oas" not in repr(density)
+
+
+def test_what_a_mixture_of_variances_lacks_can_not_be_shrunk():
+    density = ClassGaussianMixture("diag")
+    with pytest.warns(UserWarning, match="too few samples"):
+        density.fit(torch.rand(4, D), torch.tensor([0, 0, 0, 1]))
+    assert "oas" not in repr(density)

@@ -608,7 +608,8 @@ def one_telling_pixel(spread: float) -> tuple[nn.Sequential, ClassGaussianMixtur
     features[1::2, 0] = 0.1 + spread * torch.rand(40, generator=generator, dtype=torch.float64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        density = ClassGaussianMixture().fit(features, torch.arange(80) % 2)
+        density = ClassGaussianMixture(regularization="jitter")
+        density.fit(features, torch.arange(80) % 2)
     return model, density, torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64)
 
 
