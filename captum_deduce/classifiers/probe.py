@@ -108,7 +108,8 @@ def _refuse_sigmoids(
 
 
 def _unit(scores: Tensor) -> bool:
-    return bool(((scores >= 0) & (scores <= 1)).all())
+    # No sigmoid is 0, as the scores of units that are off are.
+    return bool(((scores > 0) & (scores <= 1)).all())
 
 
 def _is_row(value: Any, count: int) -> bool:

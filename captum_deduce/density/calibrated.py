@@ -83,14 +83,14 @@ class CalibratedMixture(ClassMixture):
         leave_one_out: bool = True,
         reset: bool = False,
     ) -> Self:
-        """Add samples' log-densities for :meth:`quantile`, after the last :meth:`partial_fit`.
+        """Add samples' log-densities for :meth:`quantile`, after the last batch of the fit.
 
         Training samples may come in several calls. If they turn out not to be those that were
         fitted, this changes nothing in the first of these calls, and discards all log-densities in
         a later one.
 
         Args:
-            features (Tensor): N x D, as in :meth:`fit`.
+            features (Tensor): N x D, as in :meth:`ClassGaussianMixture.fit`.
             target (Tensor): Labels, N integers.
             sample_weight (Tensor, optional): The weights with which training samples were fitted;
                 they don't weigh in the quantiles. Default: None (1 each)
@@ -103,9 +103,9 @@ class CalibratedMixture(ClassMixture):
 
         Raises:
             RuntimeError: Nothing is fitted.
-            TypeError: As :meth:`fit`.
-            ValueError: As :meth:`fit`, responsibilities, a class without samples, or
-                ``leave_one_out`` where the samples can't be those that were fitted: more of a
+            TypeError: As :meth:`ClassGaussianMixture.fit`.
+            ValueError: As :meth:`ClassGaussianMixture.fit`, responsibilities, a class without
+                samples, or ``leave_one_out`` where the samples can't be those that were fitted: more of a
                 class, another mean or spread, or one whose share in the fit would exceed 1.
         """
         checks.flag("leave_one_out", leave_one_out)

@@ -81,6 +81,8 @@ def test_sigmoids_of_independent_labels_are_refused_and_small_logits_are_not():
     with torch.no_grad():
         model[1].weight.mul_(20)
     JSMA(model).generate(IMAGES, 0, max_iterations=1)
+    # an untrained head that ends in a ReLU: small scores, some of them 0
+    JSMA(lambda x: (0.1 * model(x)).relu()).generate(IMAGES, 0, max_iterations=1)
 
 
 def test_a_learners_model_left_in_train_mode_gives_counterfactuals_that_hold_in_eval_mode():
