@@ -105,8 +105,9 @@ class CalibratedMixture(ClassMixture):
             RuntimeError: Nothing is fitted.
             TypeError: As :meth:`ClassGaussianMixture.fit`.
             ValueError: As :meth:`ClassGaussianMixture.fit`, responsibilities, a class without
-                samples, or ``leave_one_out`` where the samples can't be those that were fitted: more of a
-                class, another mean or spread, or one whose share in the fit would exceed 1.
+                samples, or ``leave_one_out`` where the samples can't be those that were fitted:
+                more of a class, another mean or spread, or one whose share in the fit would
+                exceed 1.
         """
         checks.flag("leave_one_out", leave_one_out)
         checks.flag("reset", reset)
