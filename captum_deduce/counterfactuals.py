@@ -100,7 +100,7 @@ class Counterfactuals:
 
     @property
     def already(self) -> Tensor:
-        """Tell which originals reach the goal unchanged (N, bool): nothing was to be done.
+        """Tell which originals reach the goal as they are, with nothing to be done (N, bool).
 
         Such a pair has ``success``, but its distance of 0 says nothing of the search: it enters no
         mean of :meth:`summary` and of :func:`captum_deduce.metrics.evaluate`.
