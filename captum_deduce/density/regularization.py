@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_deduce.density.moments import Moments
 
 REGULARIZATIONS = ("jitter", "oas", "auto")
-"""How a covariance is made positive definite. "auto" is the first where that does, or the second."""
+"""How a covariance is made positive definite. "auto" takes the first if it will do."""
 
 JITTERS = (0.0, *(10.0**exponent for exponent in range(-10, 1)))
 """The rungs of the jitter ladder, in units of trace / D."""
