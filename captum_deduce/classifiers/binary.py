@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from captum_deduce import checks
 
+EACH = "each"
+"""In a label's place: every image comes with its own."""
+
 
 class BinaryClassifier(nn.Module):
     r"""A model of one logit, or one label of a multi-label model, as a classifier of two classes.
@@ -25,14 +28,15 @@ class BinaryClassifier(nn.Module):
     Args:
         model (nn.Module): Returns one logit for each image (N or N x 1), or N x L of them. Not
             copied.
-        label (int, optional): Which of the L. Default: None (a model of one logit, or the label
-            comes with the images: see :meth:`forward`)
+        label (int or str, optional): Which of the L, or ``"each"``: each image comes with its own,
+            as the first of what the model is called with after the images. Default: None (a model
+            of one logit)
         probabilities (bool, optional): The model returns sigmoids in place of logits; where these
             are rounded to 0 or 1 a search can't move. Default: False
 
     Raises:
         TypeError: A model that is no module, or a label that is no integer.
-        ValueError: A negative label.
+        ValueError: A negative label, or a word that is not "each".
 
     Examples::
 
@@ -45,19 +49,21 @@ class BinaryClassifier(nn.Module):
         A label of its own for each image, switched on in the first and off in the others:
 
         >>> from captum_deduce import JSMA
-        >>> result = JSMA(BinaryClassifier(findings)).generate(
+        >>> result = JSMA(BinaryClassifier(findings, label="each")).generate(
         ...     images, target=[1, 0, 0], additional_forward_args=torch.tensor([5, 5, 13]))
         >>> len(result)
         3
     """
 
     def __init__(
-        self, model: nn.Module, label: int | None = None, *, probabilities: bool = False
+        self, model: nn.Module, label: int | str | None = None, *, probabilities: bool = False
     ) -> None:
         super().__init__()
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
-        if label is not None:
+        if isinstance(label, str):
+            checks.choice("label", label, (EACH,))
+        elif label is not None:
             checks.number("label", label, minimum=0, integer=True)
         checks.flag("probabilities", probabilities)
         self.model = model
@@ -66,42 +72,32 @@ class BinaryClassifier(nn.Module):
         # Not train(), which would change the mode of the model's parts.
         self.training = model.training
 
-    def forward(self, inputs: Tensor, labels: Tensor | None = None, *arguments: Any) -> Tensor:
+    def forward(self, inputs: Tensor, *arguments: Any) -> Tensor:
         """Compute the scores of no and yes.
 
         Args:
             inputs (Tensor): N x ...
-            labels (Tensor, optional): Where no label was chosen for all and the model has several:
-                the label to ask about for each image, N integers. Otherwise the first of what the
-                model itself takes after the inputs. Default: None
-            *arguments (Any): What the model takes besides.
+            *arguments (Any): With ``label="each"`` first the label to ask about for each image, N
+                or N x 1 integers; then what the model takes besides.
 
         Returns:
             Tensor: N x 2.
 
         Raises:
-            TypeError: The model returned no tensor.
-            ValueError: No label was chosen of several, or one that the model does not have.
+            TypeError: The model returned no tensor, or labels of images are no integers.
+            ValueError: No label was chosen of several, one that the model does not have, or
+                another number of labels than images.
         """
-        if labels is None or self._asks(labels, inputs):
-            output = self.model(inputs, *arguments)
-        else:
-            output, labels = self.model(inputs, labels, *arguments), None
-        logits = self._chosen(output, labels, len(inputs))
+        labels: Any = None
+        if self.label == EACH:
+            labels, *rest = arguments or (None,)
+            arguments = tuple(rest)
+        logits = self._chosen(self.model(inputs, *arguments), labels, len(inputs))
         if self.probabilities:
-            logits = torch.logit(logits, eps=torch.finfo(logits.dtype).tiny)
+            logits = torch.logit(logits, eps=torch.finfo(logits.dtype).eps)
         return torch.stack([torch.zeros_like(logits), logits], 1)
 
-    def _asks(self, labels: object, inputs: Tensor) -> bool:
-        """Whether what came after the images are the labels to ask about."""
-        return (
-            self.label is None
-            and isinstance(labels, Tensor)
-            and labels.shape == inputs.shape[:1]
-            and not labels.is_floating_point()
-        )
-
-    def _chosen(self, output: object, labels: Tensor | None, count: int) -> Tensor:
+    def _chosen(self, output: object, labels: object, count: int) -> Tensor:
         if not isinstance(output, Tensor):
             raise TypeError(f"model must return a tensor of logits, got {type(output).__name__}")
         rows = output.reshape(count, -1) if output.shape[:1] == (count,) else output
@@ -111,18 +107,14 @@ class BinaryClassifier(nn.Module):
                 f"{count} image(s), got shape {tuple(output.shape)}"
             )
         several = rows.shape[1]
-        if labels is None and self.label is None:
+        if labels is None and not isinstance(self.label, int):
             if several != 1:
                 raise ValueError(
                     f"model returns {several} logits for each image: say which label is asked "
                     "about, by BinaryClassifier(model, label=...), or for each image by "
-                    "additional_forward_args=labels"
+                    "label='each' and additional_forward_args=labels"
                 )
             return rows[:, 0]
-        chosen = labels if labels is not None else torch.full((count,), self.label or 0)
-        if ((chosen < 0) | (chosen >= several)).any():
-            raise ValueError(
-                f"label must be one of the model's {several}, from 0, got "
-                f"{self.label if labels is None else labels.tolist()}"
-            )
-        return rows.gather(1, chosen.to(rows.device, torch.int64).unsqueeze(1)).squeeze(1)
+        asked = self.label if labels is None else labels
+        chosen = checks.targets(asked, count, several, "label").expand(count)
+        return rows.gather(1, chosen.to(rows.device).unsqueeze(1)).squeeze(1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
@@ -24,6 +26,9 @@ from captum_deduce.classifiers.modes import eval_mode
 from captum_deduce.classifiers.placement import check_placement
 from captum_deduce.classifiers.scores import class_scores
 from captum_deduce.spectral import frozen_spectral_weights
+
+_ELSEWHERE = re.compile(r"d?type\b|\bdevice|Half|BFloat16|Double")
+"""In the message of an error that a model's dtype or device may be the cause of."""
 
 
 class FrozenModel:
@@ -83,6 +88,9 @@ class FrozenModel:
         for module in self._known:
             _check_devices(module)
         self._observes = not all(isinstance(f, nn.Module) for f in (forward_func, *companions))
+        # Companions run outside of calls of this one.
+        self._beside = not all(isinstance(f, nn.Module) for f in companions)
+        self._hidden = False
         self._name = layer if isinstance(layer, str) else None
         self.layer = None if layer is None else find_layer(forward_func, layer)
         self._held: set[nn.Module] = set()
@@ -93,10 +101,16 @@ class FrozenModel:
 
     def __enter__(self) -> FrozenModel:
         self._thread = threading.get_ident()
+        self.modules = modules_of(self.forward_func)
+        self._hidden = False
         with ExitStack() as self._exit:
             for module in self._known:
                 self._hold(module)
-            if self.layer is not None:
+            if self._name is not None and self._observes:
+                self.layer = None
+                for module in self.modules:
+                    self._find(module)
+            elif self.layer is not None:
                 self._read(self.layer)
             if self._observes or not _is_compiled(self._known):
                 self._watch = register_module_forward_pre_hook(self._meet)
@@ -137,14 +151,15 @@ class FrozenModel:
         self._running = True
         try:
             output = self.forward_func(inputs, *additional_forward_args)
-        except RuntimeError:
-            check_placement("model", self.modules, inputs)
+        except RuntimeError as error:
+            if _ELSEWHERE.search(str(error)):
+                check_placement("model", self.modules, inputs)
             raise
         finally:
             self._running = False
-        if self._watch is not None and not self._observes:
-            # A module's parts are all known, but for those that it has hidden from PyTorch; these
-            # were met just now. Hooks for every module cost time.
+        if self._watch is not None and not self._observes and not self._hidden:
+            # A module's parts are all known, but for those that it hides from PyTorch; it hides
+            # none. Hooks for every module cost time.
             self._watch.remove()
         scores = class_scores(output, len(inputs))
         if self.layer is None and self._name is None:
@@ -157,18 +172,27 @@ class FrozenModel:
 
     def _meet(self, module: nn.Module, inputs: Any) -> None:
         """Freeze a module that is called for the first time, before it computes anything."""
+        if torch.compiler.is_compiling():  # the compiler follows hooks, too
+            return
         if threading.get_ident() != self._thread or module in self._held:
             return
+        if not (self._running or self._beside):
+            return  # a loader's own, for example, that augments images
         _check_devices(module)
         self._hold(module)
-        if not self._running:
+        self._hidden = True
+        if self._running:
+            self.modules.append(module)
+            self._find(module)
+
+    def _find(self, module: nn.Module) -> None:
+        """Read the layer that was given by name, if this is the module that has it."""
+        if self._name is None or self.layer is not None:
             return
-        self.modules.append(module)
-        if self._name is not None and self.layer is None:
-            layer = dict(module.named_modules()).get(self._name)
-            if layer is not None:
-                self.layer = find_layer(module, layer)
-                self._read(layer)
+        layer = dict(module.named_modules()).get(self._name)
+        if layer is not None and self._name:
+            self.layer = find_layer(module, layer)
+            self._read(layer)
 
     def _hold(self, module: nn.Module) -> None:
         self._exit.enter_context(eval_mode(module))

@@ -29,18 +29,23 @@ def modules_of(forward_func: Callable[..., Any]) -> list[nn.Module]:
     Returns:
         list[nn.Module]: The outermost modules, each once.
     """
+    return _modules_run_by(forward_func, set())
+
+
+def _modules_run_by(forward_func: Any, seen: set[int]) -> list[nn.Module]:
     if isinstance(forward_func, nn.Module):
         return [forward_func]
-    if isinstance(forward_func, functools.partial):
-        return _modules_in(
-            [forward_func.func, *forward_func.args, *forward_func.keywords.values()], nested=True
-        )
     if inspect.ismethod(forward_func):
-        owner: Any = forward_func.__self__
-        return modules_of(owner)
+        return _modules_run_by(forward_func.__self__, seen)
+    if id(forward_func) in seen:
+        return []
+    seen.add(id(forward_func))
+    if isinstance(forward_func, functools.partial):
+        parts = [forward_func.func, *forward_func.args, *forward_func.keywords.values()]
+        return _modules_in(parts, seen, nested=True)
     if inspect.isfunction(forward_func):
-        return _modules_in(_variables(forward_func))
-    return _modules_in(list(getattr(forward_func, "__dict__", {}).values()))
+        return _modules_in(_variables(forward_func), seen)
+    return _modules_in(list(getattr(forward_func, "__dict__", {}).values()), seen)
 
 
 def _variables(function: Any) -> list[Any]:
@@ -66,16 +71,18 @@ def _is_filled(cell: Any) -> bool:
     return True
 
 
-def _modules_in(values: list[Any], *, nested: bool = False) -> list[nn.Module]:
+def _modules_in(values: list[Any], seen: set[int], *, nested: bool = False) -> list[nn.Module]:
     """Collect modules, those in lists too; with ``nested`` also what functions among them run."""
     found: list[nn.Module] = []
     for value in values:
         if isinstance(value, nn.Module):
             found.append(value)
         elif isinstance(value, list | tuple):
-            found += _modules_in(list(value), nested=True)
+            if id(value) not in seen:
+                seen.add(id(value))
+                found += _modules_in(list(value), seen, nested=True)
         elif nested and callable(value):
-            found += modules_of(value)
+            found += _modules_run_by(value, seen)
     return list(dict.fromkeys(found))
 
 

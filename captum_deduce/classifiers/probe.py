@@ -24,6 +24,7 @@ def check_behaviour(
     scores: Tensor,
     bounds: tuple[Tensor, Tensor],
     *,
+    first_arguments: tuple[Any, ...] | None = None,
     stacklevel: int = 2,
 ) -> None:
     """Refuse what a search can't use, and warn of what makes its answers doubtful.
@@ -35,6 +36,8 @@ def check_behaviour(
         scores (Tensor): What the model returned for them, N x C, with its graph.
         bounds (tuple[Tensor, Tensor]): Smallest and largest inputs, of the shape of one, or N of
             them, of which these images have the first.
+        first_arguments (tuple, optional): Those of the first image alone. Default: None
+            (``arguments``)
         stacklevel (int, optional): Of the warnings. Default: 2
 
     Raises:
@@ -46,10 +49,10 @@ def check_behaviour(
             beside it or on chance.
     """
     _check_gradient(images, scores, stacklevel + 1)
-    with torch.no_grad():
-        first = tuple(a[:1] if _is_row(a, len(images)) else a for a in arguments)
-        alone = model(images[:1].detach().clone(), first)[0]
-    _check_rows(scores.detach()[:1], alone, stacklevel + 1)
+    first = arguments if first_arguments is None else first_arguments
+    alone = _scores_alone(model, images[:1].detach().clone(), first)
+    if alone is not None:
+        _check_rows(scores.detach()[:1], alone, stacklevel + 1)
     if _unit(scores.detach()) and scores.shape[1] > 1:
         _refuse_sigmoids(model, images, arguments, bounds)
 
@@ -75,6 +78,15 @@ def _check_gradient(images: Tensor, scores: Tensor, stacklevel: int) -> None:
         )
 
 
+def _scores_alone(model: FrozenModel, image: Tensor, arguments: tuple[Any, ...]) -> Tensor | None:
+    """The scores of one image; None of a model that takes no batch of one."""
+    try:
+        with torch.no_grad():
+            return model(image, arguments)[0]
+    except (RuntimeError, ValueError, TypeError, AssertionError):
+        return None
+
+
 def _check_rows(together: Tensor, alone: Tensor, stacklevel: int) -> None:
     largest = together.abs().max()
     if torch.isfinite(alone).all() and (together - alone).abs().max() > _SAME * largest:
@@ -94,8 +106,10 @@ def _refuse_sigmoids(
     lower, upper = (b[0] if b.dim() == images.dim() else b for b in bounds)
     source = torch.Generator().manual_seed(0)
     noise = torch.rand(_OTHERS, *images.shape[1:], generator=source).to(images)
+    span = upper - lower
     with torch.no_grad():
-        for image in (lower, upper, *(lower + noise * (upper - lower))):
+        # Far beyond the bounds, too, where small logits of an untrained model grow.
+        for image in (lower, upper, *(lower + (200 * noise - 100) * span), *(lower + noise * span)):
             others = image.expand_as(images).contiguous()
             if not _unit(model(others, arguments)[0]):
                 return
@@ -110,7 +124,3 @@ def _refuse_sigmoids(
 def _unit(scores: Tensor) -> bool:
     # No sigmoid is 0, as the scores of units that are off are.
     return bool(((scores > 0) & (scores <= 1)).all())
-
-
-def _is_row(value: Any, count: int) -> bool:
-    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == count

@@ -92,12 +92,14 @@ class KeptFeatures:
             target (Tensor): N labels; soft ones are not kept.
         """
         self._size += features.nbytes + target.nbytes
-        if not self.complete or self._size > self.budget or target.is_floating_point():
+        soft = target.is_floating_point() or target.dtype == torch.bool
+        if not self.complete or self._size > self.budget or soft:
             self.complete = False
             self._parts.clear()
             return
         # The loader may write the next batch's labels into the same tensor.
-        self._parts.append((features, target.clone()))
+        # Labels may come as a column.
+        self._parts.append((features, target.flatten().clone()))
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Hand out what is kept, in blocks.

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _FORMAT = "captum-deduce density"
 _FORMAT_VERSION = "1"
+# What was asked for stands beside what is in force, in one number.
+_ASKED = 8
 
 
 @contextmanager
@@ -57,7 +59,9 @@ class ClassMixture(FittedModule):
                 effective number of samples :math:`V_1^2 / V_2` (for ``"tied"``: of all samples,
                 each centred on its class). ``"auto"``: ``"jitter"``, and where that leaves a class
                 whose density says little, for want of samples or by its samples' leave-one-out
-                log-densities, ``"oas"`` for all of ``"full"`` or ``"tied"``, with a warning.
+                log-densities (where :meth:`ClassGaussianMixture.fit` has them, or
+                ``fit_loader`` has kept the features), ``"oas"`` for all of ``"full"`` or
+                ``"tied"``, with a warning.
                 Default: "auto"
             num_classes (int, optional): C, where it is known. Default: None (the largest label + 1,
                 or the number of columns of responsibilities; later data may have more)
@@ -273,9 +277,10 @@ class ClassMixture(FittedModule):
             Tensor: The regularisation, the fixed number of classes (0: not fixed) and the
             components' classes (none: one component per class).
         """
-        regularization = REGULARIZATIONS.index(self.regularization)
+        used = REGULARIZATIONS.index(self.regularization)
+        asked = REGULARIZATIONS.index(self._asked)
         return torch.tensor(
-            [regularization, self._num_classes or 0, *(self._component_class or ())]
+            [used + _ASKED * (asked + 1), self._num_classes or 0, *(self._component_class or ())]
         )
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -285,7 +290,11 @@ class ClassMixture(FittedModule):
             state (Tensor): Integers.
         """
         regularization, num_classes, *component_class = state.tolist()
-        self.regularization = self._asked = REGULARIZATIONS[regularization]
+        asked, used = divmod(regularization, _ASKED)
+        self.regularization = REGULARIZATIONS[used]
+        self._asked = REGULARIZATIONS[asked - 1] if asked else self.regularization
+        if self._asked not in ("auto", self.regularization):
+            raise LookupError(f"no regularization is numbered {regularization}")
         self._num_classes = num_classes or None
         self._component_class = tuple(component_class) or None
 

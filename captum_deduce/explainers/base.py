@@ -381,7 +381,8 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         if not torch.isfinite(scores).all():
             raise ValueError("forward_func returned NaN or infinite scores for inputs[:2]")
         refuse_probabilities(scores)
-        check_behaviour(model, few, beside, scores, bounds, stacklevel=5)
+        alone = argument_rows(arguments, len(images), slice(1))
+        check_behaviour(model, few, beside, scores, bounds, first_arguments=alone, stacklevel=5)
         self._check_model(scores, features)
         return scores.shape[1]
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from captum_deduce.spectral.bound import bounded_layers, held_weight, hold
+from captum_deduce.spectral.bound import Held, bounded_layers, held_weight, hold
 
 
 @contextmanager
@@ -38,10 +38,11 @@ def frozen_spectral_weights(module: nn.Module) -> Iterator[None]:
     weights = {}
     with torch.no_grad():
         for layer, bound in bounded_layers(module).values():
-            held, original = held_weight(bound), layer.parametrizations["weight"].original
+            original = layer.parametrizations["weight"].original
+            held = held_weight(bound, original)
             if held is None or held is original:
                 held = bound.bounded(original)
-            weights[bound] = held
+            weights[bound] = Held(original, held)
     with hold(weights):
         yield
 
@@ -82,7 +83,7 @@ def unbounded_weights(module: nn.Module) -> Iterator[None]:
     }
     before = {bound: weight.detach().clone() for bound, weight in bounds.items()}
     try:
-        with hold(bounds):
+        with hold({bound: Held(weight, weight) for bound, weight in bounds.items()}):
             yield
     finally:
         for bound, weight in bounds.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,7 @@ class SpectralBound(nn.Module):
         Returns:
             Tensor: The bounded weight, of the same shape and dtype.
         """
-        held = held_weight(self)
+        held = held_weight(self, weight)
         if held is not None:
             return held
         return self.bounded(weight, advance=self.training and not _in_backward_pass())
@@ -205,37 +205,52 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+class Held(NamedTuple):
+    """A weight that a block hands out, and the one that it stands for.
+
+    Attributes:
+        original (Tensor): The layer's own weight when the block was entered.
+        bounded (Tensor): What is handed out in its place.
+    """
+
+    original: Tensor
+    bounded: Tensor
+
+
 class _Blocks(threading.local):
     """The weights that the blocks open in this thread hold, the innermost last."""
 
     def __init__(self) -> None:
-        self.held: list[Mapping[SpectralBound, Tensor]] = []
+        self.held: list[Mapping[SpectralBound, Held]] = []
 
 
 _blocks = _Blocks()
 
 
-def held_weight(bound: SpectralBound) -> Tensor | None:
+def held_weight(bound: SpectralBound, weight: Tensor) -> Tensor | None:
     """Look for a weight that a block in this thread holds.
 
     Args:
         bound (SpectralBound): Whose weight.
+        weight (Tensor): The layer's own weight. Others in its place, as those of
+            ``torch.func.functional_call``, are not what a block holds.
 
     Returns:
         Tensor or None: What the innermost block that knows the bound holds.
     """
     for weights in reversed(_blocks.held):
         if bound in weights:
-            return weights[bound]
+            held = weights[bound]
+            return held.bounded if held.original is weight else None
     return None
 
 
 @contextmanager
-def hold(weights: Mapping[SpectralBound, Tensor]) -> Iterator[None]:
+def hold(weights: Mapping[SpectralBound, Held]) -> Iterator[None]:
     """Within the block, in this thread, bounds hand out given weights.
 
     Args:
-        weights (dict[SpectralBound, Tensor]): The weights.
+        weights (dict[SpectralBound, Held]): The weights.
     """
     held = _blocks.held
     try:

@@ -50,7 +50,7 @@ def test_one_label_is_switched_on_and_off(findings, confidence, probabilities):
 
 def test_every_image_can_have_a_label_of_its_own(findings):
     labels, target = torch.arange(40) % 3, torch.arange(40) % 2
-    mixed = JSMA(BinaryClassifier(findings)).generate(
+    mixed = JSMA(BinaryClassifier(findings, "each")).generate(
         IMAGES, target, additional_forward_args=labels, internal_batch_size=7
     )
     for label in range(3):
@@ -105,10 +105,19 @@ def test_what_does_not_fit_is_refused(findings):
         BinaryClassifier(findings, label=-1)
     with pytest.raises(ValueError, match=r"returns 3 logits .*label=\.\.\."):
         BinaryClassifier(findings)(IMAGES)
-    with pytest.raises(ValueError, match="label must be one of the model's 3, from 0, got 3"):
+    with pytest.raises(ValueError, match=r"label must .*3"):
         BinaryClassifier(findings, label=3)(IMAGES)
-    with pytest.raises(ValueError, match=r"from 0, got \[0, 5\]"):
-        BinaryClassifier(findings)(IMAGES[:2], torch.tensor([0, 5]))
+    for labels, error in (
+        (torch.tensor([0, 5]), ValueError),
+        (torch.tensor([0, 1, 2]), ValueError),
+        (torch.tensor([0.0, 1.0]), TypeError),
+    ):
+        with pytest.raises(error, match="label must"):
+            BinaryClassifier(findings, "each")(IMAGES[:2], labels)
+    with pytest.raises(ValueError, match="label must be"):
+        BinaryClassifier(findings, label="all")
+    with pytest.raises(ValueError, match="say which label is asked"):
+        BinaryClassifier(findings, label="each")(IMAGES)
     with pytest.raises(ValueError, match=r"got shape \(40, 1, 8, 8\)"):
         BinaryClassifier(nn.Identity())(IMAGES)
     with pytest.raises(TypeError, match="must return a tensor of logits, got tuple"):
@@ -120,3 +129,32 @@ def test_the_modes_of_the_models_parts_stay(findings):
     model[0].eval()
     asked = BinaryClassifier(model, 0)
     assert (asked.training, model.training, model[0].training) == (True, True, False)
+
+
+def test_a_model_of_one_logit_keeps_its_own_arguments():
+    class Sites(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.shift = nn.Linear(64, 1), nn.Embedding(2, 1)
+
+        def forward(self, images, site):
+            return self.fc(images.flatten(1)) + self.shift(site)
+
+    torch.manual_seed(0)
+    model, site = Sites(), torch.arange(40) % 2
+    torch.testing.assert_close(
+        BinaryClassifier(model)(IMAGES, site)[:, 1], model(IMAGES, site)[:, 0]
+    )
+
+
+def test_sigmoids_that_are_rounded_to_one_stay_numbers():
+    class Steep(nn.Module):
+        def forward(self, images):
+            return torch.sigmoid(60 * (images.flatten(1).mean(1, keepdim=True) - 0.4))
+
+    images = torch.stack([torch.full((1, 8, 8), value) for value in (0.3, 0.35, 0.95, 0.97)])
+    asked = BinaryClassifier(Steep(), probabilities=True)
+    result = JSMA(asked).generate(images, [1, 1, 1, 0], max_iterations=3)
+    assert result.confidence.isfinite().all()
+    assert result.already.tolist()[2]
+    assert result.confidence[2] > 0.99

@@ -442,3 +442,73 @@ def test_hidden_companions_are_frozen_too_and_not_taken_for_the_model():
     assert beside.training
     with torch.no_grad():
         torch.testing.assert_close(first, copy.deepcopy(beside).eval()(IMAGES))
+
+
+def test_a_name_is_found_where_a_function_names_several_modules():
+    net, norm = network().eval(), nn.Identity()
+    body, head = nn.Sequential(net[:4]), nn.Sequential(net[4])
+    for forward_func, name in (
+        (lambda x: net(norm(x)), "3"),
+        (lambda x: head(body(x)), "0.3"),
+        (functools.partial(lambda first, second, x: second(first(x)), norm, net), "3"),
+    ):
+        frozen = FrozenModel(forward_func, name)
+        for _ in range(2):  # it may be entered again
+            with torch.no_grad(), frozen:
+                torch.testing.assert_close(frozen(IMAGES)[1], net[:4](IMAGES))
+    again = FrozenModel(log_probabilities, "4")
+    for _ in range(2):
+        with torch.no_grad(), again:
+            assert again(IMAGES)[1].shape == (5, 144)
+
+
+def test_hidden_experts_are_frozen_whenever_they_are_first_called():
+    class Mixture(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.experts = [dropping().train(), dropping().train()]
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return torch.cat([self.experts[int(i.mean() > 0.5)](i[None]) for i in inputs])
+
+    model = Mixture()
+    dark, bright = IMAGES * 0.3, IMAGES * 0.3 + 0.6
+    with torch.no_grad(), FrozenModel(model) as frozen:
+        frozen(dark)
+        late = frozen(bright)[0]
+    assert all(expert.training for expert in model.experts)
+    with torch.no_grad():
+        torch.testing.assert_close(late, model.experts[1].eval()(bright))
+
+
+def test_modules_that_are_not_the_models_are_left_alone():
+    augmentation, model = nn.Dropout(0.5), network()
+    with torch.no_grad(), FrozenModel(lambda x: model(x)) as frozen:
+        assert (augmentation(torch.ones(100)) == 0).any()
+        frozen(IMAGES)
+
+
+def test_callables_that_contain_themselves_end():
+    class Pipeline:
+        def __init__(self) -> None:
+            self.net = network()
+            self.steps = [self.scale, self.net]
+
+        def scale(self, inputs: Tensor) -> Tensor:
+            return inputs * 2 - 1
+
+        def __call__(self, inputs: Tensor) -> Tensor:
+            for step in self.steps:
+                inputs = step(inputs)
+            return inputs
+
+    pipeline = Pipeline()
+    assert modules_of(pipeline) == [pipeline.net]
+
+
+def test_a_shape_that_does_not_fit_is_not_blamed_on_the_dtype():
+    half = network().bfloat16()
+    large = torch.rand(2, 1, 9, 9)
+    model = FrozenModel(lambda x: half(x.bfloat16()))
+    with model as frozen, pytest.raises(RuntimeError, match="shapes"):
+        frozen(large)

@@ -140,3 +140,23 @@ def test_a_half_precision_model_is_judged_by_running_it(dtype):
         seen = half(result.counterfactuals.to(dtype)).float().softmax(1)[:, 1]
         assert (seen[result.success] > 0.5).all()
         assert result.success.all()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_untrained_networks_are_not_taken_for_sigmoids(seed):
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 2),
+    )
+    assert len(JSMA(model).generate(IMAGES[:2], 1, max_iterations=1)) == 2
+
+
+def test_an_argument_of_two_rows_belongs_to_no_image():
+    model = net()
+    scaled = JSMA(lambda x, a: model((x - a[0]) / a[1]))
+    found = scaled.generate(IMAGES, 1, additional_forward_args=torch.tensor([0.5, 0.25]))
+    assert found.success.any()

@@ -10,7 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from captum_deduce.spectral import SpectralBound, frozen_spectral_weights, unbounded_weights
+from captum_deduce.spectral import (
+    SpectralBound,
+    frozen_spectral_weights,
+    spectral_normalize,
+    unbounded_weights,
+)
 from tests.spectral.networks import (
     IMAGES,
     bound_of,
@@ -317,3 +322,17 @@ def test_a_plain_models_weights_are_its_own_in_an_unbounded_block():
         assert model[5].weight is weight
     with pytest.raises(TypeError, match=r"module must be an nn\.Module, got str"):
         unbounded_weights("model").__enter__()
+
+
+def test_weights_of_a_functional_call_are_not_those_that_a_block_holds():
+    def network() -> nn.Sequential:
+        return spectral_normalize(nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)), 0.5)
+
+    torch.manual_seed(0)
+    own, average = network().eval(), network().eval()
+    given = dict(average.named_parameters()) | dict(average.named_buffers())
+    inputs = torch.rand(4, 6)
+    with torch.no_grad(), frozen_spectral_weights(own):
+        found = torch.func.functional_call(own, given, (inputs,))
+        torch.testing.assert_close(found, average(inputs))
+        torch.testing.assert_close(own(inputs), own.eval()(inputs))
