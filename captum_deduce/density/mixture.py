@@ -288,6 +288,9 @@ class ClassMixture(FittedModule):
 
         Args:
             state (Tensor): Integers.
+
+        Raises:
+            LookupError: Numbers that encode nothing.
         """
         regularization, num_classes, *component_class = state.tolist()
         asked, used = divmod(regularization, _ASKED)
