@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import time
@@ -134,7 +135,9 @@ def test_in_a_notebook_nothing_warns_and_the_bar_is_drawn():
         "list(progress.bar(range(3), desc='counting', show_progress=True))\n"
     )
     command = [sys.executable, "-c", KERNEL.format(code=code)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    # the tests themselves draw no bars
+    environment = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     output = run.stdout + run.stderr
     assert run.returncode == 0, output
     assert "shown True" in output
