@@ -91,6 +91,7 @@ class FrozenModel:
         # Companions run outside of calls of this one.
         self._beside = not all(isinstance(f, nn.Module) for f in companions)
         self._hidden = False
+        self._searched = -1
         self._name = layer if isinstance(layer, str) else None
         self.layer = None if layer is None else find_layer(forward_func, layer)
         self._held: set[nn.Module] = set()
@@ -102,6 +103,7 @@ class FrozenModel:
     def __enter__(self) -> FrozenModel:
         self._thread = threading.get_ident()
         self.modules = modules_of(self.forward_func)
+        self._searched = -1
         self._hidden = False
         with ExitStack() as self._exit:
             for module in self._known:
@@ -164,8 +166,9 @@ class FrozenModel:
         scores = class_scores(output, len(inputs))
         if self.layer is None and self._name is None:
             return scores, scores.new_zeros(len(inputs), 0)
-        if self._name is not None and self._observes:
-            self.layer = layer_named(self._name, self.modules)
+        if self._name is not None and self._observes and self._searched != len(self.modules):
+            # Once, and again where more modules have run: a walk through all their parts.
+            self.layer, self._searched = layer_named(self._name, self.modules), len(self.modules)
         features = feature_rows(self._outputs, len(inputs))
         self._outputs.clear()
         return scores, features
