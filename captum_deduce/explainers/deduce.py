@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,11 +12,8 @@ from torch import Tensor, nn
 from captum_deduce import checks, search
 from captum_deduce.classifiers import FrozenModel, find_layer
 from captum_deduce.density import ClassGaussianMixture
-from captum_deduce.explainers.pixelwise import PixelwiseExplainer
-from captum_deduce.search import Goal, PixelStep, Problem, losses, refine
-
-ADAPTIVE = "adaptive"
-"""As many pixels a step as the way to the goal suggests."""
+from captum_deduce.explainers.pixelwise import ADAPTIVE, PixelwiseExplainer
+from captum_deduce.search import Goal, Problem, losses, refine
 
 PAPER: dict[str, Any] = {"skip_saturated": False}
 """Settings of :meth:`DeDUCE.paper`."""
@@ -38,11 +34,17 @@ REALISTIC: dict[str, Any] = {
 }
 """Settings of :meth:`DeDUCE.realistic`."""
 
-PRESETS = {"closest": CLOSEST, "realistic": REALISTIC, "paper": PAPER}
-"""By the names of the methods that make them."""
+SPARSEST: dict[str, Any] = {
+    "step_size": 0.6,
+    "pixels_per_step": ADAPTIVE,
+    "rounds": 12,
+    "halving": True,
+    "pixel": "site",
+}
+"""Settings of :meth:`DeDUCE.sparsest`."""
 
-_GAIN = 0.5
-_MOST_PIXELS = 64
+PRESETS = {"closest": CLOSEST, "sparsest": SPARSEST, "realistic": REALISTIC, "paper": PAPER}
+"""By the names of the methods that make them."""
 
 
 class DeDUCE(PixelwiseExplainer):
@@ -102,6 +104,7 @@ class DeDUCE(PixelwiseExplainer):
         normalize_terms: bool = True,
         density_quantile: float | None = None,
         rounds: int = 1,
+        halving: bool = False,
         refine: bool = False,
         skip_saturated: bool = True,
         pixel: str = "entry",
@@ -126,8 +129,12 @@ class DeDUCE(PixelwiseExplainer):
             max_changes (int, optional): :math:`p`, most changes of one pixel. Default: 5
             pixels_per_step (int or str, optional): :math:`m` of algorithm 1, or ``"adaptive"``: in
                 each step as many pixels as should halve the terms of equation 5, were these linear,
-                and at most 64: many far from the goal, one near it. Chosen are those with the
-                largest product of slope and length of the move. Default: 1
+                and at most a tenth of those that may change: many far from the goal, one near it.
+                Chosen are those with the largest product of slope and length of the move. Each step
+                is held against what the gradient promised: where that was far from true, as on most
+                classifiers of photographs, steps become shorter and move more pixels, and a pair
+                returns from steps in vain (:class:`captum_deduce.search.AdaptiveDescent`).
+                Default: 1
             momentum (float, optional): :math:`m` of equation 6. Default: 0.6
             max_iterations (int, optional): Most steps of an image. Default: 700
             classification_weight (float, optional): :math:`\mu` of equation 5, or :math:`\lambda`
@@ -143,6 +150,9 @@ class DeDUCE(PixelwiseExplainer):
                 before, after one third of its changes, those that matter least for the objective,
                 have been undone; the closest is returned (fewest changed entries plus L1, in units
                 of the range). All rounds share ``max_iterations``. Default: 1
+            halving (bool, optional): With ``"adaptive"`` steps: each round takes back the half of
+                the changed pixels that matters least, for good, so that every counterfactual has
+                about half as many changed pixels as the one before. Default: False
             refine (bool, optional): At last undo changes that are not needed for ``confidence`` and
                 ``density_quantile``, the smallest first, until no single one can be undone; a
                 forward pass for each trial, usually one or two for each changed pixel.
@@ -161,7 +171,8 @@ class DeDUCE(PixelwiseExplainer):
             TypeError: An argument of the wrong kind.
             ValueError: A layer that is not in the model, a density that is not fitted or has no
                 quantiles where ``density_quantile`` asks for one, ``"adaptive"`` without
-                ``normalize_terms``, or a number out of its range.
+                ``normalize_terms``, ``halving`` without ``"adaptive"`` or with a single round, or a
+                number out of its range.
         """
         super().__init__(forward_func)
         find_layer(forward_func, layer)
@@ -184,6 +195,7 @@ class DeDUCE(PixelwiseExplainer):
         self.normalize_terms = normalize_terms
         self.density_quantile = density_quantile
         self.rounds = rounds
+        self.halving = halving
         self.refine = refine
         self.skip_saturated = skip_saturated
         self.pixel = pixel
@@ -224,10 +236,10 @@ class DeDUCE(PixelwiseExplainer):
     ) -> DeDUCE:
         """Fewer and smaller changes in less time: what the model's decision hangs on.
 
-        Pixels move far at once, many of them far from the decision boundary and one near it; four
-        rounds take back what was not needed. Such images are near and sparse, but hardly any other
-        model sees the target in them. The settings: ``step_size=0.6``,
-        ``pixels_per_step="adaptive"``, ``rounds=4``.
+        Pixels move as far at once as the classifier's gradient can be trusted, many of them far
+        from the decision boundary and few near it; four rounds take back what was not needed. Such
+        images are near, but hardly any other model sees the target in them. The settings:
+        ``step_size=0.6``, ``pixels_per_step="adaptive"``, ``rounds=4``.
 
         Args:
             forward_func (Callable or nn.Module): As for the constructor.
@@ -239,6 +251,32 @@ class DeDUCE(PixelwiseExplainer):
             DeDUCE: The explainer.
         """
         return cls(forward_func, layer, density, **{**CLOSEST, **settings})
+
+    @classmethod
+    def sparsest(
+        cls,
+        forward_func: Callable[..., Any],
+        layer: nn.Module | str,
+        density: ClassGaussianMixture,
+        **settings: Any,
+    ) -> DeDUCE:
+        """Changes in as few places as lead to the target: for large images.
+
+        The first counterfactual is found as by :meth:`closest`; each round then halves the places
+        that may change, until the target can't be reached any more. The changes that are left are
+        large. The settings: ``step_size=0.6``, ``pixels_per_step="adaptive"``, ``rounds=12``,
+        ``halving=True``, ``pixel="site"``.
+
+        Args:
+            forward_func (Callable or nn.Module): As for the constructor.
+            layer (nn.Module or str): Likewise.
+            density (ClassGaussianMixture): Likewise.
+            **settings (Any): Keyword arguments of the constructor that win over the preset's.
+
+        Returns:
+            DeDUCE: The explainer.
+        """
+        return cls(forward_func, layer, density, **{**SPARSEST, **settings})
 
     @classmethod
     def realistic(
@@ -284,18 +322,12 @@ class DeDUCE(PixelwiseExplainer):
                 'pixels_per_step="adaptive" needs normalize_terms=True: it counts in fractions of '
                 "equation 5's terms"
             )
-
-    def _check_pixels_per_step(self) -> None:
-        if isinstance(self.pixels_per_step, str):
-            checks.choice("pixels_per_step", self.pixels_per_step, (ADAPTIVE,))
-        else:
-            super()._check_pixels_per_step()
-
-    def _step(self, problem: Problem) -> PixelStep:
-        step = super()._step(problem)
-        if self.pixels_per_step != ADAPTIVE:
-            return step
-        return replace(step, pixels_per_step=_MOST_PIXELS, most_gain=_GAIN)
+        checks.flag("halving", self.halving)
+        if self.halving and (self.pixels_per_step != ADAPTIVE or self.rounds == 1):
+            raise ValueError(
+                'halving=True needs pixels_per_step="adaptive" and several rounds, got '
+                f"pixels_per_step={self.pixels_per_step!r} and rounds={self.rounds}"
+            )
 
     def _targetable(self, num_classes: int) -> Tensor:
         fitted = self.density.fitted_classes

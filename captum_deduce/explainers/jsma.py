@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_deduce import checks, search
 from captum_deduce.explainers.pixelwise import PixelwiseExplainer
-from captum_deduce.search import Goal, PixelDescent, Problem
+from captum_deduce.search import PixelDescent, Problem
 
 SALIENCIES = ("gradient", "papernot")
 
@@ -63,7 +63,7 @@ class JSMA(PixelwiseExplainer):
         confidence: float = 0.5,
         step_size: float = 0.2,
         max_changes: int | None = None,
-        pixels_per_step: int = 1,
+        pixels_per_step: int | str = 1,
         momentum: float = 0.0,
         max_iterations: int = 700,
         skip_saturated: bool = True,
@@ -86,7 +86,9 @@ class JSMA(PixelwiseExplainer):
                 ``upper_bound - lower_bound``. Default: 0.2
             max_changes (int or None, optional): Most changes of one pixel; None: any number, until
                 it is on a bound. Default: None
-            pixels_per_step (int, optional): Pixels that move together; with ``"papernot"`` 1 or 2.
+            pixels_per_step (int or str, optional): Pixels that move together; with ``"papernot"`` 1
+                or 2. With ``"gradient"`` also ``"adaptive"``, for large images: steps as in
+                :class:`DeDUCE`, of at most ``step_size``, and pixels on a bound may come back.
                 Default: 1
             momentum (float, optional): As in DeDUCE; 0 with ``"papernot"``. Default: 0.0
             max_iterations (int, optional): Most steps of an image. Default: 700
@@ -117,6 +119,8 @@ class JSMA(PixelwiseExplainer):
         self.upper_bound = upper_bound
         self._check_settings()
 
+    _retire_at_bounds = True
+
     def _check_settings(self) -> None:
         super()._check_settings()
         checks.choice("saliency", self.saliency, SALIENCIES)
@@ -136,17 +140,18 @@ class JSMA(PixelwiseExplainer):
                     )
 
     def _procedure(self, problem: Problem) -> search.Procedure:
-        settings: dict[str, Any] = {
-            "momentum": self.momentum,
-            "max_iterations": self.max_iterations,
-            "retire_at_bounds": True,
-        }
-        step, goal = self._step(problem), Goal(self.confidence)
-        if self.saliency == "papernot":
-            return PapernotDescent(
-                problem, self._objective, step, goal, increase=self.increase, **settings
-            )
-        return PixelDescent(problem, self._objective, step, goal, **settings)
+        if self.saliency != "papernot":
+            return super()._procedure(problem)
+        return PapernotDescent(
+            problem,
+            self._objective,
+            self._step(problem),
+            self._goal(problem),
+            increase=self.increase,
+            momentum=self.momentum,
+            max_iterations=self.max_iterations,
+            retire_at_bounds=True,
+        )
 
 
 class PapernotDescent(PixelDescent):
@@ -170,7 +175,7 @@ class PapernotDescent(PixelDescent):
         features: Tensor,
         target: Tensor,
         classes: list[int],
-    ) -> tuple[Tensor, None]:
+    ) -> tuple[Tensor, Tensor, None]:
         r"""Compute :math:`\alpha` and :math:`\beta`, signed so that useful ones are positive.
 
         Args:
@@ -181,13 +186,13 @@ class PapernotDescent(PixelDescent):
             classes (list[int]): Not used.
 
         Returns:
-            tuple[Tensor, None]: A x 2 x ...: what a move raises the target's score by, and lowers
-            the others' sum by, per unit of the input.
+            tuple[Tensor, Tensor, None]: A x 2 x ...: what a move raises the target's score by, and
+            lowers the others' sum by, per unit of the input; and the scores, negated, A.
         """
-        chosen = scores.gather(1, target.unsqueeze(1)).sum()
-        (raised,) = torch.autograd.grad(chosen, images, retain_graph=True)
+        chosen = scores.gather(1, target.unsqueeze(1)).squeeze(1)
+        (raised,) = torch.autograd.grad(chosen.sum(), images, retain_graph=True)
         (total,) = torch.autograd.grad(scores.sum(), images)
-        return self.sign * torch.stack([raised, raised - total], dim=1), None
+        return self.sign * torch.stack([raised, raised - total], dim=1), -chosen, None
 
     def step(self, state: search.State, evaluation: search.Evaluation) -> Tensor:
         """Move one pixel or a pair, see :meth:`captum_deduce.search.Procedure.step`."""

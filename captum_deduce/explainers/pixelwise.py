@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from torch import Tensor
 
 from captum_deduce import checks, search
 from captum_deduce.explainers.base import CounterfactualExplainer
-from captum_deduce.search import Goal, PixelDescent, PixelStep, Problem, target_log_probability
+from captum_deduce.search import (
+    AdaptiveDescent,
+    Goal,
+    HalvingDescent,
+    PixelDescent,
+    PixelStep,
+    Problem,
+    relative_sum,
+    target_log_probability,
+)
+
+ADAPTIVE = "adaptive"
+"""As many pixels a step, and moved as far, as the way to the goal and the last steps suggest."""
+
+MOST_MOVED = 0.1
+"""The largest share of the pixels that may change that move in one adaptive step."""
+
+MOST_GAIN = 0.5
+"""The relative fall of the loss that the pixels of an adaptive step of full length aim at."""
 
 
 class PixelwiseExplainer(CounterfactualExplainer):
     r"""Algorithm 1 of the DeDUCE paper, for any objective.
 
-    A step descends on the target's cross-entropy, unless a subclass says otherwise in
-    :meth:`_objective`; its constructor stores all settings named here.
+    A step descends on the target's cross-entropy (relative to its size, where steps are adaptive),
+    unless a subclass says otherwise in :meth:`_objective`; its constructor stores all settings
+    named here.
     """
 
     step_size: float
@@ -24,12 +46,17 @@ class PixelwiseExplainer(CounterfactualExplainer):
     skip_saturated: bool
     pixel: str
     rounds: int = 1
+    halving: bool = False
+    _retire_at_bounds = False
 
     def _objective(
         self, scores: Tensor, features: Tensor, target: Tensor, classes: list[int]
     ) -> tuple[Tensor, Tensor | None]:
         """Compute each pair's loss, and its log-density where there is one (see Objective)."""
-        return -target_log_probability(scores, target), None
+        cross_entropy = -target_log_probability(scores, target)
+        if self.pixels_per_step == ADAPTIVE:
+            return relative_sum(cross_entropy, None, 1.0), None
+        return cross_entropy, None
 
     def _check_settings(self) -> None:
         checks.number("confidence", self.confidence, minimum=0, maximum=1, exclusive=True)
@@ -43,31 +70,50 @@ class PixelwiseExplainer(CounterfactualExplainer):
         checks.choice("pixel", self.pixel, ("entry", "site"))
 
     def _check_pixels_per_step(self) -> None:
-        checks.number("pixels_per_step", self.pixels_per_step, minimum=1, integer=True)
+        if isinstance(self.pixels_per_step, str):
+            checks.choice("pixels_per_step", self.pixels_per_step, (ADAPTIVE,))
+        else:
+            checks.number("pixels_per_step", self.pixels_per_step, minimum=1, integer=True)
 
     def _goal(self, problem: Problem) -> Goal:
         """What ends the search of each pair."""
         return Goal(self.confidence)
 
     def _step(self, problem: Problem) -> PixelStep:
-        pixels = self.pixels_per_step
+        by_site, pixels, gain = self.pixel == "site", self.pixels_per_step, None
+        if isinstance(pixels, str):
+            pixels = math.ceil(MOST_MOVED * _most_pixels(problem, by_site))
+            gain = MOST_GAIN
         return PixelStep(
             step_size=self.step_size,
             max_changes=self.max_changes,
-            pixels_per_step=pixels if isinstance(pixels, int) else 1,
-            by_site=self.pixel == "site",
+            pixels_per_step=max(pixels, 1),
+            by_site=by_site,
             skip_saturated=self.skip_saturated,
             lower=problem.lower,
             upper=problem.upper,
+            most_gain=gain,
         )
 
     def _procedure(self, problem: Problem) -> search.Procedure:
-        return PixelDescent(
-            problem,
-            self._objective,
-            self._step(problem),
-            self._goal(problem),
-            momentum=self.momentum,
-            max_iterations=self.max_iterations,
-            rounds=self.rounds,
-        )
+        arguments = (problem, self._objective, self._step(problem), self._goal(problem))
+        settings: dict[str, Any] = {
+            "momentum": self.momentum,
+            "max_iterations": self.max_iterations,
+            "rounds": self.rounds,
+        }
+        if self.pixels_per_step == ADAPTIVE:
+            descent = HalvingDescent if self.halving else AdaptiveDescent
+            return descent(*arguments, **settings)
+        return PixelDescent(*arguments, **settings, retire_at_bounds=self._retire_at_bounds)
+
+
+def _most_pixels(problem: Problem, by_site: bool) -> int:
+    """Count the pixels that may change, in the image with most of them."""
+    mask = problem.mask
+    if mask is None:
+        image = problem.inputs[:1, :1] if by_site else problem.inputs[:1]
+        return image.numel()
+    if by_site:
+        mask = mask.any(1, keepdim=True)
+    return int(mask.flatten(1).sum(1).max()) if len(mask) else 0

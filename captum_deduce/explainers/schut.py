@@ -46,7 +46,7 @@ class Schut(PixelwiseExplainer):
         confidence: float = 0.99,
         step_size: float = 0.2,
         max_changes: int | None = 5,
-        pixels_per_step: int = 1,
+        pixels_per_step: int | str = 1,
         momentum: float = 0.0,
         max_iterations: int = 700,
         skip_saturated: bool = True,
@@ -66,7 +66,8 @@ class Schut(PixelwiseExplainer):
                 ``upper_bound - lower_bound``. Default: 0.2
             max_changes (int or None, optional): Most changes of one pixel; None: any number.
                 Default: 5
-            pixels_per_step (int, optional): Pixels that move together. Default: 1
+            pixels_per_step (int or str, optional): Pixels that move together, or ``"adaptive"``, as
+                in :class:`DeDUCE`. Default: 1
             momentum (float, optional): As in DeDUCE. Default: 0.0
             max_iterations (int, optional): Most steps of an image. Default: 700
             skip_saturated (bool, optional): Never choose a pixel that the move would not change.

@@ -1,5 +1,7 @@
 """The one loop, what a call asks of it, and how a search moves, stops and takes back."""
 
+from captum_deduce.search.adaptive_descent import SHORTEST_STEP, AdaptiveDescent
+from captum_deduce.search.halving_descent import HalvingDescent
 from captum_deduce.search.loop import Evaluation, Procedure, SearchResult, State, run
 from captum_deduce.search.losses import (
     LOSS_FLOOR,
@@ -26,9 +28,12 @@ from captum_deduce.search.steps import AdamStep, PixelStep, ShrinkageStep, refin
 __all__ = [
     "ANY_CLASS",
     "LOSS_FLOOR",
+    "SHORTEST_STEP",
     "AdamStep",
+    "AdaptiveDescent",
     "Evaluation",
     "Goal",
+    "HalvingDescent",
     "LogDensity",
     "Objective",
     "PixelDescent",

@@ -41,27 +41,36 @@ def weighted_sum(cross_entropy: Tensor, log_density: Tensor, weight: float) -> T
     return weight * cross_entropy - log_density
 
 
-def relative_sum(cross_entropy: Tensor, log_density: Tensor, weight: float) -> Tensor:
+def relative_sum(cross_entropy: Tensor, log_density: Tensor | None, weight: float) -> Tensor:
     r"""The loss whose gradient is equation 5 of the DeDUCE paper.
 
-    .. math:: \mu\, \frac{\ell_c}{|\ell_c|} - \frac{\log p_t}{|\log p_t|}
+    .. math:: \mu\, \log \ell_c - \mathrm{sign}(\log p_t) \log |\log p_t|
 
-    with the denominators held constant, so that each term counts by its *relative* change.
-    Deviation from the paper: denominators are floored at :data:`LOSS_FLOOR`, and a cross-entropy
-    that has underflowed to 0 contributes nothing.
+    Its gradient counts each term by its *relative* change,
+    :math:`\mu \nabla \ell_c / \ell_c - \nabla \log p_t / |\log p_t|`.
+    Deviation from the paper: sizes are floored at :data:`LOSS_FLOOR`, and a cross-entropy that has
+    underflowed to 0 contributes no gradient.
 
     Args:
         cross_entropy (Tensor): :math:`\ell_c(f(\mathbf x), t)`, N.
-        log_density (Tensor): :math:`\log p_t(f_Z(\mathbf x))`, N.
+        log_density (Tensor or None): :math:`\log p_t(f_Z(\mathbf x))`, N; None for the first term
+            alone.
         weight (float): :math:`\mu`.
 
     Returns:
         Tensor: N losses.
     """
     size = cross_entropy.detach()
-    classification = cross_entropy / size.clamp_min(LOSS_FLOOR) * (size > 0)
-    density = log_density / log_density.detach().abs().clamp_min(LOSS_FLOOR)
-    return weight * classification - density
+    floored = size.clamp_min(LOSS_FLOOR)
+    # The gradients are those of quotients with constant denominators; only the values are logs'.
+    slope = weight * (cross_entropy / floored * (size > 0))
+    value = weight * floored.log()
+    if log_density is not None:
+        size = log_density.detach()
+        floored = size.abs().clamp_min(LOSS_FLOOR)
+        slope = slope - log_density / floored
+        value = value - size.sign() * floored.log()
+    return slope + (value - slope.detach())
 
 
 def l1_norm(difference: Tensor) -> Tensor:

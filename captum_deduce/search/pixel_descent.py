@@ -84,7 +84,9 @@ class PixelDescent(loop.Procedure):
         target = state["target"]
         scores, features = self.problem.forward(images, state)
         classes = [self.problem.classes[pair] for pair in pairs]
-        gradient, log_density = self.gradient(images, scores, features, target, classes)
+        gradient, loss, log_density = self.gradient(images, scores, features, target, classes)
+        if "loss" in state:
+            state["loss"] = loss.detach().to(state["loss"])
         log_density = None if log_density is None else log_density.detach()
         found = (confidence_of(scores, target), scores.detach().argmax(1), target, log_density)
         success = finished = self.goal.reached(*found)
@@ -112,7 +114,7 @@ class PixelDescent(loop.Procedure):
         features: Tensor,
         target: Tensor,
         classes: list[int],
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Differentiate the pairs' losses with respect to their images.
 
         Args:
@@ -123,10 +125,11 @@ class PixelDescent(loop.Procedure):
             classes (list[int]): The targets on the host.
 
         Returns:
-            tuple[Tensor, Tensor or None]: Gradient, of the images' shape, and log-densities, A.
+            tuple[Tensor, Tensor, Tensor or None]: Gradient, of the images' shape, losses, A, and
+            log-densities, A.
         """
         loss, log_density = self.objective(scores, features, target, classes)
-        return torch.autograd.grad(loss.sum(), images)[0], log_density
+        return torch.autograd.grad(loss.sum(), images)[0], loss, log_density
 
     def step(self, state: loop.State, evaluation: loop.Evaluation) -> Tensor:
         """Move pixels, see :meth:`captum_deduce.search.Procedure.step`."""
@@ -179,6 +182,17 @@ class PixelDescent(loop.Procedure):
             return self.step_rule
         return replace(self.step_rule, lower=state["lower"], upper=state["upper"])
 
+    def undone(self, state: loop.State) -> float | Tensor:
+        """What share of its changed pixels a new round takes back.
+
+        Args:
+            state (dict[str, Tensor]): Of the active pairs.
+
+        Returns:
+            float or Tensor: The share, A x 1 where each pair has its own.
+        """
+        return self.undone_share
+
     def _distance(self, images: Tensor, state: loop.State) -> Tensor:
         original, rule = state["original"], self.rule(state)
         span = rule.upper - rule.lower
@@ -192,7 +206,7 @@ class PixelDescent(loop.Procedure):
         success, rule = evaluation.success, self.step_rule
         column = success.view(-1, *[1] * (before.dim() - 1))
         undone = column & rule.dispensable(
-            before, evaluation.gradient, state["original"], self.undone_share
+            before, evaluation.gradient, state["original"], self.undone(state)
         )
         state["images"] = torch.where(
             undone, state["original"], torch.where(column, before, state["images"])

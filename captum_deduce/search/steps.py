@@ -30,7 +30,8 @@ class PixelStep:
     snap to it.
 
     Args:
-        step_size (float): Fraction of the range, :math:`\delta`.
+        step_size (float or Tensor): Fraction of the range, :math:`\delta`; A x 1 x ... where each
+            image has its own.
         max_changes (int or None): Most changes of one pixel, :math:`p`; None for any number.
         pixels_per_step (int): Pixels that move together, :math:`m`.
         by_site (bool): Whether a pixel is a spatial site with all its channels (dimension 1): its
@@ -42,18 +43,22 @@ class PixelStep:
         lower (Tensor): Lower bound, of the shape of one input, or A x ... where each image has its
             own.
         upper (Tensor): Upper bound, likewise.
-        most_gain (float, optional): See above; then ``pixels_per_step`` is the most that move.
-            Default: None (always ``pixels_per_step``, chosen by slope)
+        most_gain (float or Tensor, optional): See above; A x 1 where each image has its own. Then
+            ``pixels_per_step`` is the most that move. Default: None (always ``pixels_per_step``,
+            chosen by slope)
+        change (float or Tensor, optional): What a move counts as towards ``max_changes``, like
+            ``step_size``. Default: 1
     """
 
-    step_size: float
+    step_size: float | Tensor
     max_changes: int | None
     pixels_per_step: int
     by_site: bool
     skip_saturated: bool
     lower: Tensor
     upper: Tensor
-    most_gain: float | None = None
+    most_gain: float | Tensor | None = None
+    change: float | Tensor = 1
 
     def initial_changes(self, images: Tensor) -> Tensor:
         """Count no changes yet.
@@ -96,7 +101,7 @@ class PixelStep:
         admissible = self.admissible(movable, changes)
         chosen = self._most_salient(torch.where(admissible, score, -1.0))
         moved = torch.where(chosen & movable, proposal, images)
-        return moved, changes + chosen, ~admissible.flatten(1).any(1)
+        return moved, changes + chosen * self.change, ~admissible.flatten(1).any(1)
 
     def proposal(self, images: Tensor, direction: Tensor, original: Tensor) -> Tensor:
         """Compute where every entry would move, clipped and snapped.
@@ -161,7 +166,7 @@ class PixelStep:
         return chosen.view_as(score)
 
     def dispensable(
-        self, images: Tensor, direction: Tensor, original: Tensor, share: float
+        self, images: Tensor, direction: Tensor, original: Tensor, share: float | Tensor
     ) -> Tensor:
         """Find the changed pixels whose return to the original raises the loss least.
 
@@ -171,7 +176,8 @@ class PixelStep:
             images (Tensor): A x channels x ...
             direction (Tensor): Gradient of the loss, of the same shape.
             original (Tensor): The images that the search began with.
-            share (float): How many of an image's changed pixels, rounded up.
+            share (float or Tensor): How many of an image's changed pixels, rounded up; A x 1 where
+                each has its own.
 
         Returns:
             Tensor: Bool, one for each pixel, of the shape of :meth:`initial_changes`.

@@ -58,7 +58,7 @@ _OF_TORCHVISION = (
     "layer",
 )
 
-_PRESETS = ("closest", "realistic", "paper")
+_PRESETS = ("closest", "sparsest", "realistic", "paper")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
