@@ -37,7 +37,7 @@ REALISTIC: dict[str, Any] = {
 SPARSEST: dict[str, Any] = {
     "step_size": 0.6,
     "pixels_per_step": ADAPTIVE,
-    "rounds": 12,
+    "rounds": 8,
     "halving": True,
     "pixel": "site",
 }
@@ -264,7 +264,7 @@ class DeDUCE(PixelwiseExplainer):
 
         The first counterfactual is found as by :meth:`closest`; each round then halves the places
         that may change, until the target can't be reached any more. The changes that are left are
-        large. The settings: ``step_size=0.6``, ``pixels_per_step="adaptive"``, ``rounds=12``,
+        large. The settings: ``step_size=0.6``, ``pixels_per_step="adaptive"``, ``rounds=8``,
         ``halving=True``, ``pixel="site"``.
 
         Args:

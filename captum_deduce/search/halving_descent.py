@@ -10,7 +10,7 @@ from torch import Tensor
 from captum_deduce.search import loop
 from captum_deduce.search.adaptive_descent import AdaptiveDescent, as_column
 
-_LEAST_SHARE = 1 / 16
+_LEAST_SHARE = 1 / 8
 
 
 class HalvingDescent(AdaptiveDescent):
@@ -19,7 +19,7 @@ class HalvingDescent(AdaptiveDescent):
     After a success the half of the changed pixels that the loss misses least is taken back, and
     only the others may move in the next round. A round fails where its pair is stuck, takes too
     long, or has become as far as the closest success: the search then begins again at the closest
-    success, with half as large a share taken back, down to a sixteenth. Each round, whether it
+    success, with half as large a share taken back, down to an eighth. Each round, whether it
     succeeds or not, counts as one of ``rounds``.
 
     The arguments are those of :class:`AdaptiveDescent`; ``rounds`` has to be more than 1.
