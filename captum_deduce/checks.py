@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 TOLERANCE = 1e-6
@@ -337,6 +338,46 @@ def masks(mask: object, inputs: Tensor, *, copies: bool = False) -> Tensor | Non
     return spread.to(inputs.device) != 0
 
 
+def rows(name: str, index: object, count: int) -> Tensor:
+    """Read what chooses some of N rows, as in ``result[index]``.
+
+    Args:
+        name (str): The argument's name, for the message.
+        index (object): An integer, a slice, or a list, array or tensor of one dimension: integers,
+            negative ones from the end, or a bool for each row.
+        count (int): N.
+
+    Returns:
+        Tensor: The rows from 0 to N - 1, int64, on the CPU.
+
+    Raises:
+        IndexError: A row that is not there, a mask of another length, or several dimensions.
+        TypeError: Another kind of index.
+    """
+    if isinstance(index, slice):
+        return torch.tensor(range(count)[index], dtype=torch.int64)
+    values = _index_values(index)
+    # To PyTorch uint8 is a mask, to NumPy it is a number.
+    if values is None or values.dtype == np.uint8 or (values.dtype == bool and not values.ndim):
+        kind = getattr(index, "dtype", "")
+        raise TypeError(
+            f"{name} must be an integer, a slice, a bool for each of {count}, or integers other "
+            f"than uint8, got {type(index).__name__} {kind}".rstrip()
+        )
+    if values.dtype == bool and values.shape != (count,):
+        raise IndexError(f"{name} must hold a bool for each of {count}, got shape {values.shape}")
+    if values.ndim > 1:
+        raise IndexError(f"{name} must have one dimension, got shape {values.shape}")
+    if values.dtype == bool:
+        return torch.from_numpy(values.nonzero()[0])
+    numbers = np.atleast_1d(values.astype(np.int64))
+    outside = numbers[(numbers < -count) | (numbers >= count)]
+    if outside.size:
+        allowed = f"lie in {-count} ... {count - 1}" if count else "choose none of 0"
+        raise IndexError(f"{name} must {allowed}, got {_some(outside.tolist())}")
+    return torch.from_numpy(np.where(numbers < 0, numbers + count, numbers))
+
+
 def callable_model(name: str, forward_func: object) -> Callable[..., Any]:
     """Refuse a model that can't be called, or that is spread over several devices.
 
@@ -385,6 +426,24 @@ def _values(name: str, value: object, inputs: Tensor) -> Tensor:
     if not torch.isfinite(values).all():
         raise ValueError(f"{name} must be finite, got {_short(value)}")
     return values
+
+
+def _index_values(index: object) -> NDArray[Any] | None:
+    """Integers or bools as an array; None of anything else."""
+    if isinstance(index, bool) or not isinstance(index, Tensor | np.ndarray | list | Integral):
+        return None
+    if isinstance(index, Tensor):
+        index = index.detach().cpu()
+    try:
+        values = np.asarray(index)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    if isinstance(index, list):
+        if not index:
+            return values.astype(np.int64)
+        if values.dtype != bool and any(isinstance(value, bool | np.bool_) for value in index):
+            return None
+    return values if values.dtype.kind in "iub" else None
 
 
 def _spread(value: Tensor, shape: torch.Size, copies: bool) -> Tensor | None:

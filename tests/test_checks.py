@@ -254,3 +254,15 @@ def test_models():
     checks.one_device("a module", model)
     with pytest.raises(ValueError, match=r"a module is wrapped in DataParallel"):
         checks.one_device("a module", nn.DataParallel(model))
+
+
+def test_rows_are_counted_from_both_ends():
+    for index in (slice(None, None, -2), [3, -3], np.array([-1, 1]), [False, True, False, True]):
+        expected = torch.arange(4).numpy()[index].tolist()
+        rows = checks.rows("index", index, 4)
+        assert (rows.tolist(), rows.dtype) == (expected, torch.int64)
+    assert checks.rows("index", -1, 4).tolist() == [3]
+    with pytest.raises(IndexError, match=r"pairs must lie in -4 \.\.\. 3, got -5"):
+        checks.rows("pairs", -5, 4)
+    with pytest.raises(TypeError, match=r"pairs must be an integer, .* got Tensor torch\.float32"):
+        checks.rows("pairs", torch.zeros(2), 4)
