@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_deduce.classifiers import FrozenModel, modules_of, refuse_probabilities
+from captum_deduce.classifiers import FrozenModel, modules_of, parameter_of, refuse_probabilities
 
 BATCH_SIZE = 500
 """Images per forward pass, where nothing else is asked for."""
@@ -81,6 +81,6 @@ def reconstructions(autoencoder: Callable[[Tensor], Tensor], images: Tensor, siz
 
 def _as_model_takes(model: Callable[..., Any], batch: Tensor) -> Tensor:
     """Convert images, always to a copy: a first layer may work in place."""
-    parameters = (p for module in modules_of(model) for p in module.parameters())
-    like = next((p for p in parameters if p.is_floating_point()), batch)
+    parameter = parameter_of(modules_of(model))
+    like = batch if parameter is None else parameter
     return batch.to(like.device, like.dtype, copy=True)
