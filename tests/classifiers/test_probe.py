@@ -79,15 +79,20 @@ def test_chance_and_coupled_images_are_warned_of():
             JSMA(lambda x: model(x.bfloat16().float())).generate(images, 1, max_iterations=1)
 
 
-def test_what_the_model_takes_besides_is_that_of_the_image_shown_again():
-    model = net()
-    labels = torch.tensor([2, 0, 1, 0, 1, 2])
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_what_the_model_takes_besides_is_that_of_the_image_shown_again(count):
+    model, seen = net(), []
+
+    def labelled(inputs: Tensor, labels: Tensor) -> Tensor:
+        seen.append(labels.tolist())
+        return model(inputs) + labels[:, None] * inputs.mean((1, 2, 3))[:, None]
+
+    labels = torch.tensor([2, 0, 1, 0, 1, 2])[:count]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for count in (1, 2, 6):
-            JSMA(lambda x, k: model(x) + k[:, None] * x.mean((1, 2, 3))[:, None]).generate(
-                IMAGES[:count], 1, additional_forward_args=labels[:count], max_iterations=1
-            )
+        JSMA(labelled).generate(IMAGES[:count], 1, additional_forward_args=labels, max_iterations=0)
+    assert seen[:-1] == [labels[:2].tolist(), [2, 2], [2]][: 2 if count == 1 else 3]
+    assert seen[-1] == labels.tolist()
 
 
 # --- models that take one number of images ---
