@@ -89,13 +89,16 @@ def taken_sizes(
             yield size
 
 
-def fixed_size_error(taken: int, failed: int, error: Exception) -> ValueError:
+def fixed_size_error(
+    taken: int, failed: int, error: Exception, arguments: tuple[Any, ...] = ()
+) -> ValueError:
     """Say that a model takes batches of one size only, and what to do.
 
     Args:
         taken (int): A number of images that it takes.
         failed (int): One that it does not.
         error (Exception): What it raised then.
+        arguments (tuple, optional): What it takes besides, which may have caused it. Default: ()
 
     Returns:
         ValueError: To be raised.
@@ -105,6 +108,10 @@ def fixed_size_error(taken: int, failed: int, error: Exception) -> ValueError:
         advice = (
             f"pass internal_batch_size={taken} and a function that fills smaller batches up "
             "(docs: Your model)"
+        )
+    if arguments:
+        advice += (
+            "; what belongs to each image in additional_forward_args must be a tensor of N rows"
         )
     return ValueError(
         f"forward_func must take any number of images, or one; it takes {taken}, but failed for "
@@ -171,7 +178,7 @@ def _scores_again(
             alone = image.clone().requires_grad_()
             again.append(model(alone.clone(), arguments([0]))[0][0].detach())
         except Exception as error:
-            raise fixed_size_error(together, 1, error) from error
+            raise fixed_size_error(together, 1, error, arguments([0])) from error
     return again
 
 

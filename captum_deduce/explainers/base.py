@@ -351,6 +351,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
                     return_trajectory=return_trajectory,
                 )
                 found = self._finish(problem, found, internal_batch_size, show_progress)
+                _tell_of_broken_scores(problem, found, internal_batch_size)
         forward_only = torch.full_like(found.iterations, runner_up_passes)
         if found.forward_evaluations is not None:
             forward_only += found.forward_evaluations
@@ -394,7 +395,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
                 ) from error
             sizes = [size for size in (1, most, *_SIZES) if len(few) != size <= max(_SIZES)]
             for size in taken_sizes(model, images, beside, sizes):
-                raise fixed_size_error(size, len(few), error) from error
+                raise fixed_size_error(size, len(few), error, arguments) from error
             raise
         if not torch.isfinite(scores).all():
             raise ValueError("forward_func returned NaN or infinite scores for inputs[:2]")
@@ -452,6 +453,12 @@ def _runner_up(
         for start in range(0, len(images), size):
             rows = slice(start, start + size)
             scores, _ = model(images[rows].clone(), argument_rows(arguments, len(images), rows))
+            broken = scores.isnan().any(1).nonzero().flatten() + start
+            if len(broken):
+                raise ValueError(
+                    "target must be given where forward_func returns NaN, as for inputs "
+                    f"{checks.some(broken.tolist())}"
+                )
             if targetable is None:
                 seconds.append(scores.topk(2, dim=1).indices[:, 1].cpu())
                 continue
@@ -465,3 +472,25 @@ def _runner_up(
                 )
             seconds.append(others.argmax(1))
     return torch.cat(seconds)
+
+
+def _tell_of_broken_scores(
+    problem: Problem, found: search.SearchResult, batch_size: int | None
+) -> None:
+    """Warn of originals with NaN or infinite scores, which no method gives any confidence."""
+    suspects = (~found.success & (found.confidence == 0)).nonzero().flatten().tolist()
+    size, broken = batch_size or len(problem.inputs), []
+    for start in range(0, len(suspects), size):
+        pairs = suspects[start : start + size]
+        rows = problem.rows(pairs)
+        with torch.no_grad():
+            scores, _ = problem.forward(rows["original"], rows)
+        finite = scores.isfinite().all(1).tolist()
+        broken += [pair for pair, fine in zip(pairs, finite, strict=True) if not fine]
+    if broken:
+        warnings.warn(
+            "forward_func returned NaN or infinite scores for inputs "
+            f"{checks.some(broken)}: these pairs failed, and what is said of them (prediction, "
+            "confidence) means nothing",
+            stacklevel=4,
+        )

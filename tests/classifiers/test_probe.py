@@ -121,6 +121,11 @@ def test_a_fixed_number_of_images_is_said_with_the_way_out(size):
         with pytest.raises(ValueError, match=message):
             explainer.generate(images, 1)
 
+    with pytest.raises(ValueError, match=r"additional_forward_args must be a tensor of N rows"):
+        JSMA(lambda x, scales: net()(x) * torch.stack(scales)).generate(
+            images, 1, additional_forward_args=([torch.ones(1)] * 3,)
+        )
+
     def filled_up(inputs: Tensor) -> Tensor:
         missing = inputs[:1].expand(size - len(inputs), -1, -1, -1)
         return taking(size)(torch.cat([inputs, missing]))[: len(inputs)]
