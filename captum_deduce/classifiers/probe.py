@@ -119,6 +119,29 @@ def fixed_size_error(
     )
 
 
+def no_gradient(error: Exception) -> str | None:
+    """Say what is the matter with a model of which no gradient can be computed.
+
+    Args:
+        error (Exception): What the backward pass raised.
+
+    Returns:
+        str or None: The matter and what to do; None where it is something else.
+    """
+    message = str(error)
+    if "use_reentrant" in message:
+        return (
+            "activation checkpointing with use_reentrant=True allows none of the inputs alone; "
+            "pass use_reentrant=False to torch.utils.checkpoint, or switch it off while you search"
+        )
+    if isinstance(error, NotImplementedError) and "autograd.Function" in message:
+        return (
+            "a torch.autograd.Function in it is without a backward; give it one, or use operations "
+            "that have one"
+        )
+    return None
+
+
 def _check_gradient(images: Tensor, scores: Tensor, stacklevel: int) -> None:
     # One sum of all scores, each with a weight of its own: those of a softmax have a constant sum.
     weights = torch.arange(1, scores.shape[1] + 1, device=scores.device, dtype=scores.dtype).cos()
@@ -128,7 +151,8 @@ def _check_gradient(images: Tensor, scores: Tensor, stacklevel: int) -> None:
             (gradient,) = torch.autograd.grad((scores * weights).sum(), images, allow_unused=True)
         except Exception as error:  # whatever the backward of a user's Function raises
             raise ValueError(
-                f"the gradient of forward_func's scores can't be computed: {_why_not(error)}"
+                "the gradient of forward_func's scores can't be computed: "
+                f"{no_gradient(error) or _line(error)}"
             ) from error
     if gradient is None:
         raise ValueError(
@@ -143,21 +167,6 @@ def _check_gradient(images: Tensor, scores: Tensor, stacklevel: int) -> None:
             "saturated?",
             stacklevel=stacklevel,
         )
-
-
-def _why_not(error: Exception) -> str:
-    message = str(error)
-    if "use_reentrant" in message:
-        return (
-            "activation checkpointing with use_reentrant=True allows none of the inputs alone; "
-            "pass use_reentrant=False to torch.utils.checkpoint, or switch it off while you search"
-        )
-    if isinstance(error, NotImplementedError) and "autograd.Function" in message:
-        return (
-            "forward_func uses a torch.autograd.Function without a backward; give it one, or use "
-            "operations that have one"
-        )
-    return _line(error)
 
 
 def _scores_again(

@@ -20,6 +20,7 @@ from captum_deduce.classifiers import (
     FrozenModel,
     check_behaviour,
     fixed_size_error,
+    no_gradient,
     refuse_probabilities,
     taken_sizes,
 )
@@ -343,13 +344,23 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
                     lower=lower,
                     upper=upper,
                 )
-                found = search.run(
-                    self._procedure(problem),
-                    len(images),
-                    batch_size=internal_batch_size,
-                    show_progress=show_progress,
-                    return_trajectory=return_trajectory,
-                )
+                try:
+                    found = search.run(
+                        self._procedure(problem),
+                        len(images),
+                        batch_size=internal_batch_size,
+                        show_progress=show_progress,
+                        return_trajectory=return_trajectory,
+                    )
+                except RuntimeError as error:
+                    why = no_gradient(error)
+                    if why is None:
+                        raise
+                    # The classifier's was computed by the probe.
+                    raise ValueError(
+                        "the gradient of a model beside forward_func (VAE, autoencoder or encoder) "
+                        f"can't be computed: {why}"
+                    ) from error
                 found = self._finish(problem, found, internal_batch_size, show_progress)
                 _tell_of_broken_scores(problem, found, internal_batch_size)
         forward_only = torch.full_like(found.iterations, runner_up_passes)

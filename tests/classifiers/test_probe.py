@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from captum_deduce import JSMA, VLK, ClassGaussianMixture, DeDUCE, Wachter
+from captum_deduce import JSMA, REVISE, VLK, ClassGaussianMixture, DeDUCE, Wachter
 from tests.classifiers.test_frozen import Learner
 
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(3))
@@ -187,7 +187,7 @@ class WrongBackward(NoBackward):
             lambda x: checkpoint(net(), x, use_reentrant=True),
             "checkpointing with use_reentrant=True .*; pass use_reentrant=False",
         ),
-        (lambda x: net()(NoBackward.apply(x)), "Function without a backward; give it one"),
+        (lambda x: net()(NoBackward.apply(x)), "Function in it is without a backward; give it one"),
         (lambda x: net()(WrongBackward.apply(x)), "WrongBackwardBackward returned an invalid"),
     ],
 )
@@ -289,3 +289,28 @@ def test_an_argument_of_two_rows_belongs_to_no_image():
     scaled = JSMA(lambda x, a: model((x - a[0]) / a[1]))
     found = scaled.generate(IMAGES, 1, additional_forward_args=torch.tensor([0.5, 0.25]))
     assert found.success.any()
+
+
+def test_nor_can_that_of_a_model_beside_the_classifier():
+    class Autoencoder(nn.Module):
+        def __init__(self, reentrant: bool) -> None:
+            super().__init__()
+            self.reentrant = reentrant
+            self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+            self.decoder = nn.Sequential(nn.Linear(4, 64), nn.Unflatten(1, (1, 8, 8)))
+
+        def encode(self, inputs: Tensor) -> Tensor:
+            return self.encoder(inputs)
+
+        def decode(self, latents: Tensor) -> Tensor:
+            return checkpoint(self.decoder, latents, use_reentrant=self.reentrant)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.decode(self.encode(inputs))
+
+    target = 1 - net()(IMAGES).argmax(1).clamp(max=1)
+    for method in (REVISE, VLK):
+        with pytest.raises(ValueError, match=r"beside forward_func .* pass use_reentrant=False"):
+            method(net(), Autoencoder(True)).generate(IMAGES, target)
+        found = method(net(), Autoencoder(False), max_iterations=2).generate(IMAGES, target)
+        assert len(found) == len(IMAGES)
