@@ -25,7 +25,13 @@ from captum_deduce.classifiers import (
     taken_sizes,
 )
 from captum_deduce.counterfactuals import Counterfactuals
-from captum_deduce.search import ANY_CLASS, Problem, argument_rows
+from captum_deduce.search import (
+    ANY_CLASS,
+    Problem,
+    argument_rows,
+    runner_up,
+    warn_of_broken_scores,
+)
 
 _SIZES = (4, 8, 16, 32)
 """Numbers of images that a model is tried with that failed for two: it may take no others."""
@@ -328,7 +334,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
                 if target is None and self._any_class_without_target:
                     targets = torch.full((len(images),), ANY_CLASS)
                 elif target is None:
-                    targets = _runner_up(
+                    targets = runner_up(
                         model, images, arguments, internal_batch_size, self._targetable(classes)
                     )
                     runner_up_passes = 1
@@ -362,7 +368,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
                         f"can't be computed: {why}"
                     ) from error
                 found = self._finish(problem, found, internal_batch_size, show_progress)
-                _tell_of_broken_scores(problem, found, internal_batch_size)
+                warn_of_broken_scores(problem, found, internal_batch_size, stacklevel=4)
         forward_only = torch.full_like(found.iterations, runner_up_passes)
         if found.forward_evaluations is not None:
             forward_only += found.forward_evaluations
@@ -448,60 +454,3 @@ def _argument_tuple(arguments: Any) -> tuple[Any, ...]:
     if arguments is None:
         return ()
     return tuple(_normal(a) for a in (arguments if isinstance(arguments, tuple) else (arguments,)))
-
-
-def _runner_up(
-    model: FrozenModel,
-    images: Tensor,
-    arguments: tuple[Any, ...],
-    batch_size: int | None,
-    targetable: Tensor | None,
-) -> Tensor:
-    """The most likely class but the predicted one, of those that can be targets."""
-    size = batch_size or len(images)
-    seconds = []
-    with torch.no_grad():
-        for start in range(0, len(images), size):
-            rows = slice(start, start + size)
-            scores, _ = model(images[rows].clone(), argument_rows(arguments, len(images), rows))
-            broken = scores.isnan().any(1).nonzero().flatten() + start
-            if len(broken):
-                raise ValueError(
-                    "target must be given where forward_func returns NaN, as for inputs "
-                    f"{checks.some(broken.tolist())}"
-                )
-            if targetable is None:
-                seconds.append(scores.topk(2, dim=1).indices[:, 1].cpu())
-                continue
-            others = scores.cpu().masked_fill(~targetable, -torch.inf)
-            others.scatter_(1, scores.argmax(1, keepdim=True).cpu(), -torch.inf)
-            if others.isneginf().all(1).any():
-                raise ValueError(
-                    f"target must be given: of the classes that can be targets "
-                    f"({targetable.nonzero().flatten().tolist()}) there is none but the predicted "
-                    "one"
-                )
-            seconds.append(others.argmax(1))
-    return torch.cat(seconds)
-
-
-def _tell_of_broken_scores(
-    problem: Problem, found: search.SearchResult, batch_size: int | None
-) -> None:
-    """Warn of originals with NaN or infinite scores, which no method gives any confidence."""
-    suspects = (~found.success & (found.confidence == 0)).nonzero().flatten().tolist()
-    size, broken = batch_size or len(problem.inputs), []
-    for start in range(0, len(suspects), size):
-        pairs = suspects[start : start + size]
-        rows = problem.rows(pairs)
-        with torch.no_grad():
-            scores, _ = problem.forward(rows["original"], rows)
-        finite = scores.isfinite().all(1).tolist()
-        broken += [pair for pair, fine in zip(pairs, finite, strict=True) if not fine]
-    if broken:
-        warnings.warn(
-            "forward_func returned NaN or infinite scores for inputs "
-            f"{checks.some(broken)}: these pairs failed, and what is said of them (prediction, "
-            "confidence) means nothing",
-            stacklevel=4,
-        )
