@@ -18,6 +18,7 @@ from captum_deduce.classifiers.probe import (
     check_behaviour,
     fixed_size_error,
     no_gradient,
+    scores_differ,
     taken_sizes,
 )
 from captum_deduce.classifiers.scores import class_scores, refuse_probabilities
@@ -45,6 +46,7 @@ __all__ = [
     "parameter_of",
     "recorded_outputs",
     "refuse_probabilities",
+    "scores_differ",
     "single_output",
     "taken_sizes",
 ]

@@ -55,7 +55,7 @@ def check_behaviour(
     _check_gradient(images, scores, stacklevel + 1)
     first = scores.detach()[0]
     again = _scores_again(model, images.detach()[:1], arguments, bounds, len(images))
-    if any(_differ(first, other) for other in again):
+    if any(scores_differ(first, other) for other in again):
         warnings.warn(
             "forward_func gives an image other scores when it sees it again, alone or beside "
             "another one: it draws random numbers, or batch norm or the like couples the images of "
@@ -65,6 +65,19 @@ def check_behaviour(
         )
     if _unit(scores.detach()) and scores.shape[1] > 1:
         _refuse_sigmoids(model, images, arguments(range(len(images))), bounds)
+
+
+def scores_differ(scores: Tensor, other: Tensor) -> bool:
+    """Tell whether an image's scores are others than they were, by more than rounding.
+
+    Args:
+        scores (Tensor): C, finite.
+        other (Tensor): C.
+
+    Returns:
+        bool: Whether they are; NaN is other than all that there is.
+    """
+    return not (scores - other).abs().max() <= _SAME * scores.abs().max()
 
 
 def taken_sizes(
@@ -202,11 +215,6 @@ def _another(image: Tensor, bounds: tuple[Tensor, Tensor]) -> Tensor:
 def _of_first(bounds: tuple[Tensor, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
     lower, upper = (b[0] if b.dim() == images.dim() else b for b in bounds)
     return lower, upper
-
-
-def _differ(scores: Tensor, other: Tensor) -> bool:
-    # NaN differs from all that there is, and so from the first scores, which were finite.
-    return not (scores - other).abs().max() <= _SAME * scores.abs().max()
 
 
 def _line(error: Exception) -> str:
