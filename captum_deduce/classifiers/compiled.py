@@ -20,19 +20,14 @@ def run_eagerly() -> Iterator[None]:
     """Run what was compiled as it was written, so that hooks see the modules in it.
 
     What was compiled is kept. Before PyTorch 2.6, which can't, and where nothing can have been
-    compiled, nothing is done.
+    compiled, nothing is done; nor within compiled code itself.
 
     Yields:
         None: While it lasts, in all threads.
     """
-    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+    if torch.compiler.is_compiling() or not _start():
         yield
         return
-    with _lock:
-        # One after the other each would restore what it found: the other's.
-        if not _running:
-            _running.append(torch.compiler.set_stance("force_eager"))
-        _running.append(None)
     try:
         yield
     finally:
@@ -40,3 +35,17 @@ def run_eagerly() -> Iterator[None]:
             _running.pop()
             if len(_running) == 1:
                 _running.pop().__exit__(None, None, None)
+
+
+def _start() -> bool:
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        return False
+    with _lock:
+        # One after the other each would restore what it found: the other's.
+        if not _running:
+            try:
+                _running.append(torch.compiler.set_stance("force_eager"))
+            except RuntimeError:  # within what is compiled
+                return False
+        _running.append(None)
+    return True

@@ -118,8 +118,7 @@ class FrozenModel:
                     self._find(module)
             elif self.layer is not None:
                 self._read(self.layer)
-            # Nor do compiled parts show what their layers output.
-            if self.layer is not None or self._name is not None or self._beside:
+            if self._beside:
                 self._exit.enter_context(run_eagerly())
             self._watch = register_module_forward_pre_hook(self._meet)
             self._exit.callback(self._watch.remove)
