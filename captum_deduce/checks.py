@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 TOLERANCE = 1e-6
@@ -135,7 +136,7 @@ def images(inputs: Tensor) -> None:
     if not finite.all():
         broken = (~finite.flatten(1).all(1)).nonzero().flatten().tolist()
         raise ValueError(
-            f"inputs must be finite, got NaN or infinite values in image(s) {_some(broken)}"
+            f"inputs must be finite, got NaN or infinite values in image(s) {some(broken)}"
         )
 
 
@@ -177,7 +178,7 @@ def targets(target: object, num_images: int, num_classes: int, name: str = "targ
     if outside:
         raise ValueError(
             f"{name} must lie in 0 ... {num_classes - 1} (the model has {num_classes} classes), "
-            f"got {_some(outside)}"
+            f"got {some(outside)}"
         )
     return values.expand(num_images).clone()
 
@@ -249,7 +250,8 @@ def per_image(name: str, value: Tensor, inputs: Tensor, *, copies: bool = False)
     What broadcasts to one input is one for all, as channels x height x width. What begins with N
     has a row for each image: N x channels x height x width, N x 1 x height x width, and
     N x height x width, a plane for all channels of an image. A tensor that can be read in both
-    ways, and would not mean the same, is refused; channels x 1 x 1 is always a number per channel.
+    ways, and would not mean the same, is refused, as is a row of as many numbers as there are
+    images or channels; channels x 1 x 1 is always a number per channel.
 
     Args:
         name (str): The argument's name, for the message.
@@ -264,7 +266,9 @@ def per_image(name: str, value: Tensor, inputs: Tensor, *, copies: bool = False)
     Raises:
         ValueError: It does not fit, or could be one for each image or one for each channel.
     """
-    readings = [value]
+    # A line of pixels, or a number for each image or channel?
+    unclear = value.dim() == 1 < inputs.dim() - 1 and 1 < len(value) in inputs.shape[:2]
+    readings = [] if unclear else [value]
     if value.dim() == inputs.dim() - 1 > 1 and any(size > 1 for size in value.shape[1:]):
         readings.append(value.unsqueeze(1))
     spread = [_spread(reading, inputs.shape, copies) for reading in readings]
@@ -306,7 +310,7 @@ def outside_bounds(inputs: Tensor, lower: Tensor, upper: Tensor) -> str | None:
     return (
         f"inputs must lie within lower_bound and upper_bound ({lower.min().item():g} to "
         f"{upper.max().item():g}), got values from {inputs.min().item():g} to "
-        f"{inputs.max().item():g} (outside in image(s) {_some(rows)}); for normalised inputs pass "
+        f"{inputs.max().item():g} (outside in image(s) {some(rows)}); for normalised inputs pass "
         "the bounds in the inputs' own units"
     )
 
@@ -331,10 +335,50 @@ def masks(mask: object, inputs: Tensor, *, copies: bool = False) -> Tensor | Non
         return None
     if not isinstance(mask, Tensor):
         raise TypeError(f"mask must be a torch.Tensor or None, got {type(mask).__name__}")
-    spread = per_image("mask", mask.detach(), inputs, copies=copies).expand(inputs.shape)
     if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
         raise ValueError("mask must hold only 0 (keep) and 1 (may change), got other values")
+    spread = per_image("mask", mask.detach(), inputs, copies=copies).expand(inputs.shape)
     return spread.to(inputs.device) != 0
+
+
+def rows(name: str, index: object, count: int) -> Tensor:
+    """Read what chooses some of N rows, as in ``result[index]``.
+
+    Args:
+        name (str): The argument's name, for the message.
+        index (object): An integer, a slice, or a list, array or tensor of one dimension: integers,
+            negative ones from the end, or a bool for each row.
+        count (int): N.
+
+    Returns:
+        Tensor: The rows from 0 to N - 1, int64, on the CPU.
+
+    Raises:
+        IndexError: A row that is not there, a mask of another length, or several dimensions.
+        TypeError: Another kind of index.
+    """
+    if isinstance(index, slice):
+        return torch.tensor(range(count)[index], dtype=torch.int64)
+    values = _index_values(index)
+    # To PyTorch uint8 is a mask, to NumPy it is a number.
+    if values is None or values.dtype == np.uint8 or (values.dtype == bool and not values.ndim):
+        kind = getattr(index, "dtype", "")
+        raise TypeError(
+            f"{name} must be an integer, a slice, a bool for each of {count}, or integers other "
+            f"than uint8, got {type(index).__name__} {kind}".rstrip()
+        )
+    if values.dtype == bool and values.shape != (count,):
+        raise IndexError(f"{name} must hold a bool for each of {count}, got shape {values.shape}")
+    if values.ndim > 1:
+        raise IndexError(f"{name} must have one dimension, got shape {values.shape}")
+    if values.dtype == bool:
+        return torch.from_numpy(values.nonzero()[0])
+    numbers = np.atleast_1d(values.astype(np.int64))
+    outside = numbers[(numbers < -count) | (numbers >= count)]
+    if outside.size:
+        allowed = f"lie in {-count} ... {count - 1}" if count else "choose none of 0"
+        raise IndexError(f"{name} must {allowed}, got {some(outside.tolist())}")
+    return torch.from_numpy(np.where(numbers < 0, numbers + count, numbers))
 
 
 def callable_model(name: str, forward_func: object) -> Callable[..., Any]:
@@ -377,6 +421,20 @@ def one_device(name: str, model: object) -> None:
         )
 
 
+def some(values: list[int], most: int = 5) -> str:
+    """Write the first of many numbers.
+
+    Args:
+        values (list[int]): All of them.
+        most (int, optional): How many to write. Default: 5
+
+    Returns:
+        str: For a message.
+    """
+    listed = ", ".join(str(value) for value in values[:most])
+    return listed if len(values) <= most else f"{listed}, ... ({len(values)} in all)"
+
+
 def _values(name: str, value: object, inputs: Tensor) -> Tensor:
     """A number or an array as a tensor like the inputs."""
     if isinstance(value, bool) or not isinstance(value, Real | Tensor | np.ndarray):
@@ -385,6 +443,24 @@ def _values(name: str, value: object, inputs: Tensor) -> Tensor:
     if not torch.isfinite(values).all():
         raise ValueError(f"{name} must be finite, got {_short(value)}")
     return values
+
+
+def _index_values(index: object) -> NDArray[Any] | None:
+    """Integers or bools as an array; None of anything else."""
+    if isinstance(index, bool) or not isinstance(index, Tensor | np.ndarray | list | Integral):
+        return None
+    if isinstance(index, Tensor):
+        index = index.detach().cpu()
+    try:
+        values = np.asarray(index)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    if isinstance(index, list):
+        if not index:
+            return values.astype(np.int64)
+        if values.dtype != bool and any(isinstance(value, bool | np.bool_) for value in index):
+            return None
+    return values if values.dtype.kind in "iub" else None
 
 
 def _spread(value: Tensor, shape: torch.Size, copies: bool) -> Tensor | None:
@@ -402,11 +478,6 @@ def _broadcast(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
         return value.expand(shape)
     except RuntimeError:
         return None
-
-
-def _some(values: list[int], most: int = 5) -> str:
-    listed = ", ".join(str(value) for value in values[:most])
-    return listed if len(values) <= most else f"{listed}, ... ({len(values)} in all)"
 
 
 def _short(value: object) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from captum_deduce import storage
+from captum_deduce import checks, storage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -257,26 +257,26 @@ class Counterfactuals:
     def _repr_html_(self) -> str:
         return _html(self)
 
-    def __getitem__(self, index: int | slice | Tensor | list[int]) -> Counterfactuals:
+    def __getitem__(
+        self,
+        index: int | np.integer[Any] | slice | Tensor | NDArray[Any] | list[int] | list[bool],
+    ) -> Counterfactuals:
         """Select pairs.
 
         Args:
-            index (int, slice, Tensor or list[int]): As for a tensor's first dimension: a slice, a
-                bool mask such as ``result.success``, or indices, negative ones from the end; a
-                number selects one pair.
+            index (int, slice, Tensor, NDArray or list): A number selects one pair; a slice, also
+                with a negative step; a bool for each pair, such as ``result.success``; or indices,
+                negative ones from the end.
 
         Returns:
             Counterfactuals: The selected pairs; of a number, too, so that every field keeps its
             leading dimension.
 
         Raises:
-            IndexError: A pair that is not there.
+            IndexError: A pair that is not there, a mask of another length, or several dimensions.
             TypeError: Another kind of index.
         """
-        if not isinstance(index, slice | Tensor | list):
-            index = _number(index)
-        chosen = torch.arange(len(self))[index.cpu() if isinstance(index, Tensor) else index]
-        chosen = chosen.unsqueeze(0) if chosen.dim() == 0 else chosen
+        chosen = checks.rows("index", index, len(self))
         values: dict[str, Any] = {
             name: value[chosen.to(value.device)] for name, value in self._tensors().items()
         }
@@ -343,16 +343,6 @@ class Counterfactuals:
             for name, value in tensors.items()
             if name not in ("inputs", "counterfactuals")
         }
-
-
-def _number(index: object) -> int:
-    if isinstance(index, SupportsIndex) and not isinstance(index, bool):
-        with contextlib.suppress(TypeError):  # an array of several
-            return operator.index(index)
-    raise TypeError(
-        "index must be a number, a slice, a bool mask or a list of indices, got "
-        f"{type(index).__name__}"
-    )
 
 
 def _mean(values: Tensor) -> str:

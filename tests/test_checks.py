@@ -168,8 +168,18 @@ def test_masks():
         ValueError, match=r"mask must broadcast .*\(4, 3, 5, 6\), got shape \(2, 5, 6\)"
     ):
         checks.masks(torch.ones(2, 5, 6), IMAGES)
-    with pytest.raises(ValueError, match=r"only 0 \(keep\) and 1"):
-        checks.masks(torch.full((5, 6), 0.5), IMAGES)
+    for wrong in (0.5, float("nan")):
+        with pytest.raises(ValueError, match=r"only 0 \(keep\) and 1"):
+            checks.masks(torch.full((5, 6), wrong), IMAGES)
+    # lines of pixels, or a number for each of the images or the channels?
+    for several in (torch.zeros(6, 3, 5, 6), torch.zeros(4, 6, 5, 6)):
+        with pytest.raises(ValueError, match=r"mask must broadcast .*got shape \(6,\)"):
+            checks.masks(torch.ones(6), several)
+    assert checks.masks(torch.tensor([1.0]), IMAGES).all()
+    assert (
+        checks.masks(torch.tensor([1, 0, 1]), torch.zeros(4, 3)).tolist()
+        == [[True, False, True]] * 4
+    )
     with pytest.raises(TypeError, match=r"mask must be a torch.Tensor or None, got ndarray"):
         checks.masks(np.ones((5, 6)), IMAGES)
 
@@ -254,3 +264,20 @@ def test_models():
     checks.one_device("a module", model)
     with pytest.raises(ValueError, match=r"a module is wrapped in DataParallel"):
         checks.one_device("a module", nn.DataParallel(model))
+
+
+def test_rows_are_counted_from_both_ends():
+    for index in (slice(None, None, -2), [3, -3], np.array([-1, 1]), [False, True, False, True]):
+        expected = torch.arange(4).numpy()[index].tolist()
+        rows = checks.rows("index", index, 4)
+        assert (rows.tolist(), rows.dtype) == (expected, torch.int64)
+    assert checks.rows("index", -1, 4).tolist() == [3]
+    with pytest.raises(IndexError, match=r"pairs must lie in -4 \.\.\. 3, got -5"):
+        checks.rows("pairs", -5, 4)
+    with pytest.raises(TypeError, match=r"pairs must be an integer, .* got Tensor torch\.float32"):
+        checks.rows("pairs", torch.zeros(2), 4)
+
+
+def test_some_of_many_numbers():
+    assert checks.some([3, 1]) == "3, 1"
+    assert checks.some(list(range(9)), most=2) == "0, 1, ... (9 in all)"

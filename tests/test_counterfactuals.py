@@ -284,7 +284,8 @@ def test_there_must_be_a_trajectory_per_pair():
     ("index", "rows"),
     [
         (slice(1, 4), [1, 2, 3]),
-        (slice(None, None, -1), None),
+        (slice(None, None, -1), [5, 4, 3, 2, 1, 0]),
+        (slice(4, 0, -2), [4, 2]),
         (slice(4, None), [4, 5]),
         ([2, 0, 2], [2, 0, 2]),
         ([-1], [5]),
@@ -293,14 +294,16 @@ def test_there_must_be_a_trajectory_per_pair():
         (torch.arange(6) % 2 == 0, [0, 2, 4]),
         ([True, False, False, False, False, True], [0, 5]),
         (torch.zeros(6, dtype=torch.bool), []),
+        (np.array([0, -1]), [0, 5]),
+        (np.array([3, -6, 1], dtype=np.int8)[::-1], [1, 0, 3]),
+        (np.arange(6) > 3, [4, 5]),
+        ([np.bool_(True)] + [False] * 5, [0]),
+        ([torch.tensor(1), np.int64(2)], [1, 2]),
+        (torch.tensor([-2, 0], dtype=torch.int32), [4, 0]),
     ],
 )
 def test_pairs_are_selected_in_every_field(index, rows):
     result = _result()
-    if rows is None:
-        with pytest.raises(ValueError, match="step"):
-            result[index]
-        return
     chosen = result[index]
     assert len(chosen) == len(rows)
     for name, value in vars(result).items():
@@ -317,10 +320,36 @@ def test_what_is_absent_stays_absent():
     assert len(chosen) == 2
 
 
-@pytest.mark.parametrize("index", [2.0, "0", (0, 1), None, True, np.array([0, 1])])
+@pytest.mark.parametrize(
+    "index",
+    [
+        *(2.0, "0", (0, 1), None, True, np.bool_(True), torch.tensor(True)),
+        *([True, 2, 0], [0.0], ["0"], [[0], [1, 2]], torch.tensor([0.0]), np.array([])),
+        # a mask to PyTorch, numbers to NumPy
+        *(torch.tensor([0, 1, 0, 0, 0, 0], dtype=torch.uint8), np.zeros(6, np.uint8)),
+    ],
+)
 def test_other_indices_are_refused(index):
     with pytest.raises(TypeError, match=rf"index must be .*{type(index).__name__}"):
         _result()[index]
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ([True, False], r"index must hold a bool for each of 6, got shape \(2,\)"),
+        (torch.ones(6, 1, dtype=torch.bool), r"a bool for each of 6, got shape \(6, 1\)"),
+        (np.ones(7, bool), r"a bool for each of 6, got shape \(7,\)"),
+        (torch.tensor([[0, 1], [2, 3]]), r"index must have one dimension, got shape \(2, 2\)"),
+        ([[0, 1]], r"index must have one dimension, got shape \(1, 2\)"),
+        ([6, 0, -7], r"index must lie in -6 \.\.\. 5, got 6, -7"),
+    ],
+)
+def test_indices_that_do_not_fit_are_refused(index, message):
+    with pytest.raises(IndexError, match=message):
+        _result()[index]
+    with pytest.raises(IndexError, match="index must choose none of 0, got 0"):
+        _result(count=0)[0]
 
 
 @pytest.mark.parametrize("index", [3, -3, np.int64(3), torch.tensor(3)])

@@ -242,7 +242,6 @@ REFUSED_BY_BOTH = {
     "quantised": "do not depend on the inputs",
 }
 LAYERS_REFUSED = {
-    "compiled": "layer ran 0 times",
     "scripted": "scripted or traced",
     "traced": "scripted or traced",
     "exported": "layer ran 0 times",

@@ -416,7 +416,7 @@ def test_the_model_is_left_as_it_was_after_an_error(name, unsettled, images, tar
     def fails_later(module: nn.Module, args: object, output: Tensor) -> None:
         nonlocal calls
         calls += 1
-        if calls == 6:  # after the probes, one of which a model may refuse
+        if calls == 9:  # after the probes, some of which a model may refuse
             raise error
 
     handle = unsettled.model[7].register_forward_hook(fails_later)

@@ -13,8 +13,14 @@ from captum_deduce.classifiers.layers import (
 )
 from captum_deduce.classifiers.modes import eval_mode
 from captum_deduce.classifiers.multi_layer import MultiLayerClassifier
-from captum_deduce.classifiers.placement import check_placement
-from captum_deduce.classifiers.probe import check_behaviour
+from captum_deduce.classifiers.placement import check_placement, device_of, parameter_of
+from captum_deduce.classifiers.probe import (
+    check_behaviour,
+    fixed_size_error,
+    no_gradient,
+    scores_differ,
+    taken_sizes,
+)
 from captum_deduce.classifiers.scores import class_scores, refuse_probabilities
 from captum_deduce.classifiers.smoothed import SmoothedClassifier
 from captum_deduce.classifiers.wrapped import WrappedClassifier
@@ -29,12 +35,18 @@ __all__ = [
     "check_behaviour",
     "check_placement",
     "class_scores",
+    "device_of",
     "eval_mode",
     "feature_rows",
     "find_layer",
+    "fixed_size_error",
     "layer_named",
     "modules_of",
+    "no_gradient",
+    "parameter_of",
     "recorded_outputs",
     "refuse_probabilities",
+    "scores_differ",
     "single_output",
+    "taken_sizes",
 ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from captum_deduce import checks
+from captum_deduce.classifiers.compiled import run_eagerly
 from captum_deduce.classifiers.layers import (
     feature_rows,
     find_layer,
@@ -42,7 +44,9 @@ class FrozenModel:
 
     What a function runs is observed, not guessed: a module that was not known, in a learner object,
     a dict or a function that the function calls, is put into eval mode as soon as it is called for
-    the first time, before it computes anything, in the first forward pass or a later one.
+    the first time, before it computes anything, in the first forward pass or a later one. The first
+    runs compiled parts as they were written, to see what is in them; all do where a layer is read,
+    or a companion is a function.
 
     Several threads may hold the same model at once: each reads the outputs of its own calls only,
     and observes no other's.
@@ -90,7 +94,7 @@ class FrozenModel:
         self._observes = not all(isinstance(f, nn.Module) for f in (forward_func, *companions))
         # Companions run outside of calls of this one.
         self._beside = not all(isinstance(f, nn.Module) for f in companions)
-        self._hidden = False
+        self._hidden, self._first = False, True
         self._searched = -1
         self._name = layer if isinstance(layer, str) else None
         self.layer = None if layer is None else find_layer(forward_func, layer)
@@ -104,7 +108,7 @@ class FrozenModel:
         self._thread = threading.get_ident()
         self.modules = modules_of(self.forward_func)
         self._searched = -1
-        self._hidden = False
+        self._hidden, self._first = False, True
         with ExitStack() as self._exit:
             for module in self._known:
                 self._hold(module)
@@ -114,9 +118,10 @@ class FrozenModel:
                     self._find(module)
             elif self.layer is not None:
                 self._read(self.layer)
-            if self._observes or not _is_compiled(self._known):
-                self._watch = register_module_forward_pre_hook(self._meet)
-                self._exit.callback(self._watch.remove)
+            if self._beside:
+                self._exit.enter_context(run_eagerly())
+            self._watch = register_module_forward_pre_hook(self._meet)
+            self._exit.callback(self._watch.remove)
             self._exit = self._exit.pop_all()
         return self
 
@@ -152,7 +157,8 @@ class FrozenModel:
         self._outputs.clear()
         self._running = True
         try:
-            output = self.forward_func(inputs, *additional_forward_args)
+            with self._observed():
+                output = self.forward_func(inputs, *additional_forward_args)
         except RuntimeError as error:
             if _ELSEWHERE.search(str(error)):
                 check_placement("model", self.modules, inputs)
@@ -172,6 +178,17 @@ class FrozenModel:
         features = feature_rows(self._outputs, len(inputs))
         self._outputs.clear()
         return scores, features
+
+    @contextmanager
+    def _observed(self) -> Iterator[None]:
+        """At first run compiled parts as they were written: else they hide what they run."""
+        if not self._first:
+            yield
+            return
+        self._first = False
+        with run_eagerly(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Using `torch\.compile\(module\)` when there are gl")
+            yield
 
     def _meet(self, module: nn.Module, inputs: Any) -> None:
         """Freeze a module that is called for the first time, before it computes anything."""
@@ -204,11 +221,6 @@ class FrozenModel:
 
     def _read(self, layer: nn.Module) -> None:
         (self._outputs,) = self._exit.enter_context(recorded_outputs([layer]))
-
-
-def _is_compiled(modules: Sequence[nn.Module]) -> bool:
-    """Whether a part is compiled, which hooks on all modules would compile again."""
-    return any(hasattr(part, "_orig_mod") for module in modules for part in module.modules())
 
 
 def _check_devices(module: nn.Module) -> None:

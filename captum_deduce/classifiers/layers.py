@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_deduce.classifiers.compiled import run_eagerly
+
 
 def modules_of(forward_func: Callable[..., Any]) -> list[nn.Module]:
     """Find the modules that a model function names, without running it.
@@ -161,6 +163,8 @@ def layer_named(name: str, roots: Sequence[nn.Module]) -> nn.Module:
 def recorded_outputs(layers: Sequence[nn.Module]) -> Iterator[list[list[Any]]]:
     """Record what layers output while the block runs, in this thread only.
 
+    Compiled parts run as they were written meanwhile: else they show nothing of their layers.
+
     Args:
         layers (Sequence[nn.Module]): Hooks are on them for as long as the block runs.
 
@@ -178,7 +182,7 @@ def recorded_outputs(layers: Sequence[nn.Module]) -> Iterator[list[list[Any]]]:
         seen.append(output.clone() if isinstance(output, Tensor) else output)
 
     outputs: list[list[Any]] = [[] for _ in layers]
-    with ExitStack() as stack:
+    with run_eagerly(), ExitStack() as stack:
         for layer, seen in zip(layers, outputs, strict=True):
             hook = layer.register_forward_hook(functools.partial(record, seen))
             stack.callback(hook.remove)

@@ -31,7 +31,10 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     held = []
     try:
         with _lock:
-            for part in parts:
+            # A compiled module's flag is that of the module in it, which may be held already.
+            for part in sorted(parts, key=_is_borrowed):
+                if _is_borrowed(part) and not part.training:
+                    continue
                 holders, mode = _modes.get(part, (0, part.training))
                 part.training = False
                 _modes[part] = (holders + 1, mode)
@@ -45,3 +48,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
                     _modes[part] = (holders - 1, mode)
                 else:
                     part.training = mode
+
+
+def _is_borrowed(part: nn.Module) -> bool:
+    return isinstance(getattr(type(part), "training", None), property)

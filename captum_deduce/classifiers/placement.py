@@ -1,14 +1,43 @@
-"""Models whose parameters are elsewhere than their inputs."""
+"""Where a model has its parameters, and that they are elsewhere than its inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from captum_deduce.classifiers.layers import modules_of
+
+
+def parameter_of(modules: Sequence[nn.Module]) -> Tensor | None:
+    """Find the tensor of a model that its inputs should be like.
+
+    Args:
+        modules (Sequence[nn.Module]): The model's.
+
+    Returns:
+        Tensor or None: The first floating-point parameter; without one the first such buffer.
+    """
+    parameters = (p for module in modules for p in module.parameters())
+    buffers = (b for module in modules for b in module.buffers())
+    return next((t for t in chain(parameters, buffers) if t.is_floating_point()), None)
+
+
+def device_of(modules: Sequence[nn.Module], otherwise: torch.device | str = "cpu") -> torch.device:
+    """Find the device of a model.
+
+    Args:
+        modules (Sequence[nn.Module]): The model's.
+        otherwise (torch.device or str, optional): That of a model without any. Default: "cpu"
+
+    Returns:
+        torch.device: That of :func:`parameter_of`.
+    """
+    parameter = parameter_of(modules)
+    return torch.device(otherwise) if parameter is None else parameter.device
 
 
 def check_placement(
@@ -29,7 +58,7 @@ def check_placement(
     """
     modules = modules_of(forward_func) if callable(forward_func) else forward_func
     for module in modules:
-        parameter = next((p for p in module.parameters() if p.is_floating_point()), None)
+        parameter = parameter_of([module])
         if parameter is None:
             continue
         if (parameter.dtype, parameter.device) != (inputs.dtype, inputs.device):

@@ -57,6 +57,8 @@ def run(
         device (str, optional): Where to compute. Default: CUDA where there is one, else the CPU
         show_progress (bool, optional): Draw a progress bar. Default: False
         **settings (Any): Arguments of :class:`captum_deduce.DeDUCE`, which win over the preset's.
+            Where ``pixel`` is not among them it is "site" for colour images, but for the preset
+            "paper".
 
     Raises:
         ValueError: What was given does not fit together, or a file would replace one of the images.

@@ -85,15 +85,17 @@ def from_checkpoint(
         path (Path): The checkpoint.
         device (torch.device): Where the classifier goes.
         preset (str or None): Name of one of :class:`captum_deduce.DeDUCE`'s presets.
-        settings (dict[str, Any]): Arguments of :class:`captum_deduce.DeDUCE`.
+        settings (dict[str, Any]): Arguments of :class:`captum_deduce.DeDUCE`. Of colour images
+            ``pixel`` is "site" where nothing else is said, here or by the preset "paper".
 
     Returns:
         Subject: Explained with DeDUCE.
     """
     loaded = load_checkpoint(path, device)
     shape = input_shape(loaded.settings)
+    settings, note = _in_colour(shape, preset, settings)
     explainer = make_explainer(loaded, preset, **settings)
-    return Subject(loaded.model, explainer, loaded.settings.class_names, shape)
+    return Subject(loaded.model, explainer, loaded.settings.class_names, shape, note)
 
 
 def from_weights(
@@ -109,7 +111,7 @@ def from_weights(
         preset (str or None): Name of one of :class:`captum_deduce.DeDUCE`'s presets, which need a
             density.
         settings (dict[str, Any]): Arguments of :class:`captum_deduce.DeDUCE` that
-            :class:`captum_deduce.JSMA` has, too.
+            :class:`captum_deduce.JSMA` has, too. ``pixel`` as in :func:`from_checkpoint`.
 
     Returns:
         Subject: Explained with DeDUCE where there is a density, else with JSMA.
@@ -131,6 +133,7 @@ def from_weights(
     model = nn.Sequential(normalize, classifier).eval().to(device)
     shape = (3, given.size, given.size)
     found = _scores(model, shape, device).shape[1]
+    settings, moved = _in_colour(shape, preset, settings)
     explainer: CounterfactualExplainer
     if given.density is None:
         explainer, how = JSMA(model, **settings), "JSMA, as there is no --density"
@@ -140,8 +143,8 @@ def from_weights(
         explainer, how = make(model, _layer(classifier, given.layer), density, **settings), "DeDUCE"
     note = (
         f"Classifier: torchvision's {name}, {found} classes, {given.size} x {given.size} pixels; "
-        f"explained with {how}"
-    )
+        f"explained with {how}\n{moved}"
+    ).rstrip()
     return Subject(model, explainer, tuple(read_class_names(names, found)), shape, note)
 
 
@@ -167,6 +170,16 @@ def input_shape(settings: Settings) -> tuple[int, int, int]:
         )
     height, width = (size, size) if isinstance(size, int) else size
     return channels, height, width
+
+
+def _in_colour(
+    shape: tuple[int, int, int], preset: str | None, settings: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """Move the colours of a pixel together, unless something else was asked for; and say so."""
+    if shape[0] == 1 or preset == "paper" or "pixel" in settings:
+        return settings, ""
+    said = "All colours of a pixel move together; --pixel entry moves them one by one"
+    return {**settings, "pixel": "site"}, said
 
 
 def _architecture(given: str | None) -> str:

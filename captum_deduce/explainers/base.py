@@ -6,7 +6,7 @@ import copy
 import inspect
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,9 +16,25 @@ from captum.robust import Perturbation
 from torch import Tensor
 
 from captum_deduce import checks, progress, search
-from captum_deduce.classifiers import FrozenModel, check_behaviour, refuse_probabilities
+from captum_deduce.classifiers import (
+    FrozenModel,
+    check_behaviour,
+    fixed_size_error,
+    no_gradient,
+    refuse_probabilities,
+    taken_sizes,
+)
 from captum_deduce.counterfactuals import Counterfactuals
-from captum_deduce.search import ANY_CLASS, Problem, argument_rows
+from captum_deduce.search import (
+    ANY_CLASS,
+    Problem,
+    argument_rows,
+    runner_up,
+    warn_of_broken_scores,
+)
+
+_SIZES = (4, 8, 16, 32)
+"""Numbers of images that a model is tried with that failed for two: it may take no others."""
 
 
 class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[misc]
@@ -313,12 +329,12 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             allowed = checks.masks(_normal(mask), images, copies=copies)
             arguments = _argument_tuple(additional_forward_args)
             with self._frozen_model() as model:
-                classes = self._probe(model, images, arguments, (lower, upper))
+                classes = self._probe(model, images, arguments, (lower, upper), internal_batch_size)
                 runner_up_passes = 0
                 if target is None and self._any_class_without_target:
                     targets = torch.full((len(images),), ANY_CLASS)
                 elif target is None:
-                    targets = _runner_up(
+                    targets = runner_up(
                         model, images, arguments, internal_batch_size, self._targetable(classes)
                     )
                     runner_up_passes = 1
@@ -334,14 +350,25 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
                     lower=lower,
                     upper=upper,
                 )
-                found = search.run(
-                    self._procedure(problem),
-                    len(images),
-                    batch_size=internal_batch_size,
-                    show_progress=show_progress,
-                    return_trajectory=return_trajectory,
-                )
+                try:
+                    found = search.run(
+                        self._procedure(problem),
+                        len(images),
+                        batch_size=internal_batch_size,
+                        show_progress=show_progress,
+                        return_trajectory=return_trajectory,
+                    )
+                except RuntimeError as error:
+                    why = no_gradient(error)
+                    if why is None:
+                        raise
+                    # The classifier's was computed by the probe.
+                    raise ValueError(
+                        "the gradient of a model beside forward_func (VAE, autoencoder or encoder) "
+                        f"can't be computed: {why}"
+                    ) from error
                 found = self._finish(problem, found, internal_batch_size, show_progress)
+                warn_of_broken_scores(problem, found, internal_batch_size, stacklevel=4)
         forward_only = torch.full_like(found.iterations, runner_up_passes)
         if found.forward_evaluations is not None:
             forward_only += found.forward_evaluations
@@ -365,24 +392,32 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         images: Tensor,
         arguments: tuple[Any, ...],
         bounds: tuple[Tensor, Tensor],
+        internal_batch_size: int | None,
     ) -> int:
         """Run the model on two images, so that what does not fit is said before the search."""
-        few = images[:2].requires_grad_()
-        beside = argument_rows(arguments, len(images), slice(2))
+        most = min(internal_batch_size or len(images), len(images))
+        few = images[: min(most, 2)].requires_grad_()
+
+        def beside(rows: Sequence[int]) -> tuple[Any, ...]:
+            return argument_rows(arguments, len(images), list(rows))
+
         try:
-            scores, features = model(few.clone(), beside)
-        except (ValueError, RuntimeError, IndexError) as error:
-            if not _is_one_image(model, images, arguments):
-                raise
-            raise ValueError(
-                "inputs must have the shape N x channels x height x width, got what forward_func "
-                f"takes as one image, {tuple(images.shape)}; pass image.unsqueeze(0)"
-            ) from error
+            scores, features = model(few.clone(), beside(range(len(few))))
+        except Exception as error:  # whatever a user's model raises
+            if _is_one_image(model, images, arguments):
+                raise ValueError(
+                    "inputs must have the shape N x channels x height x width, got what "
+                    f"forward_func takes as one image, {tuple(images.shape)}; pass "
+                    "image.unsqueeze(0)"
+                ) from error
+            sizes = [size for size in (1, most, *_SIZES) if len(few) != size <= max(_SIZES)]
+            for size in taken_sizes(model, images, beside, sizes):
+                raise fixed_size_error(size, len(few), error, arguments) from error
+            raise
         if not torch.isfinite(scores).all():
             raise ValueError("forward_func returned NaN or infinite scores for inputs[:2]")
         refuse_probabilities(scores)
-        alone = argument_rows(arguments, len(images), slice(1))
-        check_behaviour(model, few, beside, scores, bounds, first_arguments=alone, stacklevel=5)
+        check_behaviour(model, few, beside, scores, bounds, stacklevel=5)
         self._check_model(scores, features)
         return scores.shape[1]
 
@@ -405,7 +440,7 @@ def _is_one_image(model: FrozenModel, images: Tensor, arguments: tuple[Any, ...]
         return False
     try:
         model(images.reshape(1, *[1] * (3 - images.dim()), *images.shape).clone(), arguments)
-    except (ValueError, RuntimeError, IndexError, TypeError):
+    except Exception:  # whatever a user's model raises
         return False
     return True
 
@@ -419,32 +454,3 @@ def _argument_tuple(arguments: Any) -> tuple[Any, ...]:
     if arguments is None:
         return ()
     return tuple(_normal(a) for a in (arguments if isinstance(arguments, tuple) else (arguments,)))
-
-
-def _runner_up(
-    model: FrozenModel,
-    images: Tensor,
-    arguments: tuple[Any, ...],
-    batch_size: int | None,
-    targetable: Tensor | None,
-) -> Tensor:
-    """The most likely class but the predicted one, of those that can be targets."""
-    size = batch_size or len(images)
-    seconds = []
-    with torch.no_grad():
-        for start in range(0, len(images), size):
-            rows = slice(start, start + size)
-            scores, _ = model(images[rows].clone(), argument_rows(arguments, len(images), rows))
-            if targetable is None:
-                seconds.append(scores.topk(2, dim=1).indices[:, 1].cpu())
-                continue
-            others = scores.cpu().masked_fill(~targetable, -torch.inf)
-            others.scatter_(1, scores.argmax(1, keepdim=True).cpu(), -torch.inf)
-            if others.isneginf().all(1).any():
-                raise ValueError(
-                    f"target must be given: of the classes that can be targets "
-                    f"({targetable.nonzero().flatten().tolist()}) there is none but the predicted "
-                    "one"
-                )
-            seconds.append(others.argmax(1))
-    return torch.cat(seconds)

@@ -110,12 +110,15 @@ class Schut(PixelwiseExplainer):
         images: Tensor,
         arguments: tuple[Any, ...],
         bounds: tuple[Tensor, Tensor],
+        internal_batch_size: int | None,
     ) -> int:
         counts = []
         for place, member in enumerate(self.forward_func.members):
             try:
                 with FrozenModel(member) as frozen:
-                    counts.append(super()._probe(frozen, images, arguments, bounds))
+                    counts.append(
+                        super()._probe(frozen, images, arguments, bounds, internal_batch_size)
+                    )
             except (TypeError, ValueError) as error:
                 raise type(error)(f"models[{place}]: {error}") from error
         if len(set(counts)) > 1:

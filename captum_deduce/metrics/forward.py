@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from captum_deduce.classifiers import FrozenModel, modules_of, refuse_probabilities
+from captum_deduce.classifiers import (
+    FrozenModel,
+    modules_of,
+    parameter_of,
+    refuse_probabilities,
+    scores_differ,
+)
 
 BATCH_SIZE = 500
 """Images per forward pass, where nothing else is asked for."""
@@ -38,16 +46,35 @@ def read_outputs(
     Raises:
         TypeError: A model or layer of another kind.
         ValueError: NaN or infinite scores, probabilities in place of scores, or no scores at all.
+
+    Warns:
+        UserWarning: The first image has other scores alone.
     """
-    rows = []
+    rows: list[Tensor] = []
     with torch.no_grad(), FrozenModel(model, layer) as frozen:
         for batch in batches:
             scores, features = frozen(_as_model_takes(model, batch))
             if not torch.isfinite(scores).all():
                 raise ValueError("forward_func returned NaN or infinite scores")
             refuse_probabilities(scores)
+            first = not rows
             rows.append(read(scores, features))
+            if first and len(batch) > 1:
+                _warn_of_neighbours(frozen, _as_model_takes(model, batch[:1]), scores[0])
     return torch.cat(rows)
+
+
+def _warn_of_neighbours(frozen: FrozenModel, image: Tensor, scores: Tensor) -> None:
+    alone = scores
+    with contextlib.suppress(Exception):  # of a model that takes no single image
+        alone = frozen(image)[0][0]
+    if scores_differ(scores, alone):
+        warnings.warn(
+            "forward_func gives an image other scores when it sees it again, alone: it draws "
+            "random numbers, or batch norm or the like couples the images of a batch, and what is "
+            "measured depends on chance or on an image's neighbours",
+            stacklevel=2,
+        )
 
 
 def reconstructions(autoencoder: Callable[[Tensor], Tensor], images: Tensor, size: int) -> Tensor:
@@ -81,6 +108,6 @@ def reconstructions(autoencoder: Callable[[Tensor], Tensor], images: Tensor, siz
 
 def _as_model_takes(model: Callable[..., Any], batch: Tensor) -> Tensor:
     """Convert images, always to a copy: a first layer may work in place."""
-    parameters = (p for module in modules_of(model) for p in module.parameters())
-    like = next((p for p in parameters if p.is_floating_point()), batch)
+    parameter = parameter_of(modules_of(model))
+    like = batch if parameter is None else parameter
     return batch.to(like.device, like.dtype, copy=True)

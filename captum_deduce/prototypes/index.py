@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captum_deduce import checks, progress, storage
 from captum_deduce._version import __version__
-from captum_deduce.classifiers import FrozenModel
+from captum_deduce.classifiers import FrozenModel, device_of
 from captum_deduce.prototypes.neighbours import nearest_rows
 
 if TYPE_CHECKING:
@@ -119,8 +119,7 @@ class PrototypeIndex(nn.Module):
         features, classes, num_classes = [], [], 0
         companions = () if encoder is None else (checks.callable_model("encoder", encoder),)
         with torch.no_grad(), FrozenModel(forward_func, companions=companions) as frozen:
-            parameters = (p for module in frozen.modules for p in module.parameters())
-            model_device = next((p.device for p in parameters), torch.device("cpu"))
+            model_device = device_of(frozen.modules)
             kept_on = torch.device(device) if device is not None else model_device
             for images in progress.bar(
                 _images(loader), desc="prototypes", unit="batch", show_progress=show_progress

@@ -13,6 +13,7 @@ from captum_deduce.search.losses import (
     untargeted_hinge,
     weighted_sum,
 )
+from captum_deduce.search.originals import runner_up, warn_of_broken_scores
 from captum_deduce.search.pixel_descent import Objective, PixelDescent
 from captum_deduce.search.problem import (
     ANY_CLASS,
@@ -53,8 +54,10 @@ __all__ = [
     "refine_weight",
     "relative_sum",
     "run",
+    "runner_up",
     "squared_norm",
     "target_log_probability",
     "untargeted_hinge",
+    "warn_of_broken_scores",
     "weighted_sum",
 ]

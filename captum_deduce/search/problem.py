@@ -184,13 +184,15 @@ def is_success(confidence: Tensor, prediction: Tensor, target: Tensor, threshold
     return success & (prediction == target) if threshold < 0.5 else success
 
 
-def argument_rows(arguments: tuple[Any, ...], count: int, rows: slice) -> tuple[Any, ...]:
+def argument_rows(
+    arguments: tuple[Any, ...], count: int, rows: slice | list[int]
+) -> tuple[Any, ...]:
     """Take the rows of those arguments that have one per pair.
 
     Args:
         arguments (tuple): What the model takes besides its inputs.
         count (int): The number of pairs.
-        rows (slice): Which to take.
+        rows (slice or list[int]): Which to take.
 
     Returns:
         tuple: The same arguments; tensors with a row per pair are cut, others are whole.

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
 from captum_deduce import checks
-from captum_deduce.classifiers import FrozenModel
+from captum_deduce.classifiers import FrozenModel, device_of
 from captum_deduce.datasets import ImageData
 from captum_deduce.progress import bar
 
@@ -179,7 +179,7 @@ def predict(model: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor:
         ValueError: No images, or a model that returns something other than N x C scores.
     """
     checks.images(images)
-    device = next((parameter.device for parameter in model.parameters()), images.device)
+    device = device_of([model], images.device)
     with torch.no_grad(), FrozenModel(model) as frozen:
         logits = [frozen(batch.to(device))[0] for batch in torch.split(images, batch_size)]
     return torch.cat(logits).to(images.device)

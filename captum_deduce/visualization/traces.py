@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from captum_deduce import checks
-from captum_deduce.classifiers import FrozenModel
+from captum_deduce.classifiers import FrozenModel, device_of
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.density import ClassGaussianMixture
 
@@ -116,7 +116,7 @@ def trace_at(
     target, seen = int(result.target[pair]), int(result.prediction[pair])
     probabilities, features, log_densities = [], [], []
     with torch.no_grad(), FrozenModel(forward_func, layer) as model:
-        device = _device_of(model, result.inputs.device)
+        device = device_of(model.modules, result.inputs.device)
         for batch in torch.split(images, _BATCH):
             scores, rows = model(batch.to(device))
             probabilities.append(scores.double().softmax(1)[:, [target, seen]].cpu())
@@ -168,10 +168,3 @@ def evenly_spread(count: int, most: int) -> NDArray[np.int64]:
         NDArray: The places, ascending.
     """
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
-
-
-def _device_of(model: FrozenModel, otherwise: torch.device) -> torch.device:
-    for module in model.modules:
-        for parameter in module.parameters():
-            return parameter.device
-    return otherwise

@@ -7,6 +7,7 @@ import copy
 import functools
 import gc
 import threading
+import warnings
 import weakref
 
 import pytest
@@ -479,6 +480,91 @@ def test_hidden_experts_are_frozen_whenever_they_are_first_called():
     assert all(expert.training for expert in model.experts)
     with torch.no_grad():
         torch.testing.assert_close(late, model.experts[1].eval()(bright))
+
+
+def _compiled_in_place(model: nn.Module) -> nn.Module:
+    model.compile(backend="eager")
+    return model
+
+
+def _with_a_compiled_forward(model: nn.Module) -> nn.Module:
+    outer = Unregistered(model)
+    outer.forward = torch.compile(outer.forward, backend="eager")
+    return outer
+
+
+def _compile(model):
+    return torch.compile(model, backend="eager")
+
+
+COMPILED = {
+    "in a learner": lambda model: lambda x: Learner(_compile(model)).model(x),
+    "in place, in a learner": lambda model: lambda x: Learner(_compiled_in_place(model)).model(x),
+    "unregistered": lambda model: Unregistered(_compile(model)),
+    "in place, unregistered": lambda model: Unregistered(_compiled_in_place(model)),
+    "around what hides it": lambda model: _compile(Unregistered(model)),
+    "a forward": _with_a_compiled_forward,
+    "a function": lambda model: _compile(lambda x: {"net": model}["net"](x)),
+    "a function behind another": lambda model: functools.partial(
+        lambda call, x: call[0](x), [_compile(lambda x: Learner(model).model(x))]
+    ),
+    "beside it": lambda model: nn.Sequential(_compile(nn.Identity()), Unregistered(model)),
+}
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="needs PyTorch 2.6")
+@pytest.mark.filterwarnings("ignore:Using .torch.compile")
+@pytest.mark.parametrize("name", COMPILED)
+def test_models_that_compiled_code_hides_are_in_eval_mode(name):
+    torch.compiler.reset()
+    model = dropping().train()
+    model[2].eval()
+    forward_func = COMPILED[name](model)
+    before = snapshot(model)
+    with torch.no_grad(), FrozenModel(forward_func) as frozen:
+        scores = [frozen(IMAGES)[0] for _ in range(2)]
+    assert_same(before, snapshot(model))
+    with torch.no_grad():
+        expected = copy.deepcopy(network_of(model)).eval()(IMAGES)
+    for found in scores:
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="needs PyTorch 2.6")
+@pytest.mark.filterwarnings("ignore:Using .torch.compile")
+def test_layers_of_compiled_models_and_hidden_compiled_companions():
+    torch.compiler.reset()
+    model, beside = dropping().train(), dropping().train()
+    expected, other = (network_of(each).eval()[:5](IMAGES) for each in (model, beside))
+    for each in (model, beside):
+        each.train()
+    compiled = _compile(model)
+    compiled.eval()(IMAGES)  # compiled before there is a hook on the layer
+    model.train()
+    for layer in ("_orig_mod.4", model[4]):
+        with torch.no_grad(), FrozenModel(compiled, layer) as frozen:
+            for _ in range(2):
+                torch.testing.assert_close(frozen(IMAGES)[1], expected)
+    companion = _compile(lambda x: Learner(beside).model[:5](x))
+    with torch.no_grad(), FrozenModel(model, companions=[companion]):
+        torch.testing.assert_close(companion(IMAGES), other)
+    assert all(part.training for part in (*model.modules(), *beside.modules()))
+
+
+def network_of(model: nn.Sequential) -> nn.Sequential:
+    """The same layers, not compiled."""
+    return nn.Sequential(*model)
+
+
+def test_a_compiled_model_is_searched_without_a_warning():
+    model = dropping().train()
+    compiled = torch.compile(model, backend="eager")
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("error")
+        with FrozenModel(compiled) as frozen:
+            frozen(IMAGES)
+            frozen(IMAGES)
+    assert all(part.training for part in model.modules())
 
 
 def test_modules_that_are_not_the_models_are_left_alone():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from captum_deduce.classifiers import find_layer, layer_named
+from captum_deduce.classifiers import MultiLayerClassifier, find_layer, layer_named
 from tests.classifiers.test_frozen import IMAGES, network
 
 
@@ -46,3 +46,26 @@ def test_layers_of_scripts_are_refused_with_the_way_out(make):
     for layer in ("4", dict(model.named_modules())["4"]):
         with pytest.raises(ValueError, match=r"scripted or traced model.*before torch\.jit"):
             find_layer(model, layer)
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="needs PyTorch 2.6")
+@pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace")
+def test_layers_of_compiled_models_are_read_without_a_search_around_it():
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.Tanh(), nn.Linear(4, 3)).eval()
+    images = torch.rand(2, 1, 4, 4)
+    expected = MultiLayerClassifier(model, {"1": None, "2": None})
+    compiled = torch.compile(model, backend="eager")
+    compiled(images)  # before there are hooks on its layers
+    inside = MultiLayerClassifier(compiled, {"_orig_mod.1": None, "_orig_mod.2": None})
+    around = torch.compile(expected, backend="eager")
+    seen: list[torch.Tensor] = []
+    for each in (expected, inside):
+        each.features.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    scores = expected(images)
+    for _ in range(2):
+        torch.testing.assert_close(inside(images), scores)
+    torch.testing.assert_close(seen[1:], [seen[0]] * 2)
+    for _ in range(2):
+        torch.testing.assert_close(around(images), scores)

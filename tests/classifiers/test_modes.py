@@ -79,3 +79,19 @@ def test_scripts_have_their_mode_restored_and_frozen_ones_have_none(frozen):
     assert model[1].training
     if not frozen:
         assert model[0].training
+
+
+def test_the_flag_that_a_compiled_module_borrows_is_restored():
+    model = network().train()
+    model[3].eval()
+    before = [part.training for part in model.modules()]
+    compiled = nn.Sequential(torch.compile(model, backend="eager"))
+    inner, outer = eval_mode(model), eval_mode(compiled)
+    outer.__enter__()
+    inner.__enter__()
+    assert not any(part.training for part in compiled.modules())
+    outer.__exit__(None, None, None)
+    assert not any(part.training for part in model.modules()), "still held itself"
+    inner.__exit__(None, None, None)
+    assert [part.training for part in model.modules()] == before
+    assert compiled.training

@@ -319,6 +319,38 @@ def test_colour_images_and_named_classes(colour_checkpoint, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("options", "together"),
+    [
+        ([], True),
+        (["--pixel", "site"], True),
+        (["--pixel", "entry"], False),
+        (["--preset", "closest"], True),
+        (["--preset", "paper"], False),
+    ],
+)
+def test_the_colours_of_a_pixel_move_together_unless_asked(
+    colour_checkpoint, tmp_path, capsys, pictures, options, together
+):
+    levels = np.random.default_rng(1).integers(60, 190, (10, 8, 3)).astype(np.uint8)
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    words = ["explain", "--checkpoint", colour_checkpoint, "--images", tmp_path / "a.png"]
+    words += ["--target", "dog", "--max-iterations", "1", "--pixels-per-step", "2", *options]
+    words += ["--device", "cpu", "--output", tmp_path / "out"]
+    assert main([str(word) for word in words]) == 0
+    printed = capsys.readouterr().out
+    result = Counterfactuals.load(tmp_path / "out" / "counterfactuals.safetensors")
+    changed = result.attributions != 0
+    assert torch.equal(changed.all(1), changed.any(1)) == together
+    said = "All colours of a pixel move together; --pixel entry moves them one by one"
+    assert (said in printed) == (together and "--pixel" not in options)
+    heading, row = (
+        line.split() for line in printed.splitlines() if "places" in line or "->" in line
+    )
+    assert "L0" in heading
+    assert {str(int(result.l0())), str(int(result.sites()))} <= set(row)
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--target", "eleven"], "--target must be one of the classifier's 10 classes"),

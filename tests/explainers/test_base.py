@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_deduce import JSMA, REVISE, Wachter, search
+from captum_deduce import JSMA, REVISE, VLK, Wachter, search
 from captum_deduce.explainers.base import CounterfactualExplainer
 from captum_deduce.models import VAE
 from captum_deduce.search.problem import Problem, confidence_of
@@ -178,3 +178,31 @@ def test_inputs_on_another_device_than_the_model_are_refused():
     message = r"inputs are torch.float32 on cpu, but the model's parameters are .* on meta"
     with pytest.raises(ValueError, match=message):
         JSMA(model).generate(torch.zeros(1, 1, 2, 2), 1)
+
+
+class Shy(nn.Module):
+    """Says nothing of bright images."""
+
+    def __init__(self, says: float) -> None:
+        super().__init__()
+        self.says = says
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+
+    def forward(self, inputs):
+        bright = (inputs.mean((1, 2, 3)) > 0.9)[:, None]
+        return torch.where(bright, self.says, self.net(inputs))
+
+
+@pytest.mark.parametrize("method", [JSMA, Wachter, VLK])
+@pytest.mark.parametrize("says", [float("nan"), -float("inf")])
+def test_images_without_scores_are_warned_of_where_the_user_called(method, says):
+    torch.manual_seed(0)
+    images = torch.rand(7, 1, 4, 4) * 0.5
+    images[[3, 6]] = 0.95
+    explainer = method(Shy(says))
+    with pytest.warns(UserWarning, match=r"NaN or infinite scores for inputs 3, 6: ") as caught:
+        result = explainer.generate(images, 1, internal_batch_size=2, max_iterations=9)
+    assert caught[0].filename == __file__
+    assert not result.success[[3, 6]].any()
+    with pytest.raises(ValueError, match=r"target must be given where .* NaN, as for inputs 3, 6"):
+        JSMA(Shy(float("nan"))).generate(images)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -91,3 +93,17 @@ def test_reconstructions_of_another_shape_and_nan_are_refused():
         reconstructions(nn.Flatten(), images, 2)
     with pytest.raises(ValueError, match="NaN or infinite"):
         reconstructions(lambda x: x / 0, images, 2)
+
+
+def test_scores_that_depend_on_the_images_beside_are_warned_of(model):
+    images = torch.randn(4, 1, 4, 4)
+    for doubtful in (
+        lambda x: model(x) - model(x).mean(0),
+        lambda x: model(x) + torch.randn(3),
+    ):
+        with pytest.warns(UserWarning, match="other scores when it sees it again, alone"):
+            read_outputs(doubtful, [images], scores_only)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_outputs(model, images.split(2), scores_only)
+        read_outputs(lambda x: model(x.reshape(4, 1, 4, 4)), [images], scores_only)

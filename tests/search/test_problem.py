@@ -51,3 +51,5 @@ def test_only_tensors_with_a_row_per_pair_are_cut():
     assert cut[0].tolist() == [1, 2]
     assert cut[1].shape == (3, 5)
     assert cut[2:] == arguments[2:]
+    twice = argument_rows(arguments, 5, [3, 3])
+    assert (twice[0].tolist(), twice[2:]) == ([3, 3], arguments[2:])

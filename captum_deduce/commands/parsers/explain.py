@@ -30,19 +30,20 @@ these names only:
   counterfactuals.safetensors    all of them unrounded, for Counterfactuals.load
 The table says what the classifier sees in each image, whether a counterfactual
 was found, and, of the PNG file as it was written, whether the image rounded to
-8 bits still has its class. Where none was found it says FAILED, and the file
+8 bits still has its class; of colour images both the entries that changed (L0)
+and the places. Where none was found it says FAILED, and the file
 holds the best attempt; the exit status is 0 all the same. It is 2 for a mistake
 in what was given.
 
 Examples:
   captum-deduce explain --checkpoint mnist.safetensors --images a.png b.png --target 3
   captum-deduce explain --checkpoint cifar10.safetensors --images cat.png dog.png \\
-      --target dog cat --pixel site
+      --target dog cat
   captum-deduce explain --checkpoint noise.safetensors --images a.png --target 3 \\
       --preset realistic
   captum-deduce explain --architecture torchvision:resnet18 \\
       --weights pets.safetensors --class-names pets.txt --mean 0.485 0.456 0.406 \\
-      --std 0.229 0.224 0.225 --images cat.jpg --resize --target dog --pixel site
+      --std 0.229 0.224 0.225 --images cat.jpg --resize --target dog
 """
 """What it does, in its own help."""
 
@@ -125,7 +126,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pixel",
         choices=("entry", "site"),
         default=argparse.SUPPRESS,
-        help="what moves: one channel of a pixel, or all of them (default: entry)",
+        help="what moves: one channel of a pixel, or all of them (default: site for colour images, "
+        "entry with --preset paper)",
     )
 
 

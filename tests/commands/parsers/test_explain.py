@@ -16,8 +16,10 @@ def test_the_help_names_the_explainers_defaults(capsys):
         option = name.replace("_", "-")
         (said,) = re.findall(rf"--{option} X [^(]*\(default: ([\d.]+)\)", text)
         assert float(said) == parameters[name].default, name
-    assert re.search(r"--pixel {entry,site} [^(]*\(default: entry\)", text)
-    assert parameters["pixel"].default == "entry"
+    assert re.search(
+        r"--pixel {entry,site} [^(]*\(default: site for colour images, entry with", text
+    )
+    assert parameters["pixel"].default == "entry", "the paper's"
 
 
 def test_only_settings_that_were_given_reach_the_explainer(recorded):
