@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from captum_deduce import checks
 from captum_deduce.classifiers import FrozenModel
 from captum_deduce.density.calibrated import CalibratedMixture
+from captum_deduce.density.choice import outgrown
 from captum_deduce.density.from_sklearn import population
 from captum_deduce.density.loader import (
     KeptFeatures,
@@ -19,9 +20,16 @@ from captum_deduce.density.loader import (
     loader_features,
     refuse_single_pass,
 )
+from captum_deduce.density.low_rank import (
+    empty,
+    low_rank_moments,
+    principal_directions,
+    rank_of,
+    tied_moments,
+)
 from captum_deduce.density.mixture import plain_tensors
 from captum_deduce.density.moments import Moments
-from captum_deduce.density.samples import check_component_class, check_samples
+from captum_deduce.density.samples import Samples, check_component_class, check_samples
 from captum_deduce.density.second_pass import SecondPass
 
 if TYPE_CHECKING:
@@ -81,7 +89,8 @@ class ClassGaussianMixture(CalibratedMixture):
         >>> labels = torch.arange(300) % 3
         >>> density = ClassGaussianMixture().fit(features, labels)
         >>> density
-        ClassGaussianMixture(covariance_type='full', classes=3, features=4, counts=100..100)
+        ClassGaussianMixture(covariance_type='auto', chosen_covariance_type='full', classes=3,
+                             features=4, counts=100..100)
         >>> density.log_prob(features[:2], [0, 1]) > density.quantile(0.05)[:2]
         tensor([True, True])
     """
@@ -117,8 +126,7 @@ class ClassGaussianMixture(CalibratedMixture):
                 more classes than ``num_classes``; nothing is changed then.
         """
         samples = check_samples(features, target, sample_weight, 0, self._num_classes)
-        moments = self._no_moments(samples.features.shape[1])
-        moments.add(samples)
+        moments = self._with(self._no_moments(samples.features.shape[1]), samples)
         if not moments.weight.any():
             raise ValueError("sample_weight or responsibilities must not all be 0")
         self._component_class = None
@@ -154,8 +162,9 @@ class ClassGaussianMixture(CalibratedMixture):
         )
         if self.num_features == 0:
             self.moments = self._no_moments(samples.features.shape[1])
+        moments = self._with(self.moments, samples)
         self._forget()
-        self.moments.add(samples)
+        self.moments = moments
         return self
 
     @plain_tensors()
@@ -172,7 +181,8 @@ class ClassGaussianMixture(CalibratedMixture):
         Raises:
             TypeError: ``other`` is no ClassGaussianMixture.
             ValueError: Another covariance type or number of features, more classes than
-                ``num_classes``, or a density from scikit-learn, which has no moments.
+                ``num_classes``, a density from scikit-learn, which has no moments, or two that
+                have fixed different directions of ``"low_rank"``, as too many samples came.
         """
         if not isinstance(other, ClassGaussianMixture):
             raise TypeError(f"other must be a ClassGaussianMixture, got {type(other).__name__}")
@@ -195,8 +205,9 @@ class ClassGaussianMixture(CalibratedMixture):
             )
         if self.num_features == 0:
             self.moments = self._no_moments(other.num_features)
+        moments = _united(self.moments, other.moments)
         self._forget()
-        self.moments.merge(other.moments)
+        self.moments = moments
         return self
 
     @classmethod
@@ -265,6 +276,8 @@ class ClassGaussianMixture(CalibratedMixture):
                 soft = soft or target.is_floating_point() or target.dtype == torch.bool
                 if quantiles and held_out is None and not (soft or kept.complete):
                     refuse_single_pass(loader, memory_budget)
+            if kept.complete and density.moments.covariance_type == "low_rank":
+                density._find_directions(kept)
             density._derived()
             if held_out is not None:
                 for features, target, _ in loader_features(
@@ -279,7 +292,8 @@ class ClassGaussianMixture(CalibratedMixture):
                     )
                 )
             elif quantiles and not soft:
-                second = SecondPass(density.moments, density._derived(), _OTHER_IMAGES)
+                gaussians = density._derived()
+                second = SecondPass(density._estimated_from(), gaussians, _OTHER_IMAGES)
                 density._second_pass = second
                 for features, target, _ in loader_features("loader", loader, frozen, show_progress):
                     density.update_quantiles(features, target)
@@ -318,6 +332,31 @@ class ClassGaussianMixture(CalibratedMixture):
         density._derived()
         return density
 
+    def _with(self, moments: Moments, samples: Samples) -> Moments:
+        """Moments with more samples: the same, or leaner ones where they would grow too large."""
+        choosing = self.covariance_type in ("auto", "low_rank")
+        if (
+            choosing
+            and moments.covariance_type == "full"
+            and outgrown(moments, samples, self.covariance_type)
+        ):
+            tied = tied_moments(moments)
+            seen = Moments("tied", 0, tied.num_features, self.device)
+            seen.merge(tied)
+            seen.add(samples)
+            rank = rank_of(seen.num_features)
+            moments = low_rank_moments(moments, principal_directions(seen.scatter, rank))
+        moments.add(samples)
+        return moments
+
+    def _find_directions(self, kept: KeptFeatures) -> None:
+        """Replace directions that were found with the first samples by those of all."""
+        moments = self.moments
+        basis = principal_directions(moments.scatter, rank_of(moments.num_features))
+        self.moments = empty(moments, basis, int((moments.weight > 0).sum()))
+        for block in kept.blocks():
+            self.moments.add(check_samples(*block, None, 0, self.num_classes))
+
     def _no_moments(self, num_features: int) -> Moments:
         if self.covariance_type in ("full", "tied") and num_features > _MOST_FEATURES:
             size = num_features**2 * 8 / 2**30
@@ -328,4 +367,21 @@ class ClassGaussianMixture(CalibratedMixture):
                 "over the image, or covariance_type='diag'",
                 stacklevel=2,
             )
-        return Moments(self.covariance_type, self._num_classes or 0, num_features, self.device)
+        return Moments(self._kept_type(), self._num_classes or 0, num_features, self.device)
+
+
+def _united(moments: Moments, others: Moments) -> Moments:
+    """Merge moments, of which one, both or none have outgrown the kind that they started as."""
+    if moments.covariance_type == "low_rank":
+        others = low_rank_moments(others, moments.basis)
+    elif others.covariance_type == "low_rank":
+        moments = low_rank_moments(moments, others.basis.to(moments.mean.device))
+    if moments.covariance_type == "low_rank":
+        same = moments.basis.shape == others.basis.shape
+        if not same or not torch.equal(moments.basis, others.basis.to(moments.basis.device)):
+            raise ValueError(
+                "other has its own directions: too many samples have come to both densities to "
+                "keep them. Merge before, pass covariance_type='tied' to both, or fit one density"
+            )
+    moments.merge(others)
+    return moments
