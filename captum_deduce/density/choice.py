@@ -19,8 +19,11 @@ CHOICES = ("auto", "full", "low_rank", "tied", "diag", "spherical")
 MOST_MATRICES = 2**32
 """Bytes of matrices of classes, and of what they are factored into, that "auto" makes at most."""
 
-MOST_KEPT = 2**28
+MOST_KEPT = 2**27
 """Bytes of samples and matrices that are kept at most for classes that can't all have their own."""
+
+
+_SAMPLES_FOR_DIRECTIONS = 2.0
 
 
 class Choice(NamedTuple):
@@ -102,7 +105,9 @@ def choose(moments: Moments) -> Choice:
 
     - ``"full"`` where every class has 1.25 samples for each feature, besides one for the mean, and
       its matrices fit;
-    - else ``"low_rank"`` where classes have as many samples as directions on average, besides one;
+    - else ``"low_rank"`` where classes have half as many samples as directions on average, and all
+      together twice as many as features, besides one for each mean: with fewer the directions would
+      be those of these very samples;
     - else ``"tied"``.
 
     Args:
@@ -133,7 +138,11 @@ def choose(moments: Moments) -> Choice:
         )
     if not reasons:
         return Choice("full", "")
-    if float(free.mean()) >= rank:
+    least = max(rank / 2, _SAMPLES_FOR_DIRECTIONS * size / len(seen))
+    if float(free.mean()) >= least * (1 - 1e-9):
         return Choice("low_rank", " and ".join(reasons))
-    reasons.append(f"own covariances in {rank} directions need {rank + 1} samples a class")
+    reasons.append(
+        f"own covariances in {rank} directions need {math.ceil(least + 1):,} samples a class on "
+        "average"
+    )
     return Choice("tied", " and ".join(reasons))

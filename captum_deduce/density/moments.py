@@ -267,6 +267,9 @@ class Moments(FittedModule):
 
         Returns:
             Tensor: D x D or r x r; 0 without samples.
+
+        Raises:
+            ValueError: Moments of another kind, which hold no such matrices.
         """
         if self.classes is None:
             raise ValueError(f"a {self.covariance_type!r} scatter has no matrices of classes")
