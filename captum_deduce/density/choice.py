@@ -14,7 +14,7 @@ from captum_deduce.density.regularization import SAMPLES_PER_FEATURE
 from captum_deduce.density.samples import Samples
 
 CHOICES = ("auto", "full", "low_rank", "tied", "diag", "spherical")
-"""What covariances may be asked for; "auto" is one of the next three."""
+"""What covariances may be asked for; "auto" becomes one of the next three."""
 
 MOST_MATRICES = 2**32
 """Bytes of matrices of classes, and of what they are factored into, that "auto" makes at most."""

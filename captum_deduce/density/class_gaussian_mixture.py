@@ -29,6 +29,7 @@ from captum_deduce.density.low_rank import (
 )
 from captum_deduce.density.mixture import plain_tensors
 from captum_deduce.density.moments import Moments
+from captum_deduce.density.regularization import SHRINKABLE
 from captum_deduce.density.samples import Samples, check_component_class, check_samples
 from captum_deduce.density.second_pass import SecondPass
 
@@ -56,28 +57,43 @@ class ClassGaussianMixture(CalibratedMixture):
 
     The fit is exact and needs one pass: it keeps counts, means and scatter matrices in float64,
     which take the same memory for any number of samples, and to which batches
-    (:meth:`partial_fit`) and other fits (:meth:`merge`) are added in any order. Weights of samples
+    (:meth:`partial_fit`) and other fits (:meth:`merge`) are added in any order. Matrices are those
+    of classes that have samples; as long as a class has no more samples than features, they are
+    kept instead. Weights of samples
     and soft labels (the paper's future work: confidence weighting, ambiguous data) go in as
     weights :math:`w_i`; the covariance is the unbiased one of ``numpy.cov(..., aweights=w)``,
     with the divisor :math:`V_1 - V_2 / V_1` for :math:`V_k = \sum_i w_i^k`. Covariance types, with
     shapes as in scikit-learn:
 
+    - ``"auto"``: ``"full"`` where every class has samples for it (n - 1 >= 1.25 D) and its
+      matrices take 4 GiB and half of the free memory at most; else ``"low_rank"`` where classes
+      have half as many samples as directions on average, and all together twice as many
+      as features; else ``"tied"``, both with ``regularization="oas"``.
+      :attr:`chosen_covariance_type` is what it became; a ``UserWarning`` says why it is not
+      ``"full"``.
     - ``"full"``: one matrix per class, C x D x D (the paper's).
+    - ``"low_rank"``: one for all, but for the 64 directions (or half of D) in which features vary
+      most within classes: there each class has its own, drawn towards the common one where it has
+      few samples. :class:`~captum_deduce.density.Gaussians` has the formula. Directions are those
+      of all samples as long as these, or the classes' matrices, take less than 128 MiB, and in
+      :meth:`fit` and in :meth:`fit_loader` within its ``memory_budget``; else batches that come
+      later are added in the directions of the first.
     - ``"tied"``: one for all, D x D: the sum of the classes' scatter matrices over the sum of their
       divisors (n - C for unit weights).
     - ``"diag"``: variances per class and feature, C x D; covariances are never computed.
     - ``"spherical"``: one variance per class, C: the mean of the ``"diag"`` ones.
 
     A class with too few samples for its covariance (n - 1 < 1.25 D for ``"full"``,
-    n - C < 1.25 D for ``"tied"``, n < 2 for the others), or whose covariance had to be regularised,
-    gives a ``UserWarning`` with its name and the regularisation used. So does, when quantiles are
-    computed, one whose left-out samples are far less likely than its Gaussian makes one expect
-    (:attr:`doubtful_classes`), as when a feature varies in a single sample. ``"full"`` and
-    ``"tied"`` covariances of all classes are then shrunk (``regularization="oas"``), as the warning
-    says; where samples suffice, or with ``regularization="jitter"``, they are the paper's. A class
-    of one sample, or of identical ones, gets the identity times the other classes' mean variance.
-    More than 4,096 features give a ``UserWarning``, too, where they need matrices (``"full"`` and
-    ``"tied"``).
+    n - C < 1.25 D for ``"low_rank"`` and ``"tied"``, n < 2 for the others), or whose covariance had
+    to be regularised, gives a ``UserWarning`` with its name and the regularisation used. So does,
+    when quantiles are computed, one whose left-out samples are far less likely than its Gaussian
+    makes one expect (:attr:`doubtful_classes`), as when a feature varies in a single sample.
+    ``"full"``, ``"low_rank"`` and ``"tied"`` covariances of all classes are then shrunk
+    (``regularization="oas"``), as the warning says; where samples suffice, or with
+    ``regularization="jitter"``, they are the paper's. A class of one sample, or of identical ones,
+    gets the identity times the other classes' mean variance, or what classes share. More than 4,096
+    features give a ``UserWarning``, too, where they need matrices (``"full"`` and
+    ``"tied"``). What would not fit into memory is refused with a ``ValueError`` before it is made.
 
     All buffers are float64 and stay so under ``.half()``, ``.float()`` and ``.to(dtype)``;
     ``.to(device)`` and ``state_dict()`` work as in any module, and a state dict loads into a fresh
@@ -122,8 +138,9 @@ class ClassGaussianMixture(CalibratedMixture):
 
         Raises:
             TypeError: An argument of the wrong kind.
-            ValueError: A wrong shape, values that are not finite, negative labels or weights, or
-                more classes than ``num_classes``; nothing is changed then.
+            ValueError: A wrong shape, values that are not finite, negative labels or weights, more
+                classes than ``num_classes``, or moments that don't fit into memory; nothing is
+                changed then.
         """
         samples = check_samples(features, target, sample_weight, 0, self._num_classes)
         moments = self._with(self._no_moments(samples.features.shape[1]), samples)
@@ -358,11 +375,12 @@ class ClassGaussianMixture(CalibratedMixture):
             self.moments.add(check_samples(*block, None, 0, self.num_classes))
 
     def _no_moments(self, num_features: int) -> Moments:
-        if self.covariance_type in ("full", "tied") and num_features > _MOST_FEATURES:
+        if self.covariance_type in ("auto", *SHRINKABLE) and num_features > _MOST_FEATURES:
             size = num_features**2 * 8 / 2**30
             each = " for each class" if self.covariance_type == "full" else ""
+            least = "tied" if self.covariance_type == "auto" else self.covariance_type
             warnings.warn(
-                f"a {self.covariance_type!r} covariance of {num_features:,} features takes "
+                f"a {least!r} covariance of {num_features:,} features takes "
                 f"{size:.1f} GiB{each}, and long to factorise; choose a layer after the average "
                 "over the image, or covariance_type='diag'",
                 stacklevel=2,

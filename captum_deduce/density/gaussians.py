@@ -34,9 +34,29 @@ class Gaussians:
     r"""K Gaussians, ready to be evaluated.
 
     The covariance of component k is :math:`\Sigma_k = \kappa_k S_k / \nu_k + \beta_k I` with its
-    scatter :math:`S_k` (the pooled one for ``"tied"``). For ``"low_rank"`` that is the covariance
-    of all classes together, and each has its own in r directions, as
-    :mod:`captum_deduce.density.low_rank` says.
+    scatter :math:`S_k` (the pooled one for ``"tied"``).
+
+    ``"low_rank"`` has this tied covariance T, too, but for the r principal directions A (D x r) of
+    the pooled scatter, in which each class has its own. In the coordinates
+    :math:`x = R^{-\top} A^\top (z - \mu)` with :math:`R^\top R = A^\top T A` the tied covariance
+    is the identity, and class c has :math:`B_c` instead. Given x, all else is as T says:
+
+    .. math::
+        p(z \mid c) = \mathcal N(z; \mu_c, T)\,
+        \frac{\mathcal N(x; 0, B_c)}{\mathcal N(x; 0, I)}, \qquad
+        \Sigma_c = T + K (B_c - I) K^\top, \quad K = T A R^{-1}.
+
+    The class's unbiased covariance in x, :math:`C_c`, is drawn towards the identity, which is the
+    tied covariance, as though that were worth r samples beside its
+    :math:`n_c = V_1^2 / V_2` own:
+
+    .. math::
+        B_c = (1 - \alpha_c) C_c + \alpha_c I, \qquad \alpha_c = \frac{r}{n_c - 1 + r}.
+
+    This is one of the covariances of Friedman, "Regularized discriminant analysis" (1989), within
+    the directions; a class of one sample has the tied covariance. Mixtures of probabilistic
+    principal components (Tipping and Bishop, 1999) have a sphere for the rest. Here it is T, which
+    costs a single D x D matrix and describes the other D - r directions, too.
 
     Attributes:
         covariance_type (str): As in :class:`~captum_deduce.density.Moments`.

@@ -1,27 +1,6 @@
-r"""One covariance for all classes, but for a few directions in which each class has its own.
+"""One covariance for all classes, but for a few directions in which each class has its own.
 
-The r directions A (D x r) are the principal ones of the pooled scatter within classes. With the
-tied covariance T the coordinates :math:`x = R^{-\top} A^\top (z - \mu)`, where
-:math:`R^\top R = A^\top T A`, have the identity as their covariance over all classes, and class c
-has :math:`B_c` instead. Given x, everything else is as T says:
-
-.. math::
-    p(z \mid c) = \mathcal N(z; \mu_c, T)\,
-    \frac{\mathcal N(x; 0, B_c)}{\mathcal N(x; 0, I)}, \qquad
-    \Sigma_c = T + K (B_c - I) K^\top, \quad K = T A R^{-1}.
-
-The class's covariance in x, :math:`C_c` (unbiased), is drawn towards the identity, which is the
-tied covariance, as though that were worth r samples:
-
-.. math::
-    B_c = (1 - \alpha_c) C_c + \alpha_c I, \qquad \alpha_c = \frac{r}{n_c - 1 + r}
-
-with Kish's effective number of samples :math:`n_c`. That is the mean of an inverse Wishart
-posterior but for constants, and one of the covariances of Friedman, "Regularized discriminant
-analysis" (1989). A class of one sample has the tied covariance. Probabilistic principal components
-(Tipping and Bishop, "Probabilistic principal component analysis", 1999) have a sphere for the rest;
-here T stands for it, which costs one D x D matrix for all classes together and describes the other
-D - r directions, too.
+``Gaussians`` says how they are defined.
 """
 
 from __future__ import annotations

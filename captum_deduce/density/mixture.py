@@ -53,7 +53,8 @@ class ClassMixture(FittedModule):
         Args:
             covariance_type (str, optional): ``"full"`` (the paper's), ``"low_rank"``, ``"tied"``,
                 ``"diag"``, ``"spherical"``, or ``"auto"``: the first of ``"full"``,
-                ``"low_rank"`` and ``"tied"`` that samples and memory allow. Default: "auto"
+                ``"low_rank"`` and ``"tied"`` that samples and memory allow, chosen anew when
+                samples come. Default: "auto"
             regularization (str, optional): What makes covariances positive definite. ``"jitter"``:
                 the first of 0, 1e-10, 1e-9, ..., 1 times trace / D with which the Cholesky
                 factorisation succeeds is added to the diagonal (0 is not tried where n samples
@@ -215,7 +216,8 @@ class ClassMixture(FittedModule):
         Raises:
             RuntimeError: Nothing is fitted.
             TypeError: Features or target of another kind.
-            ValueError: A wrong shape or device, or a class without samples.
+            ValueError: A wrong shape or device, a class without samples, or covariances that
+                don't fit into memory.
         """
         gaussians = self._evaluated(features)
         classes = checks.targets(target, len(features), len(self._members))

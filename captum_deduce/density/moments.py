@@ -93,9 +93,9 @@ class Moments(FittedModule):
     digits where means are large beside deviations.
 
     ``"full"`` holds matrices of classes that have had samples only, and for as long as a class has
-    no more samples than features the samples themselves: see
-    :class:`~captum_deduce.density.class_scatters.ClassScatters`. ``"low_rank"`` holds the sum, and
-    of each class that has had samples the scatter :math:`A^\top S A` (r x r) in the directions A.
+    no more samples than features the samples themselves, in the precision in which they came.
+    ``"low_rank"`` holds the sum, and of each class that has had samples the scatter
+    :math:`A^\top S A` (r x r) in the directions A.
     Room for new classes grows by halves, so that those that come one after another are not copied
     each time.
 

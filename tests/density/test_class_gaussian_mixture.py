@@ -435,6 +435,8 @@ def test_a_column_of_labels_comes_from_a_loader_too():
     [
         ("full", r"a 'full' covariance of 6 features takes 0\.0 GiB for each class"),
         ("tied", r"a 'tied' covariance of 6 features takes 0\.0 GiB, .*covariance_type='diag'"),
+        ("low_rank", r"a 'low_rank' covariance of 6 features takes 0\.0 GiB, .*"),
+        ("auto", r"a 'tied' covariance of 6 features takes 0\.0 GiB, .*covariance_type='diag'"),
         ("diag", None),
     ],
 )
