@@ -1,9 +1,9 @@
 """What fitting a density costs as classes, features and samples grow: time and peak memory.
 
-Random features go to ``ClassGaussianMixture.partial_fit`` in batches of 500, in random order or class
-after class, and the density of eight of them is evaluated. Each fit has a process of its own, whose
-peak memory is that of the whole process; what it holds before the first sample, torch mostly, is
-given beside it.
+Random features go to ``ClassGaussianMixture.partial_fit`` in batches of 500, in random order or
+class after class, and the density of eight of them is evaluated. Each fit has a process of its own,
+whose peak memory is that of the whole process; what it holds before the first sample, torch mostly,
+is given beside it.
 
     python benchmarks/growth.py --out growth.png
     python benchmarks/growth.py --quick

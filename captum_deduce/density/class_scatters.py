@@ -55,7 +55,7 @@ class ClassScatters:
             dtype (torch.dtype): In which the features came.
         """
         parts = self.rows.get(index, [])
-        if sum(len(part) for part, _ in parts) + len(features) > self.num_features:
+        if sum(part.shape[0] for part, _ in parts) + len(features) > self.num_features:
             self.rows.pop(index, None)
             self.matrices[index] = _scatter([*parts, (features, weight)], mean)
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -369,8 +369,11 @@ class Moments(FittedModule):
 
     def _unite(self, summaries: Iterable[_Summary], dtype: torch.dtype = torch.float64) -> None:
         pooled: list[Tensor] = []
-        for summary in summaries:
-            deviations = self._shift(summary)
+        summaries = list(summaries)
+        if not summaries:
+            return
+        for summary, between in zip(summaries, self._shift(summaries), strict=True):
+            deviations = torch.cat([summary.deviations, between.unsqueeze(0)])
             if not self.pooled:
                 self._add_scatter(summary, deviations, dtype)
                 continue
@@ -387,18 +390,27 @@ class Moments(FittedModule):
             joined = torch.cat(pooled)
             self.scatter.addmm_(joined.T, joined)
 
-    def _shift(self, summary: _Summary) -> Tensor:
-        """Take over all but the scatter; return its deviations and the one between the means."""
-        index = summary.class_index
-        total = self.weight[index] + summary.weight
-        share = summary.weight / total
-        difference = summary.mean - self.mean[index]
-        between = difference * (self.weight[index] * share).sqrt()
-        self.mean[index] += difference * share
+    def _shift(self, summaries: Sequence[_Summary]) -> Tensor:
+        """Take over all but the scatter of different classes at once.
+
+        Returns what the distance of the two means adds to each scatter: it is the product of a row.
+        """
+        index = torch.tensor([summary.class_index for summary in summaries]).to(self.mean.device)
+
+        def column(values: Sequence[Tensor | float]) -> Tensor:
+            return torch.stack([torch.as_tensor(value).to(self.weight) for value in values])
+
+        weight = column([summary.weight for summary in summaries])
+        before = self.weight[index]
+        total = before + weight
+        share = weight / total
+        difference = torch.stack([summary.mean for summary in summaries]) - self.mean[index]
+        self.mean[index] += difference * share.unsqueeze(1)
         self.weight[index] = total
-        self.squared_weight[index] += summary.squared_weight
-        self.count[index] += summary.num_samples
-        return torch.cat([summary.deviations, between.unsqueeze(0)])
+        self.squared_weight[index] += column([summary.squared_weight for summary in summaries])
+        count = column([summary.num_samples for summary in summaries])
+        self.count[index] += count.to(self.count.dtype)
+        return difference * (before * share).sqrt().unsqueeze(1)
 
     def _add_scatter(self, summary: _Summary, deviations: Tensor, dtype: torch.dtype) -> None:
         index = summary.class_index
@@ -426,7 +438,7 @@ class Moments(FittedModule):
                 self._unite([summary], features.dtype)
             return
         before = self.mean[index].clone()
-        between = self._shift(own)
+        between = self._shift([own])
         if self.classes is None or index not in classes.matrices:
             return
         matrix = classes.matrices[index].to(device)
