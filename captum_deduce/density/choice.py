@@ -50,24 +50,25 @@ def keeps_classes(covariance_type: str) -> bool:
     return covariance_type in ("auto", "full", "low_rank")
 
 
-def outgrown(moments: Moments, samples: Samples, covariance_type: str) -> bool:
-    """Tell whether samples and matrices of all classes would take too much with these samples.
+def outgrown(moments: Moments, covariance_type: str, samples: Samples | None = None) -> bool:
+    """Tell whether samples and matrices of all classes take too much.
 
     Args:
         moments (Moments): ``"full"`` ones.
-        samples (Samples): What is to be added.
         covariance_type (str): ``"auto"`` or ``"low_rank"``.
+        samples (Samples, optional): What is to be added. Default: None
 
     Returns:
         bool: More than :data:`MOST_KEPT`, and no use for ``"full"``.
     """
-    if covariance_type == "auto":
-        came = samples.counts().nonzero().flatten().tolist()
-        seen = (moments.weight > 0).nonzero().flatten().tolist()
-        if matrices_fit(len({*came, *seen}), samples.features.shape[1], moments.mean.device):
-            return False
-    sized = moments if moments.num_features else Moments("full", 0, samples.features.shape[1])
-    return sized.size_with(samples) > MOST_KEPT
+    size = moments.size_with(samples) if samples else moments.classes_nbytes
+    if size <= MOST_KEPT or covariance_type == "low_rank":
+        return size > MOST_KEPT
+    seen = {*(moments.weight > 0).nonzero().flatten().tolist()}
+    if samples:
+        seen |= {*samples.counts().nonzero().flatten().tolist()}
+    num_features = samples.features.shape[1] if samples else moments.num_features
+    return not matrices_fit(len(seen), num_features, moments.mean.device)
 
 
 def matrices_fit(num_present: int, num_features: int, device: torch.device) -> bool:

@@ -223,6 +223,8 @@ class ClassGaussianMixture(CalibratedMixture):
         if self.num_features == 0:
             self.moments = self._no_moments(other.num_features)
         moments = _united(self.moments, other.moments)
+        if self._choosing(moments) and outgrown(moments, self.covariance_type):
+            moments = low_rank_moments(moments)
         self._forget()
         self.moments = moments
         return self
@@ -349,14 +351,13 @@ class ClassGaussianMixture(CalibratedMixture):
         density._derived()
         return density
 
+    def _choosing(self, moments: Moments) -> bool:
+        """Whether what "full" needs is kept, though the choice may be another."""
+        return self.covariance_type in ("auto", "low_rank") and moments.covariance_type == "full"
+
     def _with(self, moments: Moments, samples: Samples) -> Moments:
         """Moments with more samples: the same, or leaner ones where they would grow too large."""
-        choosing = self.covariance_type in ("auto", "low_rank")
-        if (
-            choosing
-            and moments.covariance_type == "full"
-            and outgrown(moments, samples, self.covariance_type)
-        ):
+        if self._choosing(moments) and outgrown(moments, self.covariance_type, samples):
             tied = tied_moments(moments)
             seen = Moments("tied", 0, tied.num_features, self.device)
             seen.merge(tied)

@@ -185,6 +185,11 @@ class Moments(FittedModule):
         """D; 0 before the first sample."""
         return self.mean.shape[1]
 
+    @property
+    def classes_nbytes(self) -> int:
+        """Bytes that samples and matrices of classes take."""
+        return 0 if self.classes is None else self.classes.nbytes
+
     def grow(self, num_classes: int) -> None:
         """Make room for classes that had no samples so far.
 
@@ -209,7 +214,7 @@ class Moments(FittedModule):
             ValueError: What has to be kept of them doesn't fit into memory; nothing is added then.
         """
         if self.covariance_type == "full":
-            self._require(self.size_with(samples) - self.size_with(None))
+            self._require(self.size_with(samples) - self.classes_nbytes)
         self.grow(samples.num_classes)
         dtype = samples.features.dtype
         for block in samples.blocks(self.mean.device):
@@ -224,8 +229,7 @@ class Moments(FittedModule):
         Raises:
             ValueError: The result doesn't fit into memory; nothing is added then.
         """
-        if self.classes is not None and other.classes is not None:
-            self._require(other.classes.nbytes)
+        self._require(other.classes_nbytes)
         self.grow(other.num_classes)
         columns = (other.count, other.weight, other.squared_weight, other.mean)
         count, weight, squared_weight, mean = (column.to(self.mean.device) for column in columns)
@@ -240,24 +244,21 @@ class Moments(FittedModule):
             scatter = other.scatter.to(self.mean.device)
             (self.scatter if self.pooled else self.scatter[: len(scatter)]).add_(scatter)
 
-    def size_with(self, samples: Samples | None) -> int:
-        """Tell what the classes' samples and matrices of ``"full"`` take at most.
+    def size_with(self, samples: Samples) -> int:
+        """Tell what the classes' samples and matrices of ``"full"`` will take at most.
 
         Args:
-            samples (Samples or None): Samples to come.
+            samples (Samples): Samples to come.
 
         Returns:
             int: Bytes.
         """
-        count = self.count.cpu()
-        if samples is not None:
-            came = samples.counts()
-            size = max(len(count), len(came))
-            count = _longer(count, size) + _longer(came, size)
-        numbers = count.clamp(max=self.num_features + 1) * self.num_features
-        few = count <= self.num_features
-        width = 8 if samples is None else samples.features.element_size()
-        return int((torch.where(few, numbers * width, 8 * self.num_features**2)).sum())
+        count, came = self.count.cpu(), samples.counts()
+        size = max(len(count), len(came))
+        count = _longer(count, size) + _longer(came, size)
+        size = samples.features.shape[1]
+        kept = count * size * samples.features.element_size()
+        return int(torch.where(count <= size, kept, 8 * size**2 * (count > 0)).sum())
 
     def class_scatter(self, index: int) -> Tensor:
         """Make the matrix of a class of ``"full"``, or in the directions of ``"low_rank"``.

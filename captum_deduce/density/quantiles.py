@@ -9,11 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from captum_deduce.density import memory
 from captum_deduce.density.gaussians import Gaussians
 from captum_deduce.density.low_rank import shrinkage
 from captum_deduce.density.moments import FittedModule, Moments
 from captum_deduce.density.regularization import SHRINKABLE, oas_shrinkage
 
+_WITHOUT = "pass quantiles=False, or choose a layer with fewer features"
 _ROUNDING = torch.finfo(torch.float64).eps
 _SINGLE_ROUNDING = 8 * torch.finfo(torch.float32).eps
 
@@ -306,6 +308,9 @@ class LeaveOneOut:
             return _Basis(whitening, spectrum, log_volume)
         key = 0 if pooled else index
         if key not in self._bases:
+            size = self.moments.num_features
+            what = f"eigenvectors of {size:,} features"
+            memory.require(4 * 8 * size**2, self.moments.mean.device, what, _WITHOUT)
             scatter = self.moments.scatter if pooled else self.moments.class_scatter(index)
             spectrum, vectors = torch.linalg.eigh(scatter)
             none = torch.zeros_like(spectrum[0])

@@ -114,12 +114,14 @@ def test_moments_are_outgrown_where_no_choice_needs_them():
     moments = Moments("full", 0, 2048)
     many = Samples(torch.zeros(1).expand(20_000, 2048), torch.arange(20_000) % 1000, None)
     few = Samples(many.features[:1000], many.target[:1000], None)
-    two = Samples(many.features, torch.arange(20_000) % 2, None)
-    assert outgrown(moments, many, "auto")
-    assert outgrown(moments, many, "low_rank")
-    assert not outgrown(moments, few, "auto")
-    # two matrices may become those of the paper
-    assert not outgrown(moments, two, "auto")
+    five = Samples(many.features, torch.arange(20_000) % 5, None)
+    assert outgrown(moments, "auto", many)
+    assert outgrown(moments, "low_rank", many)
+    assert not outgrown(moments, "auto", few)
+    assert not outgrown(moments, "auto")
+    # five matrices may become those of the paper
+    assert not outgrown(moments, "auto", five)
+    assert outgrown(moments, "low_rank", five)
 
 
 def test_the_choice_is_kept_with_the_state_and_made_anew_with_other_samples(tmp_path):

@@ -276,6 +276,13 @@ def test_what_has_outgrown_is_merged_where_directions_agree(outgrowing):
     assert small.moments.covariance_type == "full"
     one, other = copy.deepcopy(large).merge(small), small.merge(large)
     same(one, other)
+    together = ClassGaussianMixture("low_rank")
+    for rows in torch.arange(400).split(20):
+        together.merge(
+            ClassGaussianMixture("low_rank").partial_fit(*(part[rows] for part in samples))
+        )
+    assert together.moments.covariance_type == "low_rank"
+    assert together.counts.tolist() == whole.counts.tolist()
     twice = copy.deepcopy(large).merge(large)
     doubled = copy.deepcopy(large).partial_fit(*(part[:300] for part in samples))
     same(twice, doubled)

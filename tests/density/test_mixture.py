@@ -307,6 +307,16 @@ def test_a_density_is_part_of_the_state_of_a_larger_module():
     assert same(density, fresh["density"])
 
 
+def test_states_of_before_there_was_a_choice_are_full_ones():
+    density = ClassGaussianMixture("full").fit(*data())
+    state = density.state_dict()
+    del state["moments.scatter_class"]
+    state["_extra_state"][0] %= 64
+    for fresh in (ClassGaussianMixture("full"), ClassGaussianMixture()):
+        fresh.load_state_dict(state)
+        assert same(density, fresh)
+
+
 def test_files_hold_plain_tensors_in_double_precision(tmp_path):
     fitted().save(tmp_path / "density.safetensors")
     tensors = load_file(tmp_path / "density.safetensors")
