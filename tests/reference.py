@@ -447,6 +447,39 @@ def class_covariances(
     return np.stack(means), np.stack(covariances)
 
 
+def low_rank_covariances(
+    features: Array,
+    labels: npt.NDArray[np.int64],
+    weights: Array,
+    rank: int,
+    basis: Array | None = None,
+    tied: Array | None = None,
+) -> tuple[Array, Array]:
+    """Means (C x D) and covariances (C x D x D), tied but for each class's own in few directions.
+
+    By precisions: where a class differs from all together, in its marginal density of ``A' z``, the
+    inverse of the one covariance is replaced by that of the other.
+    """
+    means, (unbiased, *_) = class_covariances(features, labels, weights, "tied")
+    tied = unbiased if tied is None else tied
+    if basis is None:
+        basis = np.linalg.eigh(tied)[1][:, -rank:]
+    pooled = basis.T @ tied @ basis
+    covariances = []
+    for c in range(labels.max() + 1):
+        w = weights[labels == c]
+        _, scatter = class_scatter(features[labels == c] @ basis, w)
+        count = w.sum() ** 2 / (w**2).sum()
+        drawn = rank / (count - 1 + rank)
+        own = drawn * pooled
+        if count > 1 + 1e-9:
+            own += (1 - drawn) * scatter / (w.sum() - (w**2).sum() / w.sum())
+        precision = np.linalg.inv(tied)
+        precision += basis @ (np.linalg.inv(own) - np.linalg.inv(pooled)) @ basis.T
+        covariances.append(np.linalg.inv(precision))
+    return means, np.stack(covariances)
+
+
 def log_density(z: Array, mean: Array, covariance: Array) -> float:
     """log N(z; mean, covariance) by the eigenvalues of the covariance."""
     values, vectors = np.linalg.eigh(covariance)

@@ -56,7 +56,7 @@ class MultiLayerClassifier(WrappedClassifier):
         >>> from captum_deduce.models import sn_resnet18
         >>> model = sn_resnet18(width=2, image_size=8)
         >>> seen = MultiLayerClassifier(model, {"stages.1": 2, "avgpool": None})
-        >>> images, labels = torch.rand(400, 1, 8, 8), torch.arange(400) % 10
+        >>> images, labels = torch.rand(500, 1, 8, 8), torch.arange(500) % 10
         >>> density = ClassGaussianMixture.fit_loader(
         ...     seen, seen.features, [(images, labels)], regularization="oas")
         >>> density.num_features  # 4 channels x 2 x 2, and 16

@@ -1,8 +1,10 @@
 """How likely features are under each class: moments, Gaussians made of them, quantiles."""
 
 from captum_deduce.density.calibrated import CalibratedMixture
+from captum_deduce.density.choice import CHOICES
 from captum_deduce.density.class_gaussian_mixture import ClassGaussianMixture
 from captum_deduce.density.gaussians import Gaussians, estimate
+from captum_deduce.density.low_rank import RANK
 from captum_deduce.density.mixture import ClassMixture, plain_tensors
 from captum_deduce.density.moments import COVARIANCE_TYPES, FittedModule, Moments, dtype_kept
 from captum_deduce.density.quantiles import ClassQuantiles, LeaveOneOut
@@ -20,8 +22,10 @@ from captum_deduce.density.samples import (
 )
 
 __all__ = [
+    "CHOICES",
     "COVARIANCE_TYPES",
     "JITTERS",
+    "RANK",
     "REGULARIZATIONS",
     "CalibratedMixture",
     "ClassGaussianMixture",

@@ -13,7 +13,7 @@ from captum_deduce import checks
 from captum_deduce.density import doubts
 from captum_deduce.density.mixture import ClassMixture, plain_tensors
 from captum_deduce.density.quantiles import ClassQuantiles, LeaveOneOut
-from captum_deduce.density.regularization import SHRUNK
+from captum_deduce.density.regularization import SHRINKABLE, SHRUNK
 from captum_deduce.density.samples import Samples, check_samples
 from captum_deduce.density.second_pass import SecondPass
 
@@ -121,7 +121,7 @@ class CalibratedMixture(ClassMixture):
             return self
         second = self._second_pass
         if reset or second is None or second.gaussians is not self._gaussians:
-            second = SecondPass(self.moments, self._derived(), _OTHERS)
+            second = SecondPass(self._estimated_from(), self._derived(), _OTHERS)
         first = not second.started
         self._second_pass = None
         try:
@@ -138,7 +138,8 @@ class CalibratedMixture(ClassMixture):
 
     def _forget(self) -> None:
         self.regularization = self._asked
-        self._gaussians = self._second_pass = None
+        self._gaussians = self._second_pass = self._chosen = None
+        self._source = []
         self.log_densities = ClassQuantiles(self.device)
 
     def _lowest(self) -> Tensor:
@@ -155,8 +156,9 @@ class CalibratedMixture(ClassMixture):
         unnamed = self._collapsed() & ~doubts.repaired(self._derived())
         classes = unnamed.nonzero().flatten().tolist()
         if classes:
-            text = doubts.describe(classes, self.moments, self._derived(), self._lowest())
-            remedy = doubts.remedy(self.covariance_type)
+            source = self._estimated_from()
+            text = doubts.describe(classes, source, self._derived(), self._lowest())
+            remedy = doubts.remedy(source.covariance_type)
             warnings.warn(text + remedy, UserWarning, stacklevel=3)
 
     def _calibrate(self, parts: Callable[[], Iterable[Samples]]) -> None:
@@ -167,17 +169,19 @@ class CalibratedMixture(ClassMixture):
         """
         self._add_left_out(parts)
         collapsed = self._collapsed().nonzero().flatten().tolist()
-        if self.regularization != "auto" or self.covariance_type not in ("full", "tied"):
+        source = self._estimated_from()
+        if self.regularization != "auto" or source.covariance_type not in SHRINKABLE:
             self._warn_of_collapse()
         elif collapsed:
-            text = doubts.describe(collapsed, self.moments, self._derived(), self._lowest())
+            text = doubts.describe(collapsed, source, self._derived(), self._lowest())
             warnings.warn(text + SHRUNK, UserWarning, stacklevel=3)
             self._gaussians, self.log_densities = None, ClassQuantiles(self.device)
             self.regularization = "oas"
             self._add_left_out(parts)
 
     def _add_left_out(self, parts: Callable[[], Iterable[Samples]]) -> None:
-        leave_one_out = LeaveOneOut(self.moments, self._derived())
+        gaussians = self._derived()
+        leave_one_out = LeaveOneOut(self._estimated_from(), gaussians)
         for samples in parts():
             self._add_log_densities(samples, leave_one_out)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from captum_deduce import checks
 from captum_deduce.classifiers import FrozenModel
 from captum_deduce.density.calibrated import CalibratedMixture
+from captum_deduce.density.choice import outgrown
 from captum_deduce.density.from_sklearn import population
 from captum_deduce.density.loader import (
     KeptFeatures,
@@ -19,9 +20,17 @@ from captum_deduce.density.loader import (
     loader_features,
     refuse_single_pass,
 )
+from captum_deduce.density.low_rank import (
+    empty,
+    low_rank_moments,
+    principal_directions,
+    rank_of,
+    tied_moments,
+)
 from captum_deduce.density.mixture import plain_tensors
 from captum_deduce.density.moments import Moments
-from captum_deduce.density.samples import check_component_class, check_samples
+from captum_deduce.density.regularization import SHRINKABLE
+from captum_deduce.density.samples import Samples, check_component_class, check_samples
 from captum_deduce.density.second_pass import SecondPass
 
 if TYPE_CHECKING:
@@ -48,28 +57,43 @@ class ClassGaussianMixture(CalibratedMixture):
 
     The fit is exact and needs one pass: it keeps counts, means and scatter matrices in float64,
     which take the same memory for any number of samples, and to which batches
-    (:meth:`partial_fit`) and other fits (:meth:`merge`) are added in any order. Weights of samples
+    (:meth:`partial_fit`) and other fits (:meth:`merge`) are added in any order. Matrices are those
+    of classes that have samples; as long as a class has no more samples than features, they are
+    kept instead. Weights of samples
     and soft labels (the paper's future work: confidence weighting, ambiguous data) go in as
     weights :math:`w_i`; the covariance is the unbiased one of ``numpy.cov(..., aweights=w)``,
     with the divisor :math:`V_1 - V_2 / V_1` for :math:`V_k = \sum_i w_i^k`. Covariance types, with
     shapes as in scikit-learn:
 
+    - ``"auto"``: ``"full"`` where every class has samples for it (n - 1 >= 1.25 D) and its
+      matrices take 4 GiB and half of the free memory at most; else ``"low_rank"`` where classes
+      have half as many samples as directions on average, and all together twice as many
+      as features; else ``"tied"``, both with ``regularization="oas"``.
+      :attr:`chosen_covariance_type` is what it became; a ``UserWarning`` says why it is not
+      ``"full"``.
     - ``"full"``: one matrix per class, C x D x D (the paper's).
+    - ``"low_rank"``: one for all, but for the 64 directions (or half of D) in which features vary
+      most within classes: there each class has its own, drawn towards the common one where it has
+      few samples. :class:`~captum_deduce.density.Gaussians` has the formula. Directions are those
+      of all samples as long as these, or the classes' matrices, take less than 128 MiB, and in
+      :meth:`fit` and in :meth:`fit_loader` within its ``memory_budget``; else batches that come
+      later are added in the directions of the first.
     - ``"tied"``: one for all, D x D: the sum of the classes' scatter matrices over the sum of their
       divisors (n - C for unit weights).
     - ``"diag"``: variances per class and feature, C x D; covariances are never computed.
     - ``"spherical"``: one variance per class, C: the mean of the ``"diag"`` ones.
 
     A class with too few samples for its covariance (n - 1 < 1.25 D for ``"full"``,
-    n - C < 1.25 D for ``"tied"``, n < 2 for the others), or whose covariance had to be regularised,
-    gives a ``UserWarning`` with its name and the regularisation used. So does, when quantiles are
-    computed, one whose left-out samples are far less likely than its Gaussian makes one expect
-    (:attr:`doubtful_classes`), as when a feature varies in a single sample. ``"full"`` and
-    ``"tied"`` covariances of all classes are then shrunk (``regularization="oas"``), as the warning
-    says; where samples suffice, or with ``regularization="jitter"``, they are the paper's. A class
-    of one sample, or of identical ones, gets the identity times the other classes' mean variance.
-    More than 4,096 features give a ``UserWarning``, too, where they need matrices (``"full"`` and
-    ``"tied"``).
+    n - C < 1.25 D for ``"low_rank"`` and ``"tied"``, n < 2 for the others), or whose covariance had
+    to be regularised, gives a ``UserWarning`` with its name and the regularisation used. So does,
+    when quantiles are computed, one whose left-out samples are far less likely than its Gaussian
+    makes one expect (:attr:`doubtful_classes`), as when a feature varies in a single sample.
+    ``"full"``, ``"low_rank"`` and ``"tied"`` covariances of all classes are then shrunk
+    (``regularization="oas"``), as the warning says; where samples suffice, or with
+    ``regularization="jitter"``, they are the paper's. A class of one sample, or of identical ones,
+    gets the identity times the other classes' mean variance, or what classes share. More than 4,096
+    features give a ``UserWarning``, too, where they need matrices (``"full"`` and
+    ``"tied"``). What would not fit into memory is refused with a ``ValueError`` before it is made.
 
     All buffers are float64 and stay so under ``.half()``, ``.float()`` and ``.to(dtype)``;
     ``.to(device)`` and ``state_dict()`` work as in any module, and a state dict loads into a fresh
@@ -81,7 +105,8 @@ class ClassGaussianMixture(CalibratedMixture):
         >>> labels = torch.arange(300) % 3
         >>> density = ClassGaussianMixture().fit(features, labels)
         >>> density
-        ClassGaussianMixture(covariance_type='full', classes=3, features=4, counts=100..100)
+        ClassGaussianMixture(covariance_type='auto', chosen_covariance_type='full', classes=3,
+                             features=4, counts=100..100)
         >>> density.log_prob(features[:2], [0, 1]) > density.quantile(0.05)[:2]
         tensor([True, True])
     """
@@ -113,12 +138,12 @@ class ClassGaussianMixture(CalibratedMixture):
 
         Raises:
             TypeError: An argument of the wrong kind.
-            ValueError: A wrong shape, values that are not finite, negative labels or weights, or
-                more classes than ``num_classes``; nothing is changed then.
+            ValueError: A wrong shape, values that are not finite, negative labels or weights, more
+                classes than ``num_classes``, or moments that don't fit into memory; nothing is
+                changed then.
         """
         samples = check_samples(features, target, sample_weight, 0, self._num_classes)
-        moments = self._no_moments(samples.features.shape[1])
-        moments.add(samples)
+        moments = self._with(self._no_moments(samples.features.shape[1]), samples)
         if not moments.weight.any():
             raise ValueError("sample_weight or responsibilities must not all be 0")
         self._component_class = None
@@ -154,8 +179,9 @@ class ClassGaussianMixture(CalibratedMixture):
         )
         if self.num_features == 0:
             self.moments = self._no_moments(samples.features.shape[1])
+        moments = self._with(self.moments, samples)
         self._forget()
-        self.moments.add(samples)
+        self.moments = moments
         return self
 
     @plain_tensors()
@@ -172,7 +198,8 @@ class ClassGaussianMixture(CalibratedMixture):
         Raises:
             TypeError: ``other`` is no ClassGaussianMixture.
             ValueError: Another covariance type or number of features, more classes than
-                ``num_classes``, or a density from scikit-learn, which has no moments.
+                ``num_classes``, a density from scikit-learn, which has no moments, or two that
+                have fixed different directions of ``"low_rank"``, as too many samples came.
         """
         if not isinstance(other, ClassGaussianMixture):
             raise TypeError(f"other must be a ClassGaussianMixture, got {type(other).__name__}")
@@ -195,8 +222,11 @@ class ClassGaussianMixture(CalibratedMixture):
             )
         if self.num_features == 0:
             self.moments = self._no_moments(other.num_features)
+        moments = _united(self.moments, other.moments)
+        if self._choosing(moments) and outgrown(moments, self.covariance_type):
+            moments = low_rank_moments(moments)
         self._forget()
-        self.moments.merge(other.moments)
+        self.moments = moments
         return self
 
     @classmethod
@@ -265,6 +295,8 @@ class ClassGaussianMixture(CalibratedMixture):
                 soft = soft or target.is_floating_point() or target.dtype == torch.bool
                 if quantiles and held_out is None and not (soft or kept.complete):
                     refuse_single_pass(loader, memory_budget)
+            if kept.complete and density.moments.covariance_type == "low_rank":
+                density._find_directions(kept)
             density._derived()
             if held_out is not None:
                 for features, target, _ in loader_features(
@@ -279,7 +311,8 @@ class ClassGaussianMixture(CalibratedMixture):
                     )
                 )
             elif quantiles and not soft:
-                second = SecondPass(density.moments, density._derived(), _OTHER_IMAGES)
+                gaussians = density._derived()
+                second = SecondPass(density._estimated_from(), gaussians, _OTHER_IMAGES)
                 density._second_pass = second
                 for features, target, _ in loader_features("loader", loader, frozen, show_progress):
                     density.update_quantiles(features, target)
@@ -318,14 +351,56 @@ class ClassGaussianMixture(CalibratedMixture):
         density._derived()
         return density
 
+    def _choosing(self, moments: Moments) -> bool:
+        """Whether what "full" needs is kept, though the choice may be another."""
+        return self.covariance_type in ("auto", "low_rank") and moments.covariance_type == "full"
+
+    def _with(self, moments: Moments, samples: Samples) -> Moments:
+        """Moments with more samples: the same, or leaner ones where they would grow too large."""
+        if self._choosing(moments) and outgrown(moments, self.covariance_type, samples):
+            tied = tied_moments(moments)
+            seen = Moments("tied", 0, tied.num_features, self.device)
+            seen.merge(tied)
+            seen.add(samples)
+            rank = rank_of(seen.num_features)
+            moments = low_rank_moments(moments, principal_directions(seen.scatter, rank))
+        moments.add(samples)
+        return moments
+
+    def _find_directions(self, kept: KeptFeatures) -> None:
+        """Replace directions that were found with the first samples by those of all."""
+        moments = self.moments
+        basis = principal_directions(moments.scatter, rank_of(moments.num_features))
+        self.moments = empty(moments, basis, int((moments.weight > 0).sum()))
+        for block in kept.blocks():
+            self.moments.add(check_samples(*block, None, 0, self.num_classes))
+
     def _no_moments(self, num_features: int) -> Moments:
-        if self.covariance_type in ("full", "tied") and num_features > _MOST_FEATURES:
+        if self.covariance_type in ("auto", *SHRINKABLE) and num_features > _MOST_FEATURES:
             size = num_features**2 * 8 / 2**30
             each = " for each class" if self.covariance_type == "full" else ""
+            least = "tied" if self.covariance_type == "auto" else self.covariance_type
             warnings.warn(
-                f"a {self.covariance_type!r} covariance of {num_features:,} features takes "
+                f"a {least!r} covariance of {num_features:,} features takes "
                 f"{size:.1f} GiB{each}, and long to factorise; choose a layer after the average "
                 "over the image, or covariance_type='diag'",
                 stacklevel=2,
             )
-        return Moments(self.covariance_type, self._num_classes or 0, num_features, self.device)
+        return Moments(self._kept_type(), self._num_classes or 0, num_features, self.device)
+
+
+def _united(moments: Moments, others: Moments) -> Moments:
+    """Merge moments, of which one, both or none have outgrown the kind that they started as."""
+    if moments.covariance_type == "low_rank":
+        others = low_rank_moments(others, moments.basis)
+    elif others.covariance_type == "low_rank":
+        moments = low_rank_moments(moments, others.basis.to(moments.mean.device))
+    if moments.covariance_type == "low_rank":
+        same = moments.basis.shape == others.basis.shape
+        if not same or not torch.equal(moments.basis, others.basis.to(moments.basis.device)):
+            raise ValueError(
+                "other has its own directions: too many samples have come to both densities to "
+                "keep them. Merge before, pass covariance_type='tied' to both, or fit one density"
+            )
+    moments.merge(others)
+    return moments

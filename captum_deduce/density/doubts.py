@@ -90,7 +90,7 @@ def remedy(covariance_type: str) -> str:
     """
     if covariance_type == "full":
         return "; regularization='oas', covariance_type='tied' or more samples help"
-    if covariance_type == "tied":
+    if covariance_type in ("tied", "low_rank"):
         return "; regularization='oas' or more samples help"
     return "; covariance_type='full' or 'tied' with regularization='oas' helps"
 

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from captum_deduce.density import memory
+from captum_deduce.density.low_rank import shrinkage
 from captum_deduce.density.moments import Moments
 from captum_deduce.density.regularization import (
+    SHRINKABLE,
     SHRUNK,
     CovarianceSize,
     RegularizedCovariance,
+    add_to_diagonal,
     covariance_sizes,
     few_samples,
     regularize,
 )
+
+# Samples whose classes' r x r matrices are gathered at once.
+_GATHERED = 4096
 
 
 @dataclass(frozen=True)
@@ -29,15 +36,40 @@ class Gaussians:
     The covariance of component k is :math:`\Sigma_k = \kappa_k S_k / \nu_k + \beta_k I` with its
     scatter :math:`S_k` (the pooled one for ``"tied"``).
 
+    ``"low_rank"`` has this tied covariance T, too, but for the r principal directions A (D x r) of
+    the pooled scatter, in which each class has its own. In the coordinates
+    :math:`x = R^{-\top} A^\top (z - \mu)` with :math:`R^\top R = A^\top T A` the tied covariance
+    is the identity, and class c has :math:`B_c` instead. Given x, all else is as T says:
+
+    .. math::
+        p(z \mid c) = \mathcal N(z; \mu_c, T)\,
+        \frac{\mathcal N(x; 0, B_c)}{\mathcal N(x; 0, I)}, \qquad
+        \Sigma_c = T + K (B_c - I) K^\top, \quad K = T A R^{-1}.
+
+    The class's unbiased covariance in x, :math:`C_c`, is drawn towards the identity, which is the
+    tied covariance, as though that were worth r samples beside its
+    :math:`n_c = V_1^2 / V_2` own:
+
+    .. math::
+        B_c = (1 - \alpha_c) C_c + \alpha_c I, \qquad \alpha_c = \frac{r}{n_c - 1 + r}.
+
+    This is one of the covariances of Friedman, "Regularized discriminant analysis" (1989), within
+    the directions; a class of one sample has the tied covariance. Mixtures of probabilistic
+    principal components (Tipping and Bishop, 1999) have a sphere for the rest. Here it is T, which
+    costs a single D x D matrix and describes the other D - r directions, too.
+
     Attributes:
         covariance_type (str): As in :class:`~captum_deduce.density.Moments`.
         regularization (str): One of :data:`~captum_deduce.density.REGULARIZATIONS`.
-        origin (Tensor): D, what :meth:`project` subtracts; 0 unless ``"tied"``.
-        center (Tensor): K x D, the means as :meth:`project` maps them.
+        origin (Tensor): D, what :meth:`project` subtracts; 0 unless pooled.
+        center (Tensor): K x D, the means as :meth:`project` maps them (``"low_rank"``:
+            K x (D + r)).
         whitening (Tensor): Features times it have unit covariance: the transposed inverse of the
-            covariances' Cholesky factors (K x D x D, without the last components if these have no
-            samples; ``"tied"``: D x D), inverse standard deviations for ``"diag"`` (K x D) and
-            ``"spherical"`` (K).
+            covariances' Cholesky factors (M x D x D for M components with samples; ``"tied"``:
+            D x D), inverse standard deviations for ``"diag"`` (K x D) and ``"spherical"`` (K).
+            ``"low_rank"``: D x (D + r), the tied one and :math:`A R^{-1}` beside it.
+        block_whitening (Tensor): The same of :math:`B_k` for ``"low_rank"``, M x r x r; else empty.
+        places (tuple[int, ...]): K, where among the M each component is, -1 without samples.
         log_determinant (Tensor): K, of the covariances.
         log_weight (Tensor): K, the component's share of its class.
         divisor (Tensor): K, :math:`\nu_k`.
@@ -53,6 +85,8 @@ class Gaussians:
     origin: Tensor
     center: Tensor
     whitening: Tensor
+    block_whitening: Tensor
+    places: tuple[int, ...]
     log_determinant: Tensor
     log_weight: Tensor
     divisor: Tensor
@@ -75,6 +109,11 @@ class Gaussians:
         }
         return replace(self, **moved)
 
+    @property
+    def pooled(self) -> bool:
+        """Whether one matrix whitens the features of all components."""
+        return self.covariance_type in ("tied", "low_rank")
+
     def covariances(self, moments: Moments) -> Tensor:
         """Compute the regularised covariances; they are not kept.
 
@@ -82,24 +121,56 @@ class Gaussians:
             moments (Moments): What the Gaussians were estimated from.
 
         Returns:
-            Tensor: In scikit-learn's shapes: K x D x D, ``"tied"``: D x D, ``"diag"``: K x D,
-            ``"spherical"``: K.
+            Tensor: In scikit-learn's shapes: K x D x D (0 without samples), ``"tied"``: D x D,
+            ``"diag"``: K x D, ``"spherical"``: K.
+
+        Raises:
+            ValueError: They don't fit into memory.
         """
-        scatter, factor = moments.scatter, (self.kept / self.divisor).nan_to_num(0.0)
-        added = self.added
-        if self.covariance_type == "full":
-            missing = len(factor) - len(scatter)
-            scatter = nn.functional.pad(scatter, (0, 0, 0, 0, 0, missing))
+        factor, added = (self.kept / self.divisor).nan_to_num(0.0), self.added
+        if self.covariance_type in ("diag", "spherical"):
+            scatter = moments.scatter
+            if self.covariance_type == "spherical":
+                return scatter / moments.num_features * factor + added
+            return scatter * factor.unsqueeze(1) + added.unsqueeze(1)
         if self.covariance_type == "tied":
-            factor, added = factor[0], added[0]
-        elif self.covariance_type == "spherical":
-            scatter = scatter / moments.num_features
-        dense = scatter.dim() - factor.dim()
-        result = scatter * factor.view(*factor.shape, *[1] * dense)
-        if dense == 2:
-            result.diagonal(dim1=-2, dim2=-1).add_(added.unsqueeze(-1))
-            return (result + result.mT) / 2
-        return result + added.view(*added.shape, *[1] * dense)
+            return _dense(moments.scatter, factor[0], added[0])
+        size = moments.num_features
+        count = len(self.places)
+        what = f"the {count:,} covariances of {size:,} features"
+        remedy = "call covariance(index) for that of one component"
+        memory.require(8 * count * size**2, moments.mean.device, what, remedy)
+        result = moments.mean.new_zeros(count, size, size)
+        for component, place in enumerate(self.places):
+            if place >= 0:
+                result[component] = self.covariance(moments, component)
+        return result
+
+    def covariance(self, moments: Moments, component: int) -> Tensor:
+        """Compute one of the regularised covariances.
+
+        Args:
+            moments (Moments): What the Gaussians were estimated from.
+            component (int): Which; one with samples.
+
+        Returns:
+            Tensor: D x D, ``"diag"``: D, ``"spherical"``: no dimension.
+        """
+        factor, added = (self.kept / self.divisor).nan_to_num(0.0)[component], self.added[component]
+        if self.covariance_type in ("diag", "spherical"):
+            return self.covariances(moments)[component]
+        if self.covariance_type == "full":
+            return _dense(moments.class_scatter(component), factor, added)
+        tied = _dense(moments.scatter, factor, added)
+        if self.covariance_type == "tied":
+            return tied
+        spread = tied @ self.whitening[:, len(tied) :]
+        whitening = self.block_whitening[self.places[component]]
+        # B = L L' where the whitening is the inverse of L'.
+        factors = _inverse(whitening.T)
+        excess = add_to_diagonal(factors @ factors.T, -1.0)
+        result: Tensor = tied + spread @ excess @ spread.T
+        return (result + result.T) / 2
 
     def project(self, features: Tensor) -> Tensor:
         """Do once per sample what all components share.
@@ -108,11 +179,9 @@ class Gaussians:
             features (Tensor): N x D, float64.
 
         Returns:
-            Tensor: N x D, what :meth:`log_prob` takes.
+            Tensor: N x D, what :meth:`log_prob` takes (``"low_rank"``: N x (D + r)).
         """
-        if self.covariance_type != "tied":
-            return features
-        return (features - self.origin) @ self.whitening
+        return (features - self.origin) @ self.whitening if self.pooled else features
 
     def log_prob(self, projected: Tensor, component: int) -> Tensor:
         """Evaluate one component, its weight included.
@@ -125,12 +194,59 @@ class Gaussians:
             Tensor: N log-densities, in nats.
         """
         deviations = projected - self.center[component]
+        if self.covariance_type == "low_rank":
+            whitening = self.block_whitening[self.places[component]]
+            return self._log_prob_of(self._squared_in_directions(deviations, whitening), component)
         if self.covariance_type == "full":
-            deviations = deviations @ self.whitening[component]
+            deviations = deviations @ self.whitening[self.places[component]]
         elif self.covariance_type != "tied":
             deviations = deviations * self.whitening[component]
-        constant = projected.shape[1] * math.log(2 * math.pi) + self.log_determinant[component]
-        return self.log_weight[component] - 0.5 * (constant + deviations.square().sum(1))
+        return self._log_prob_of(deviations.square().sum(1), component)
+
+    def log_prob_each(self, projected: Tensor, components: Tensor) -> Tensor:
+        """Evaluate one component for each sample, all at once; not for ``"full"``.
+
+        Args:
+            projected (Tensor): N x D, from :meth:`project`.
+            components (Tensor): N, int64, on the same device.
+
+        Returns:
+            Tensor: N log-densities, in nats.
+        """
+        if self.covariance_type != "low_rank":
+            deviations = projected - self.center[components]
+            if self.covariance_type == "diag":
+                deviations = deviations * self.whitening[components]
+            squared = deviations.square().sum(1)
+            if self.covariance_type == "spherical":
+                squared = squared * self.whitening[components].square()
+            return self._log_prob_of(squared, components)
+        places = torch.tensor(self.places, device=components.device)[components]
+        blocks = torch.split(torch.arange(len(places), device=places.device), _GATHERED)
+        squared_parts = [
+            self._squared_in_directions(
+                part - self.center[components[rows]], self.block_whitening[places[rows]]
+            )
+            for part, rows in zip(torch.split(projected, _GATHERED), blocks, strict=True)
+        ]
+        return self._log_prob_of(torch.cat(squared_parts), components)
+
+    def _squared_in_directions(self, deviations: Tensor, whitening: Tensor) -> Tensor:
+        """Squared Mahalanobis distances: tied, but for the directions of the classes' own."""
+        size = self.whitening.shape[0]
+        inside = deviations[:, size:].unsqueeze(1)
+        own = (inside @ whitening).square().sum((1, 2))
+        return deviations[:, :size].square().sum(1) - inside.square().sum((1, 2)) + own
+
+    def _log_prob_of(self, squared: Tensor, component: Tensor | int) -> Tensor:
+        constant = len(self.origin) * math.log(2 * math.pi) + self.log_determinant[component]
+        return self.log_weight[component] - 0.5 * (constant + squared)
+
+
+def _dense(scatter: Tensor, factor: Tensor, added: Tensor) -> Tensor:
+    result = scatter * factor
+    result.diagonal().add_(added)
+    return (result + result.T) / 2
 
 
 def estimate(moments: Moments, component_class: Tensor, regularization: str) -> Gaussians:
@@ -161,69 +277,154 @@ def estimate(moments: Moments, component_class: Tensor, regularization: str) -> 
         regularisation that was used.
     """
     used = "jitter" if regularization == "auto" else regularization
-    covariances, sizes = _regularized(moments, used)
-    said, advice = few_samples(covariances, sizes, moments, component_class, used)
-    if said and regularization == "auto" and moments.covariance_type in ("full", "tied"):
+    found = _regularized(moments, used)
+    named = component_class
+    if moments.covariance_type == "full":
+        named = component_class[_fitted(moments)]
+    said, advice = few_samples(found.covariances, found.sizes, moments, named, used)
+    if said and regularization == "auto" and moments.covariance_type in SHRINKABLE:
         used, advice = "oas", SHRUNK
-        covariances, sizes = _regularized(moments, used)
+        del found
+        found = _regularized(moments, used)
     if said:
         warnings.warn(said + advice, UserWarning, stacklevel=2)
-    return _assemble(covariances, sizes, moments, component_class, used)
+    return _assemble(found, moments, component_class, used)
 
 
-def _regularized(
-    moments: Moments, regularization: str
-) -> tuple[list[RegularizedCovariance], list[CovarianceSize]]:
-    sizes = covariance_sizes(moments, regularization)
-    matrices = moments.scatter
-    if moments.covariance_type == "tied":
-        matrices = matrices.unsqueeze(0)
-    if moments.covariance_type == "spherical":
-        matrices = matrices / moments.num_features
-    covariances = [
-        regularize(matrix, size, regularization, moments.num_features)
-        for matrix, size in zip(matrices, sizes, strict=False)
-    ]
-    return covariances, sizes
+class _Estimate(NamedTuple):
+    """Covariances of the components of :func:`_fitted`, or the pooled one, and all factors."""
+
+    covariances: list[RegularizedCovariance]
+    sizes: list[CovarianceSize]
+    whitening: Tensor
+
+
+def _regularized(moments: Moments, regularization: str) -> _Estimate:
+    sizes, fitted = covariance_sizes(moments, regularization), _fitted(moments)
+    matrices: Iterable[Tensor]
+    if moments.covariance_type == "full":
+        _require(moments, len(fitted))
+        sizes = [sizes[index] for index in fitted]
+        # One after the other: the matrix of a class that is kept as samples is made for this only.
+        matrices = (moments.class_scatter(index) for index in fitted)
+    elif moments.pooled:
+        _require(moments, 1)
+        matrices = moments.scatter.unsqueeze(0)
+    else:
+        whole = moments.covariance_type == "diag"
+        matrices = moments.scatter if whole else moments.scatter / moments.num_features
+    whitening, covariances = None, []
+    for place, (matrix, size) in enumerate(zip(matrices, sizes, strict=True)):
+        covariance = regularize(matrix, size, regularization, moments.num_features)
+        if whitening is None:
+            whitening = covariance.whitening.new_empty(len(sizes), *matrix.shape)
+        whitening[place] = covariance.whitening
+        covariances.append(covariance._replace(whitening=whitening[place]))
+    return _Estimate(covariances, sizes, moments.mean if whitening is None else whitening)
+
+
+def _fitted(moments: Moments) -> list[int]:
+    """Components that have a covariance: those with samples where each takes a matrix."""
+    if moments.covariance_type in ("full", "low_rank"):
+        return (moments.weight > 0).nonzero().flatten().tolist()
+    return list(range(moments.num_classes))
+
+
+def _require(moments: Moments, count: int) -> None:
+    # Beside the factors a few matrices of work space.
+    needed = 8 * (count + 4) * moments.num_features**2
+    what = (
+        f"{moments.covariance_type!r} covariances of {count:,} classes of "
+        f"{moments.num_features:,} features"
+    )
+    remedy = "pass covariance_type='auto', 'tied' or 'diag'"
+    if moments.pooled:
+        what = f"a {moments.covariance_type!r} covariance of {moments.num_features:,} features"
+        remedy = "pass covariance_type='diag', or choose a layer with fewer features"
+    memory.require(needed, moments.mean.device, what, remedy)
 
 
 def _assemble(
-    covariances: list[RegularizedCovariance],
-    sizes: list[CovarianceSize],
-    moments: Moments,
-    component_class: Tensor,
-    regularization: str,
+    found: _Estimate, moments: Moments, component_class: Tensor, regularization: str
 ) -> Gaussians:
+    covariances, sizes, whitening = found
     num_components = moments.num_classes
+    fitted = _fitted(moments)
+    places = torch.full((num_components,), -1)
+    places[fitted] = torch.arange(len(fitted))
 
     def spread(known: Tensor) -> Tensor:
-        if moments.covariance_type == "tied":
+        if moments.pooled:
             return known.expand(num_components)
-        return nn.functional.pad(known, (0, num_components - len(known)))
+        spread_out = known.new_zeros(num_components)
+        spread_out[fitted] = known
+        return spread_out
 
     def column(values: list[float]) -> Tensor:
         return spread(moments.mean.new_tensor(values))
 
     origin, center = torch.zeros_like(moments.mean[0]), moments.mean
-    whitening = torch.stack([covariance.whitening for covariance in covariances])
-    if moments.covariance_type == "tied":
+    block_whitening = moments.mean.new_zeros(0, 0, 0)
+    log_determinant = spread(torch.stack([c.log_determinant for c in covariances]))
+    if moments.pooled:
         whitening = whitening[0]
+        if moments.covariance_type == "low_rank":
+            directions = _unit_directions(moments, covariances[0], sizes[0])
+            block_whitening, volume = _blocks(moments, directions, fitted)
+            log_determinant = log_determinant.index_add(
+                0, torch.tensor(fitted, device=volume.device), volume
+            )
+            whitening = torch.cat([whitening, moments.basis @ directions], 1)
         # Near the data, so that no digits are lost where means are large beside deviations.
         origin = moments.mean[moments.weight > 0].mean(0)
         center = (moments.mean - origin) @ whitening
     classes = component_class.to(moments.weight.device)
     class_weight = torch.zeros_like(moments.weight).index_add(0, classes, moments.weight)
-    log_determinant = torch.stack([covariance.log_determinant for covariance in covariances])
     return Gaussians(
         covariance_type=moments.covariance_type,
         regularization=regularization,
         origin=origin,
         center=center,
         whitening=whitening,
-        log_determinant=spread(log_determinant),
+        block_whitening=block_whitening,
+        places=tuple(places.tolist()),
+        log_determinant=log_determinant,
         log_weight=(moments.weight / class_weight[classes]).log(),
         divisor=column([size.divisor for size in sizes]),
         kept=column([covariance.kept for covariance in covariances]),
         added=column([covariance.added for covariance in covariances]),
         amount=column([covariance.amount for covariance in covariances]),
     )
+
+
+def _unit_directions(
+    moments: Moments, covariance: RegularizedCovariance, size: CovarianceSize
+) -> Tensor:
+    r""":math:`R^{-1}` (r x r): in the directions times it the tied covariance is the identity."""
+    basis = moments.basis
+    # Nothing was scaled where nothing varies.
+    factor = covariance.kept / size.divisor if covariance.kept else 0.0
+    within = factor * (basis.T @ moments.scatter @ basis) + covariance.added * (basis.T @ basis)
+    cholesky = torch.linalg.cholesky((within + within.T) / 2)
+    return _inverse(cholesky).T
+
+
+def _blocks(moments: Moments, directions: Tensor, fitted: list[int]) -> tuple[Tensor, Tensor]:
+    """Whitening (M x r x r) and log-determinant (M) of classes' covariances in unit directions."""
+    whitening = directions.new_empty(len(fitted), *directions.shape)
+    identity = torch.eye(len(directions), dtype=directions.dtype, device=directions.device)
+    drawn = shrinkage(moments.effective_count(), len(directions))
+    factor = ((1 - drawn) / moments.normalizer()).nan_to_num(0.0, posinf=0.0)
+    volumes = []
+    for place, index in enumerate(fitted):
+        own = directions.T @ moments.class_scatter(index) @ directions
+        cholesky = torch.linalg.cholesky(factor[index] * own + drawn[index] * identity)
+        whitening[place] = _inverse(cholesky).T
+        volumes.append(2 * cholesky.diagonal().log().sum())
+    return whitening, torch.stack(volumes)
+
+
+def _inverse(cholesky: Tensor) -> Tensor:
+    identity = torch.eye(len(cholesky), dtype=cholesky.dtype, device=cholesky.device)
+    inverse: Tensor = torch.linalg.solve_triangular(cholesky, identity, upper=False)
+    return inverse

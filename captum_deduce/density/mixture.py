@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,10 @@ from torch import Tensor
 
 from captum_deduce import checks, storage
 from captum_deduce._version import __version__
+from captum_deduce.density.choice import CHOICES, choose, keeps_classes
 from captum_deduce.density.gaussians import Gaussians, estimate
-from captum_deduce.density.moments import COVARIANCE_TYPES, FittedModule, Moments, dtype_kept
+from captum_deduce.density.low_rank import low_rank_moments, tied_moments
+from captum_deduce.density.moments import FittedModule, Moments, dtype_kept
 from captum_deduce.density.quantiles import ClassQuantiles
 from captum_deduce.density.regularization import REGULARIZATIONS
 from captum_deduce.density.samples import check_features
@@ -24,8 +27,8 @@ if TYPE_CHECKING:
 
 _FORMAT = "captum-deduce density"
 _FORMAT_VERSION = "1"
-# What was asked for stands beside what is in force, in one number.
-_ASKED = 8
+# What was asked for stands beside what is in force, in one number of eight digits to the base 8.
+_ASKED, _TYPE, _CHOSEN = 8, 8**2, 8**3
 
 
 @contextmanager
@@ -40,7 +43,7 @@ class ClassMixture(FittedModule):
 
     def __init__(
         self,
-        covariance_type: str = "full",
+        covariance_type: str = "auto",
         *,
         regularization: str = "auto",
         num_classes: int | None = None,
@@ -48,20 +51,23 @@ class ClassMixture(FittedModule):
         r"""Choose the kind of density; the number of features comes from the data.
 
         Args:
-            covariance_type (str, optional): ``"full"``, ``"tied"``, ``"diag"`` or ``"spherical"``.
-                Default: "full"
+            covariance_type (str, optional): ``"full"`` (the paper's), ``"low_rank"``, ``"tied"``,
+                ``"diag"``, ``"spherical"``, or ``"auto"``: the first of ``"full"``,
+                ``"low_rank"`` and ``"tied"`` that samples and memory allow, chosen anew when
+                samples come. Default: "auto"
             regularization (str, optional): What makes covariances positive definite. ``"jitter"``:
                 the first of 0, 1e-10, 1e-9, ..., 1 times trace / D with which the Cholesky
                 factorisation succeeds is added to the diagonal (0 is not tried where n samples
-                can't span D dimensions: rounding alone would decide). ``"oas"``, for ``"full"``
-                and ``"tied"``: oracle approximating shrinkage as :func:`sklearn.covariance.oas`
-                defines it, of the maximum-likelihood covariance (divisor :math:`V_1`), with the
-                effective number of samples :math:`V_1^2 / V_2` (for ``"tied"``: of all samples,
-                each centred on its class). ``"auto"``: ``"jitter"``, and where that leaves a class
-                whose density says little, for want of samples or by its samples' leave-one-out
-                log-densities (where :meth:`ClassGaussianMixture.fit` has them, or
-                ``fit_loader`` has kept the features), ``"oas"`` for all of ``"full"`` or
-                ``"tied"``, with a warning.
+                can't span D dimensions: rounding alone would decide). ``"oas"``, for
+                ``"full"``, ``"low_rank"`` and ``"tied"``: oracle approximating shrinkage as
+                :func:`sklearn.covariance.oas` defines it, of the maximum-likelihood covariance
+                (divisor :math:`V_1`), with the effective number of samples :math:`V_1^2 / V_2`
+                (for ``"low_rank"`` and ``"tied"``: of all samples, each centred on its class).
+                ``"auto"``: ``"jitter"``, and where that leaves a class whose density says little,
+                for want of samples or by its samples' leave-one-out log-densities (where
+                :meth:`ClassGaussianMixture.fit` has them, or ``fit_loader`` has kept the features),
+                ``"oas"`` for all of ``"full"``, ``"low_rank"`` or ``"tied"``, with a warning;
+                ``"oas"`` at once where ``covariance_type="auto"`` chose another than ``"full"``.
                 Default: "auto"
             num_classes (int, optional): C, where it is known. Default: None (the largest label + 1,
                 or the number of columns of responsibilities; later data may have more)
@@ -71,12 +77,12 @@ class ClassMixture(FittedModule):
             ValueError: An unknown word, ``"oas"`` with variances only, or no class.
         """
         super().__init__()
-        checks.choice("covariance_type", covariance_type, COVARIANCE_TYPES)
+        checks.choice("covariance_type", covariance_type, CHOICES)
         checks.choice("regularization", regularization, REGULARIZATIONS)
-        if regularization == "oas" and covariance_type not in ("full", "tied"):
+        if regularization == "oas" and covariance_type in ("diag", "spherical"):
             raise ValueError(
-                "regularization 'oas' needs covariances: covariance_type must be 'full' or 'tied', "
-                f"got {covariance_type!r}"
+                "regularization 'oas' needs covariances: covariance_type must be 'auto', 'full', "
+                f"'low_rank' or 'tied', got {covariance_type!r}"
             )
         if num_classes is not None:
             checks.number("num_classes", num_classes, minimum=1, integer=True)
@@ -84,11 +90,28 @@ class ClassMixture(FittedModule):
         self.regularization = self._asked = regularization
         self._num_classes = num_classes
         self._component_class: tuple[int, ...] | None = None
-        self.moments = Moments(covariance_type, num_classes or 0)
+        self.moments = Moments(self._kept_type(), num_classes or 0)
         self.log_densities = ClassQuantiles()
         # Derived from the moments when first needed.
         self._gaussians: Gaussians | None = None
+        # What the Gaussians were estimated from, if that is not the moments but leaner ones made of
+        # them; in a list, as it is no part of the state.
+        self._source: list[Moments] = []
+        self._chosen: str | None = None
         self._members: list[list[int]] = []
+
+    @property
+    def chosen_covariance_type(self) -> str:
+        """What ``covariance_type="auto"`` became; else what was asked for.
+
+        Raises:
+            RuntimeError: Nothing is fitted to choose by.
+        """
+        if self.covariance_type != "auto" or self._component_class is not None:
+            return self.covariance_type
+        if self._chosen is None:
+            self._derived()
+        return str(self._chosen)
 
     @property
     def num_classes(self) -> int:
@@ -134,12 +157,37 @@ class ClassMixture(FittedModule):
     def covariances(self) -> Tensor:
         """Regularised covariances, K x D x D, D x D, K x D or K as in scikit-learn.
 
-        NaN without samples. Computed at each access, so that memory holds them once only.
+        ``"low_rank"`` ones are K x D x D, too. NaN without samples. Computed at each access, so
+        that memory holds them once only; :meth:`covariance` computes one.
+
+        Raises:
+            RuntimeError: Nothing is fitted.
+            ValueError: They don't fit into memory.
         """
-        covariances = self._derived().covariances(self.moments)
-        if self.covariance_type != "tied":
+        covariances = self._derived().covariances(self._estimated_from())
+        if self.chosen_covariance_type != "tied":
             covariances[self.moments.weight == 0] = torch.nan
         return covariances
+
+    def covariance(self, component: int) -> Tensor:
+        """Compute the regularised covariance of one component.
+
+        Args:
+            component (int): Which, from 0 to K - 1; the class's number but after ``from_sklearn``.
+
+        Returns:
+            Tensor: D x D, float64; ``"diag"``: D, ``"spherical"``: no dimension.
+
+        Raises:
+            RuntimeError: Nothing is fitted.
+            TypeError: ``component`` is no int.
+            ValueError: There is no such component, or it has no samples.
+        """
+        gaussians = self._derived()
+        checks.number("component", component, minimum=0, integer=True)
+        if component >= len(self.moments.weight) or self.moments.weight[component] == 0:
+            raise ValueError(f"component must be one that has samples, got {component}")
+        return gaussians.covariance(self._estimated_from(), component)
 
     @property
     def regularization_used(self) -> Tensor:
@@ -153,8 +201,9 @@ class ClassMixture(FittedModule):
     def log_prob(self, features: Tensor, target: object) -> Tensor:
         """Evaluate each sample's density under its own target class, and no other.
 
-        Differentiable in the features. Computed in float64 with one matrix product per class that
-        occurs; nothing of size N x D x D is made. Not checked for NaN, which give NaN.
+        Differentiable in the features. Computed in float64; ``"full"`` with one matrix product per
+        class that occurs, the others all at once; nothing of size N x D x D is made. Not checked
+        for NaN, which give NaN.
 
         Args:
             features (Tensor): N x D, floating-point, on the density's device.
@@ -167,7 +216,8 @@ class ClassMixture(FittedModule):
         Raises:
             RuntimeError: Nothing is fitted.
             TypeError: Features or target of another kind.
-            ValueError: A wrong shape or device, or a class without samples.
+            ValueError: A wrong shape or device, a class without samples, or covariances that
+                don't fit into memory.
         """
         gaussians = self._evaluated(features)
         classes = checks.targets(target, len(features), len(self._members))
@@ -179,6 +229,8 @@ class ClassMixture(FittedModule):
             return projected.sum(1)
         if len(present) == 1:
             return self._class_log_prob(gaussians, projected, present[0])
+        if gaussians.covariance_type != "full" and self._component_class is None:
+            return gaussians.log_prob_each(projected, classes.to(self.device))
         order = classes.argsort(stable=True)
         blocks = torch.split(projected[order.to(self.device)], sizes[present].tolist())
         values = [
@@ -274,14 +326,16 @@ class ClassMixture(FittedModule):
         """Encode in integers what the buffers don't say, as safetensors takes tensors only.
 
         Returns:
-            Tensor: The regularisation, the fixed number of classes (0: not fixed) and the
-            components' classes (none: one component per class).
+            Tensor: The regularisation and covariance type, asked for and used, the fixed number of
+            classes (0: not fixed) and the components' classes (none: one component per class).
         """
         used = REGULARIZATIONS.index(self.regularization)
         asked = REGULARIZATIONS.index(self._asked)
-        return torch.tensor(
-            [used + _ASKED * (asked + 1), self._num_classes or 0, *(self._component_class or ())]
-        )
+        covariance_type = CHOICES.index(self.covariance_type)
+        code = used + _ASKED * (asked + 1) + _TYPE * (covariance_type + 1)
+        if self._chosen is not None:
+            code += _CHOSEN * (CHOICES.index(self._chosen) + 1)
+        return torch.tensor([code, self._num_classes or 0, *(self._component_class or ())])
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take over what :meth:`get_extra_state` encoded; it wins over the constructor's arguments.
@@ -291,19 +345,34 @@ class ClassMixture(FittedModule):
 
         Raises:
             LookupError: Numbers that encode nothing.
+            ValueError: The state of another covariance type than the constructor was asked for.
         """
-        regularization, num_classes, *component_class = state.tolist()
+        code, num_classes, *component_class = state.tolist()
+        chosen, rest = divmod(code, _CHOSEN)
+        covariance_type, regularization = divmod(rest, _TYPE)
         asked, used = divmod(regularization, _ASKED)
+        # Before there was a choice nothing said which type it was: the default was "full".
+        legacy = "full" if self.covariance_type == "auto" else self.covariance_type
+        stored = CHOICES[covariance_type - 1] if covariance_type else legacy
+        if self.covariance_type not in ("auto", stored):
+            raise ValueError(
+                f"the state is that of a density of covariance_type {stored!r}, not "
+                f"{self.covariance_type!r}"
+            )
         self.regularization = REGULARIZATIONS[used]
         self._asked = REGULARIZATIONS[asked - 1] if asked else self.regularization
         if self._asked not in ("auto", self.regularization):
             raise LookupError(f"no regularization is numbered {regularization}")
+        self.covariance_type = stored
+        self._chosen = CHOICES[chosen - 1] if chosen else None
         self._num_classes = num_classes or None
         self._component_class = tuple(component_class) or None
 
     def extra_repr(self) -> str:
         """Say what was fitted, in one line."""
         parts = [f"covariance_type={self.covariance_type!r}"]
+        if self._chosen is not None:
+            parts.append(f"chosen_covariance_type={self._chosen!r}")
         used = self.regularization if self._gaussians is None else self._gaussians.regularization
         if used == "oas":
             parts.append(f"regularization={used!r}")
@@ -323,11 +392,23 @@ class ClassMixture(FittedModule):
         super()._apply(fn, recurse)
         if self._gaussians is not None:
             self._gaussians = self._gaussians.map(dtype_kept(fn))
+        for source in self._source:
+            source._apply(fn)
         return self
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._gaussians = None
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._gaussians, self._source = None, []
+        outgrown = f"{prefix}moments.basis" in state_dict
+        kind = "low_rank" if outgrown and keeps_classes(self.covariance_type) else self._kept_type()
+        if self.moments.covariance_type != kind:
+            self.moments = Moments(kind, device=self.device)
+
+    def _kept_type(self) -> str:
+        """What moments start as: each class's own where a choice comes later."""
+        return "full" if keeps_classes(self.covariance_type) else self.covariance_type
 
     @plain_tensors()
     def _derived(self) -> Gaussians:
@@ -344,12 +425,40 @@ class ClassMixture(FittedModule):
             if seen[component]:
                 members[index].append(component)
         classes = torch.tensor(self.component_class)
-        # A mixture that was fitted elsewhere is taken as it is.
-        elsewhere = self._component_class is not None
-        gaussians = estimate(self.moments, classes, "jitter" if elsewhere else self.regularization)
+        if self.covariance_type == "auto" and self._chosen is None:
+            self._chosen, reason = choose(self.moments)
+            if reason:
+                self._say_choice(reason)
+        gaussians = estimate(self._estimated_from(), classes, self._regularization_to_use())
         # Last, as another thread takes it as the sign that the members are there.
         self._members, self._gaussians = members, gaussians
         return gaussians
+
+    def _say_choice(self, reason: str) -> None:
+        shrunk = " with regularization='oas'" if self.regularization == "auto" else ""
+        warnings.warn(
+            f"covariance_type='auto' chose {self._chosen!r}{shrunk}: {reason}; "
+            "covariance_type='full' insists on the paper's",
+            UserWarning,
+            stacklevel=4,
+        )
+
+    def _regularization_to_use(self) -> str:
+        if self._component_class is not None:
+            return "jitter"  # a mixture that was fitted elsewhere is taken as it is
+        leaner = self.covariance_type == "auto" and self._chosen != "full"
+        return "oas" if leaner and self.regularization == "auto" else self.regularization
+
+    @plain_tensors()
+    def _estimated_from(self) -> Moments:
+        """The moments of the covariance type that was chosen; call once that is known."""
+        chosen = self._chosen or self.covariance_type
+        if self.moments.covariance_type == chosen:
+            return self.moments
+        if not self._source:
+            convert = tied_moments if chosen == "tied" else low_rank_moments
+            self._source = [convert(self.moments)]
+        return self._source[0]
 
     def _evaluated(self, features: Tensor) -> Gaussians:
         gaussians = self._derived()

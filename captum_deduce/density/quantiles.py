@@ -9,10 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from captum_deduce.density import memory
 from captum_deduce.density.gaussians import Gaussians
+from captum_deduce.density.low_rank import shrinkage
 from captum_deduce.density.moments import FittedModule, Moments
-from captum_deduce.density.regularization import oas_shrinkage
+from captum_deduce.density.regularization import SHRINKABLE, oas_shrinkage
 
+_WITHOUT = "pass quantiles=False, or choose a layer with fewer features"
 _ROUNDING = torch.finfo(torch.float64).eps
 _SINGLE_ROUNDING = 8 * torch.finfo(torch.float32).eps
 
@@ -104,13 +107,16 @@ class _Rest(NamedTuple):
 
     Its scatter is that with the sample less ``downdate`` times the outer product of the sample's
     deviation; the deviation from the mean without the sample is ``stretch`` times as long; the
-    scatter is divided by ``divisor`` for a covariance, which ``num_samples`` enter.
+    scatter is divided by ``divisor`` for a covariance, which ``num_samples`` enter. Where classes
+    share a covariance that is the one of all; ``own_divisor`` and ``own_samples`` are the class's.
     """
 
     downdate: Tensor
     stretch: Tensor
     divisor: Tensor
     num_samples: Tensor
+    own_divisor: Tensor
+    own_samples: Tensor
 
 
 class LeaveOneOut:
@@ -132,9 +138,11 @@ class LeaveOneOut:
     :math:`m' = \left(\frac{n}{n-1}\right)^2 \frac{n-2}{n-1} \frac{m}{1 - h}`. With regularisation
     :math:`\beta` depends on the sample, and A is inverted in the eigenbasis of S; the rung of the
     jitter ladder is that of the fit to all samples, the OAS coefficient is computed anew.
-    ``"diag"`` and ``"spherical"`` take variances one by one. Where the covariance without a sample
-    is singular, :math:`1 - h` (or the share of a variance that is left) is floored at D times the
-    machine epsilon: such a sample has a very low log-density.
+    ``"diag"`` and ``"spherical"`` take variances one by one. ``"low_rank"`` takes a sample out of
+    the tied covariance and out of its class's own in the directions; the directions themselves
+    stay. Where the covariance without a sample is singular, :math:`1 - h` (or the share of a
+    variance that is left) is floored at D times the machine epsilon: such a sample has a very low
+    log-density.
 
     Args:
         moments (Moments): Of all samples; one component per class.
@@ -146,6 +154,8 @@ class LeaveOneOut:
         self.gaussians = gaussians
         self.floor = _ROUNDING * moments.num_features
         self._bases: dict[int, _Basis] = {}
+        self._blocks: dict[int, tuple[Tensor, Tensor]] = {}
+        self._traces = moments.trace()
 
     def log_prob(self, features: Tensor, weight: Tensor | None, index: int) -> Tensor:
         """Evaluate samples of one class.
@@ -157,17 +167,18 @@ class LeaveOneOut:
 
         Returns:
             Tensor: Log-densities in nats, of those samples whose class can be fitted without them:
-            at least two effective samples must be left (one for ``"tied"``).
+            at least two effective samples must be left (one where classes share a
+            covariance).
         """
         if weight is None:
             weight = features.new_ones(len(features))
-        needed = 1.0 if self.gaussians.covariance_type == "tied" else 2.0
+        needed = 1.0 if self.gaussians.pooled else 2.0
         left = self.moments.weight[index] - weight
         left_squared = self.moments.squared_weight[index] - weight.square()
         fitted = (left > 1e-9 * weight) & (left.square() >= needed * (1 - 1e-9) * left_squared)
         rest = self._rest(weight[fitted], index)
         deviations = features[fitted] - self.moments.mean[index]
-        if self.gaussians.covariance_type in ("full", "tied"):
+        if self.gaussians.covariance_type in SHRINKABLE:
             distance, log_determinant = self._dense(deviations, rest, index)
         else:
             distance, log_determinant = self._axis_aligned(deviations, rest, index)
@@ -178,31 +189,85 @@ class LeaveOneOut:
         """Look at the shares of samples in the scatter of their class: at most 1."""
 
     def _rest(self, weight: Tensor, index: int) -> _Rest:
-        moments, pooled = self.moments, self.gaussians.covariance_type == "tied"
+        moments, pooled = self.moments, self.gaussians.pooled
         own, own_squared = moments.weight[index], moments.squared_weight[index]
         left, left_squared = own - weight, own_squared - weight.square()
         total, total_squared = left, left_squared
-        divisor = left - left_squared / left
+        divisor = own_divisor = left - left_squared / left
         if pooled:
             total = moments.weight.sum() - weight
             total_squared = moments.squared_weight.sum() - weight.square()
             normalizer = moments.normalizer()
-            divisor = divisor + normalizer.sum() - normalizer[index]
+            divisor = own_divisor + normalizer.sum() - normalizer[index]
         if self.gaussians.regularization == "oas":
             divisor = total
         stretch = own / left
-        return _Rest(weight * stretch, stretch, divisor, total.square() / total_squared)
+        return _Rest(
+            weight * stretch,
+            stretch,
+            divisor,
+            total.square() / total_squared,
+            own_divisor,
+            left.square() / left_squared,
+        )
 
     def _dense(self, deviations: Tensor, rest: _Rest, index: int) -> tuple[Tensor, Tensor]:
         vectors, spectrum, log_volume = self._basis(index)
         squares = (deviations @ vectors).square()
         kept, added = self._coefficients(deviations, squares, spectrum, rest, index)
         variances = kept.unsqueeze(1) * spectrum + added.unsqueeze(1)
+        taken = rest.downdate * kept
+        distance, log_determinant = self._without(squares, variances, taken, index)
+        if self.gaussians.covariance_type == "low_rank":
+            more, volume = self._in_directions(deviations, kept, rest, index)
+            distance, log_determinant = distance + more, log_determinant + volume
+        return distance, log_determinant + log_volume
+
+    def _without(
+        self, squares: Tensor, variances: Tensor, taken: Tensor, index: int
+    ) -> tuple[Tensor, Tensor]:
+        """Squared distances and log-determinants where so much of a diagonal matrix is taken."""
         distance = (squares / variances).sum(1)
-        leverage = rest.downdate * kept * distance
+        leverage = taken * distance
         self._check_leverage(leverage, index)
         remaining = (1 - leverage).clamp_min(self.floor)
-        return distance / remaining, variances.log().sum(1) + log_volume + remaining.log()
+        return distance / remaining, variances.log().sum(1) + remaining.log()
+
+    def _in_directions(
+        self, deviations: Tensor, kept: Tensor, rest: _Rest, index: int
+    ) -> tuple[Tensor, Tensor]:
+        """What a class's own covariance in the directions adds to the tied one's.
+
+        Without a sample the tied covariance in these coordinates is no longer the identity but a
+        multiple less the sample; how far its shrinkage differs there is left out.
+        """
+        gaussians = self.gaussians
+        directions = gaussians.whitening[:, self.moments.num_features :]
+        vectors, spectrum = self._block(directions, index)
+        squares = (deviations @ directions @ vectors).square()
+        whole = torch.ones_like(kept)
+        if gaussians.kept[index] > 0:
+            whole = kept * gaussians.divisor[index] / gaussians.kept[index]
+        taken = rest.downdate * kept
+        tied = whole.unsqueeze(1).expand_as(squares)
+        pooled_distance, pooled_volume = self._without(squares, tied, taken, index)
+        drawn = shrinkage(rest.own_samples, len(spectrum))
+        own = torch.where(drawn < 1 - 1e-9, (1 - drawn) / rest.own_divisor, 0.0)
+        variances = own.unsqueeze(1) * spectrum + drawn.unsqueeze(1) * tied
+        taken = rest.downdate * own + drawn * taken
+        distance, volume = self._without(squares, variances, taken, index)
+        return distance - pooled_distance, volume - pooled_volume
+
+    def _block(self, directions: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        """Eigenvectors and spectrum of a class's scatter in these directions."""
+        if index not in self._blocks:
+            basis = self.moments.basis
+            # Both span the same.
+            within = torch.linalg.solve(basis.T @ basis, basis.T @ directions)
+            scatter = within.T @ self.moments.class_scatter(index) @ within
+            spectrum, vectors = torch.linalg.eigh((scatter + scatter.T) / 2)
+            self._blocks[index] = vectors, spectrum.clamp_min(0)
+        return self._blocks[index]
 
     def _coefficients(
         self, deviations: Tensor, squares: Tensor, spectrum: Tensor, rest: _Rest, index: int
@@ -214,7 +279,7 @@ class LeaveOneOut:
             return kept, gaussians.added[index].expand_as(kept)
         num_features = self.moments.num_features
         length = deviations.square().sum(1)
-        whole = self.moments.trace()[index]
+        whole = self._traces[index]
         trace = torch.maximum(whole - rest.downdate * length, self.floor * whole)
         scale = trace / (num_features * rest.divisor)
         amount = gaussians.amount[index]
@@ -231,15 +296,22 @@ class LeaveOneOut:
 
     def _basis(self, index: int) -> _Basis:
         gaussians = self.gaussians
-        pooled = gaussians.covariance_type == "tied"
+        pooled = gaussians.pooled
         if gaussians.amount[index] == 0:
             # The whitening is at hand: in its coordinates S is its divisor times the identity.
-            whitening = gaussians.whitening if pooled else gaussians.whitening[index]
-            spectrum = gaussians.divisor[index].expand(len(whitening))
-            return _Basis(whitening, spectrum, gaussians.log_determinant[index])
+            size = self.moments.num_features
+            place = gaussians.places[index]
+            whitening = gaussians.whitening[:, :size] if pooled else gaussians.whitening[place]
+            spectrum = gaussians.divisor[index].expand(size)
+            # Of its triangular inverse; a class's own determinant may be another.
+            log_volume = -2 * whitening.diagonal().log().sum()
+            return _Basis(whitening, spectrum, log_volume)
         key = 0 if pooled else index
         if key not in self._bases:
-            scatter = self.moments.scatter if pooled else self.moments.scatter[index]
+            size = self.moments.num_features
+            what = f"eigenvectors of {size:,} features"
+            memory.require(4 * 8 * size**2, self.moments.mean.device, what, _WITHOUT)
+            scatter = self.moments.scatter if pooled else self.moments.class_scatter(index)
             spectrum, vectors = torch.linalg.eigh(scatter)
             none = torch.zeros_like(spectrum[0])
             self._bases[key] = _Basis(vectors, spectrum.clamp_min(0), none)

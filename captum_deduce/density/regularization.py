@@ -16,9 +16,13 @@ REGULARIZATIONS = ("jitter", "oas", "auto")
 JITTERS = (0.0, *(10.0**exponent for exponent in range(-10, 1)))
 """The rungs of the jitter ladder, in units of trace / D."""
 
+SHRINKABLE = ("full", "low_rank", "tied")
+"""Covariance types with matrices, which can be shrunk."""
+
+SAMPLES_PER_FEATURE = 1.25
+"""With fewer, squared distances of samples that were not fitted come out five times too large."""
+
 _MOST_NAMED = 10
-# With fewer, squared distances of samples that were not fitted come out over five times too large.
-_SAMPLES_PER_FEATURE = 1.25
 # What single precision rounds, beside a feature's deviations, squared.
 _LEAST_INDEPENDENCE = 1e-10
 _ROUNDING = torch.finfo(torch.float64).eps
@@ -127,7 +131,7 @@ def covariance_sizes(moments: Moments, regularization: str) -> list[CovarianceSi
     divisor = moments.weight if regularization == "oas" else moments.normalizer()
     columns = [divisor, moments.weight, moments.squared_weight, moments.count, moments.weight > 0]
     trace = moments.trace()
-    if moments.covariance_type == "tied":
+    if moments.pooled:
         columns = [column.sum(0, keepdim=True) for column in columns]
         trace = trace[:1]
     divisor, weight, squared_weight, count, num_means = columns
@@ -220,17 +224,17 @@ def few_samples(
         covariances (list[RegularizedCovariance]): Of the components, or the one tied one.
         sizes (list[CovarianceSize]): Of the components.
         moments (Moments): Likewise.
-        component_class (Tensor): K, the class of each component, on the CPU.
+        component_class (Tensor): The class of each of them, on the CPU.
         regularization (str): One of :data:`REGULARIZATIONS`, not "auto".
 
     Returns:
         tuple[str, str]: What there is to say, and what helps; both empty where there is nothing.
     """
-    tied = moments.covariance_type == "tied"
+    tied = moments.pooled
     num_means = int((moments.weight > 0).sum()) if tied else 1
     needed = 1.0
-    if moments.covariance_type in ("full", "tied"):
-        needed = _SAMPLES_PER_FEATURE * moments.num_features
+    if moments.pooled or moments.covariance_type == "full":
+        needed = SAMPLES_PER_FEATURE * moments.num_features
     lines, advice = [], ""
     for index, (covariance, size) in enumerate(zip(covariances, sizes, strict=False)):
         too_few = size.effective_count - num_means < needed * (1 - 1e-9)

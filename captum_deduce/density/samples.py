@@ -38,6 +38,12 @@ class Samples(NamedTuple):
         """Whether the target holds responsibilities."""
         return self.target.dim() == 2
 
+    def counts(self) -> Tensor:
+        """How many samples have a weight in each class (at least; C, int64, on the CPU)."""
+        if self.soft:
+            return (self.target != 0).sum(0).cpu()
+        return self.target.to("cpu", torch.int64).bincount()
+
     def blocks(self, device: torch.device) -> Iterator[Samples]:
         """Cut the samples into blocks of limited size.
 

@@ -80,9 +80,9 @@ class SecondPass(LeaveOneOut):
             )
 
     def _differs(self) -> Tensor:
-        """Whether a class's mean or spread does (C, bool); ``"tied"`` knows the spread of all."""
+        """Whether a class's mean or spread does (C, bool); pooled ones know that of all."""
         seen, fitted, weight = self._seen.trace(), self.fitted.trace(), self.fitted.weight
-        if self.fitted.covariance_type == "tied":
+        if self.fitted.pooled:
             seen, weight = seen.sum(), weight.sum()
         spread = (fitted / weight).nan_to_num(0.0).sqrt()
         allowed = _TOLERANCE * spread + self._rounding * self.fitted.mean.norm(dim=1)

@@ -158,6 +158,7 @@ class Trained:
                 model.features,
                 self.splits.train.batches(),
                 show_progress=self.show_progress,
+                covariance_type="full",
                 **arguments,
             ),
             save=lambda path, density: density.save(path),

@@ -216,12 +216,12 @@ def _components(density: ClassGaussianMixture, c: int) -> list[int]:
 def _projected(
     density: ClassGaussianMixture, drawn: list[int], plane: Plane
 ) -> list[ProjectedGaussian]:
-    means, covariances = density.means, density.covariances
-    if density.covariance_type == "tied":
-        covariances = covariances.expand(len(means), -1, -1)
+    means = density.means
     return [
         ProjectedGaussian(
-            c, plane.project(means[k : k + 1])[0], plane.project_covariance(covariances[k])
+            c,
+            plane.project(means[k : k + 1])[0],
+            plane.project_covariance(density.covariance(k)),
         )
         for c in drawn
         for k in _components(density, c)

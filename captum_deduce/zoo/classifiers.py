@@ -108,6 +108,7 @@ def fit_classifier(
             settings.layer,
             splits.train.batches(),
             show_progress=show_progress,
+            covariance_type="full",
             regularization=_regularization(model, settings.layer, splits.train),
         )
         report += f", density fitted in {time.perf_counter() - started:.1f} s"

@@ -292,7 +292,7 @@ def outcome(form: Form, deduce: bool) -> str:
             if deduce:
                 batches = [(images, form.labels)]
                 density = ClassGaussianMixture.fit_loader(
-                    form.model, form.layer, batches, regularization="oas"
+                    form.model, form.layer, batches, covariance_type="full", regularization="oas"
                 )
                 explainer = DeDUCE(form.model, form.layer, density)
             target = (form.labels[:20] + 1) % form.classes

@@ -127,7 +127,7 @@ def test_a_class_of_two_has_no_leave_one_out_quantile():
     features, labels, _ = data()
     keep = (labels != 1) | (torch.arange(len(labels)) < 2 * C)
     with pytest.warns(UserWarning, match="class 1"):
-        density = ClassGaussianMixture().fit(features[keep], labels[keep])
+        density = ClassGaussianMixture("full").fit(features[keep], labels[keep])
     assert density.quantile(0.5).isnan().tolist() == [False, True, False]
 
 

@@ -114,7 +114,7 @@ def test_normal_samples_give_no_warning(n):
 def test_what_was_regularised_is_doubtful_and_named_once():
     features, labels = data(15)
     with pytest.warns(UserWarning, match="regularised by a jitter") as caught:
-        density = ClassGaussianMixture(num_classes=C + 1, regularization="jitter").fit(
+        density = ClassGaussianMixture("full", num_classes=C + 1, regularization="jitter").fit(
             features, labels
         )
     assert len(caught) == 1
@@ -137,6 +137,7 @@ def test_shrinkage_is_chosen_where_a_density_would_say_little_and_said(few, by_l
     features, labels = data(15) if few else single_spikes()
 
     def fitted(**arguments) -> ClassGaussianMixture:
+        arguments["covariance_type"] = "full"
         if not by_loader:
             return ClassGaussianMixture(**arguments).fit(features, labels)
         model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(features.shape[1], C))
@@ -162,7 +163,7 @@ def test_shrinkage_is_chosen_where_a_density_would_say_little_and_said(few, by_l
 
 def test_the_choice_is_made_anew_when_samples_come():
     features, labels = data(15)
-    density = ClassGaussianMixture().partial_fit(features, labels)
+    density = ClassGaussianMixture("full").partial_fit(features, labels)
     with pytest.warns(UserWarning, match="are shrunk instead"):
         density.log_probs(features)
     more, others = data(300, seed=0)

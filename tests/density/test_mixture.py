@@ -192,12 +192,16 @@ def test_what_cannot_be_evaluated_is_refused(features, target, error, message):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"covariance_type": "ful"}, ValueError, "covariance_type must be one of 'full', 'tied', "),
+        (
+            {"covariance_type": "ful"},
+            ValueError,
+            "covariance_type must be one of 'auto', 'full', 'low_rank', ",
+        ),
         ({"regularization": "ridge"}, ValueError, "regularization must be one of 'jitter', 'oas'"),
         (
             {"covariance_type": "diag", "regularization": "oas"},
             ValueError,
-            "covariance_type must be 'full' or 'tied', got 'diag'",
+            "covariance_type must be 'auto', 'full', 'low_rank' or 'tied', got 'diag'",
         ),
         ({"num_classes": 0}, ValueError, "num_classes must be"),
         ({"num_classes": 2.0}, TypeError, "num_classes must be an int"),
@@ -303,6 +307,16 @@ def test_a_density_is_part_of_the_state_of_a_larger_module():
     assert same(density, fresh["density"])
 
 
+def test_states_of_before_there_was_a_choice_are_full_ones():
+    density = ClassGaussianMixture("full").fit(*data())
+    state = density.state_dict()
+    del state["moments.scatter_class"]
+    state["_extra_state"][0] %= 64
+    for fresh in (ClassGaussianMixture("full"), ClassGaussianMixture()):
+        fresh.load_state_dict(state)
+        assert same(density, fresh)
+
+
 def test_files_hold_plain_tensors_in_double_precision(tmp_path):
     fitted().save(tmp_path / "density.safetensors")
     tensors = load_file(tmp_path / "density.safetensors")
@@ -396,8 +410,8 @@ def test_repr_says_what_was_fitted():
     features, labels = data()
     density = ClassGaussianMixture(regularization="oas").fit(features[:-2], labels[:-2])
     assert repr(density) == (
-        "ClassGaussianMixture(covariance_type='full', regularization='oas', classes=4, "
-        "features=5, counts=39..40)"
+        "ClassGaussianMixture(covariance_type='auto', chosen_covariance_type='full', "
+        "regularization='oas', classes=4, features=5, counts=39..40)"
     )
 
 

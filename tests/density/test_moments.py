@@ -46,6 +46,12 @@ def streamed(
     return parts[0]
 
 
+def scatter_of(moments: Moments) -> Tensor:
+    if moments.covariance_type != "full":
+        return moments.scatter
+    return torch.stack([moments.class_scatter(c) for c in range(moments.num_classes)])
+
+
 def relative(found: Tensor, expected: np.ndarray) -> float:
     return float(np.linalg.norm(found.numpy() - expected) / np.linalg.norm(expected))
 
@@ -63,7 +69,7 @@ def test_covariances_equal_numpys_for_any_split_and_order_of_merges(
         rows = (labels == c).numpy()
         own = None if weight is None else weight.numpy()[rows]
         expected = np.cov(features.numpy()[rows].T, ddof=1, aweights=own)
-        assert relative(moments.scatter[c] / moments.normalizer()[c], expected) < 1e-10
+        assert relative(moments.class_scatter(c) / moments.normalizer()[c], expected) < 1e-10
         mean = np.average(features.numpy()[rows], axis=0, weights=own)
         np.testing.assert_allclose(moments.mean[c].numpy(), mean, rtol=1e-13)
         assert moments.count[c] == rows.sum()
@@ -79,7 +85,7 @@ def test_responsibilities_equal_numpys_weights(seed):
     for c in range(C):
         own = (soft[:, c] * weight).numpy()
         expected = np.cov(features.numpy().T, ddof=1, aweights=own)
-        assert relative(moments.scatter[c] / moments.normalizer()[c], expected) < 1e-10
+        assert relative(moments.class_scatter(c) / moments.normalizer()[c], expected) < 1e-10
         assert moments.count[c] == (own > 0).sum()
         np.testing.assert_allclose(moments.effective_count()[c], own.sum() ** 2 / (own**2).sum())
 
@@ -103,8 +109,8 @@ def test_other_types_keep_parts_of_the_full_scatter(weighted, seed):
     }
     for covariance_type in COVARIANCE_TYPES:
         moments = streamed(covariance_type, features, labels, weight if weighted else None, seed)
-        assert moments.scatter.shape == expected[covariance_type].shape
-        assert relative(moments.scatter, expected[covariance_type]) < 1e-12
+        assert scatter_of(moments).shape == expected[covariance_type].shape
+        assert relative(scatter_of(moments), expected[covariance_type]) < 1e-12
         whole = np.trace(scatters, axis1=1, axis2=2)
         if covariance_type == "tied":
             whole = np.full(C, whole.sum())
@@ -114,7 +120,8 @@ def test_other_types_keep_parts_of_the_full_scatter(weighted, seed):
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 def test_memory_does_not_grow_with_the_samples(covariance_type):
     def size(moments: Moments) -> int:
-        return sum(b.untyped_storage().nbytes() for b in moments.buffers())
+        matrices = 0 if moments.classes is None else moments.classes.nbytes
+        return matrices + sum(b.untyped_storage().nbytes() for b in moments.buffers())
 
     moments = Moments(covariance_type, C, D)
     sizes = []
@@ -170,7 +177,7 @@ def test_classes_that_come_one_by_one_are_rarely_copied(covariance_type):
     for c in range(200):
         rows = labels == c
         moments.add(Samples(features[rows], labels[rows], None))
-        places.add((moments.mean.data_ptr(), moments.scatter.data_ptr()))
+        places.add((moments.mean.data_ptr(), getattr(moments, "scatter", moments.mean).data_ptr()))
     # 1.5 ** 14 > 200
     assert len(places) <= 2 * 14
     whole = Moments(covariance_type, 0, D)
@@ -187,20 +194,71 @@ def test_classes_that_come_one_by_one_are_rarely_copied(covariance_type):
     assert moments.num_classes == 200
 
 
-def test_matrices_reach_to_the_last_class_with_samples_only():
+def test_memory_is_for_classes_with_samples_only():
     features, labels, _ = data()
-    moments, other = Moments("full", 10_000, D), Moments("full", 10_000, D)
-    moments.add(Samples(features, labels, None))
+    far = torch.tensor([0, 967, 999])[labels]
+    moments, other = Moments("full", 1000, D), Moments("full", 1000, D)
+    moments.add(Samples(features, far, None))
     other.merge(moments)
     for each in (moments, other):
-        assert each.scatter.shape == (C, D, D)
-        assert each.num_classes == len(each.trace()) == 10_000
-        np.testing.assert_allclose(each.trace()[:C], each.scatter.diagonal(0, 1, 2).sum(1))
+        assert sorted(each.classes.matrices) == [0, 967, 999]
+        assert each.classes.nbytes == C * D * D * 8
+        assert each.num_classes == len(each.trace()) == 1000
+        assert each.trace().nonzero().flatten().tolist() == [0, 967, 999]
+        assert each.trace()[967] == each.class_scatter(967).trace()
+        assert not each.class_scatter(1).any()
     loaded = Moments("full")
     loaded.load_state_dict(moments.state_dict())
-    loaded.add(Samples(features[:1], torch.tensor([C + 3]), None))
-    assert loaded.scatter.shape == (C + 4, D, D)
+    loaded.add(Samples(features[:1], torch.tensor([500]), None))
+    assert loaded.classes.classes() == [0, 500, 967, 999]
     assert loaded.count.sum() == len(features) + 1
+
+
+def test_samples_are_kept_until_they_outnumber_the_features():
+    features, _, weight = data()
+    features = features.float()
+    moments = Moments("full", 0, D)
+    for count in range(1, 12):
+        rows = slice(count - 1, count)
+        moments.add(Samples(features[rows], torch.tensor([4]), weight[rows]))
+        assert moments.classes.nbytes == (count * (D * 4 + 8) if count <= D else D * D * 8)
+        _, expected = class_scatter(features[:count].double().numpy(), weight[:count].numpy())
+        np.testing.assert_allclose(moments.class_scatter(4), expected, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(moments.trace()[4], np.trace(expected), rtol=1e-9, atol=1e-12)
+        restored = Moments("full")
+        restored.load_state_dict(moments.state_dict())
+        assert torch.equal(restored.class_scatter(4), moments.class_scatter(4))
+        assert restored.classes.nbytes == moments.classes.nbytes
+
+
+@pytest.mark.parametrize("split", [3, 6, 20, 60])
+def test_samples_and_matrices_are_merged(split):
+    features, _, weight = data(n=66)
+    labels, whole = torch.zeros(66).long(), Moments("full", 0, D)
+    whole.add(Samples(features, labels, weight))
+    parts = []
+    for rows in torch.arange(66).tensor_split([split]):
+        parts.append(Moments("full", 0, D))
+        parts[-1].add(Samples(features[rows], labels[rows], weight[rows]))
+    for first, second in ((0, 1), (1, 0)):
+        merged = copy.deepcopy(parts[first])
+        merged.merge(parts[second])
+        torch.testing.assert_close(merged.class_scatter(0), whole.class_scatter(0))
+        torch.testing.assert_close(merged.mean, whole.mean)
+        assert merged.count.tolist() == [66]
+
+
+def test_matrices_of_before_they_were_named_are_read():
+    features, labels, _ = data()
+    moments, restored = Moments("full", C, D), Moments("full")
+    moments.add(Samples(features, labels, None))
+    state = moments.state_dict()
+    del state["scatter_class"]
+    restored.load_state_dict(state)
+    assert torch.equal(scatter_of(restored), scatter_of(moments))
+    del state["scatter"]
+    with pytest.raises(RuntimeError, match="scatter is missing"):
+        restored.load_state_dict(state)
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
@@ -241,7 +299,7 @@ def test_known_gaussians_have_their_covariances():
         if covariance_type == "tied":
             found = moments.scatter / normalizer.sum()
         else:
-            found = moments.scatter / normalizer.view(C, *[1] * (given.dim() - 1))
+            found = scatter_of(moments) / normalizer.view(C, *[1] * (given.dim() - 1))
         if covariance_type == "spherical":
             found = found / D
         torch.testing.assert_close(found, given, rtol=1e-14, atol=0)

@@ -199,7 +199,7 @@ def test_too_few_samples_for_a_tied_covariance_are_named(missing, how):
 
 @pytest.mark.parametrize("n", [12, 20])
 def test_distances_of_others_come_out_as_many_times_too_large_as_the_warning_says(monkeypatch, n):
-    monkeypatch.setattr("captum_deduce.density.regularization._SAMPLES_PER_FEATURE", 1000)
+    monkeypatch.setattr("captum_deduce.density.regularization.SAMPLES_PER_FEATURE", 1000)
     generator = np.random.default_rng(0)
     with pytest.warns(UserWarning, match="class 0") as caught:
         fitted("full", torch.randn(n, D).double(), torch.zeros(n).long())

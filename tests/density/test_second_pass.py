@@ -75,13 +75,13 @@ def test_the_largest_leverage_is_one(covariance_type):
     mean = second.fitted.mean[0]
     direction = torch.zeros(D, dtype=torch.float64)
     direction[0] = 1.0
-    scatter = second.fitted.scatter
+    fitted = second.fitted
     if covariance_type == "full":
-        size = 1 / torch.linalg.inv(scatter[0])[0, 0]
+        size = 1 / torch.linalg.inv(fitted.class_scatter(0))[0, 0]
     elif covariance_type == "tied":
-        size = 1 / torch.linalg.inv(scatter)[0, 0]
+        size = 1 / torch.linalg.inv(fitted.scatter)[0, 0]
     else:
-        size = scatter[0, 0] if covariance_type == "diag" else scatter[0]
+        size = fitted.scatter[0, 0] if covariance_type == "diag" else fitted.scatter[0]
     n = N // C
     farthest = direction * (size * (n - 1) / n).sqrt()
     assert torch.isfinite(second.log_prob((mean + farthest).unsqueeze(0), None, 0)).all()
