@@ -214,15 +214,19 @@ class CalibratedMixture(ClassMixture):
     def _add_log_densities(
         self, samples: Samples, leave_one_out: LeaveOneOut | None, reset: bool = False
     ) -> None:
-        values = []
+        found = []
         for block in samples.blocks(self.device):
-            for index, features, weight in block.by_class():
-                if leave_one_out is None:
-                    part = self.log_prob(features, index)
-                else:
-                    part = leave_one_out.log_prob(features, weight, index)
-                values.append((index, part))
+            features, classes, weight = block
+            if weight is not None:
+                # Weights so small that their square is no number count as none.
+                present = weight.square() > 0
+                features, classes, weight = features[present], classes[present], weight[present]
+            if leave_one_out is None:
+                found.append((self.log_prob(features, classes), classes))
+            else:
+                found.append(leave_one_out.log_prob(features, weight, classes))
         # Last, so that an error changes nothing.
         if reset:
             self.log_densities = ClassQuantiles(self.device)
-        self.log_densities.add(values)
+        for values, classes in found:
+            self.log_densities.add(values, classes)

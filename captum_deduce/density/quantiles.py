@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,8 @@ from captum_deduce.density.regularization import SHRINKABLE, oas_shrinkage
 
 _WITHOUT = "pass quantiles=False, or choose a layer with fewer features"
 _ROUNDING = torch.finfo(torch.float64).eps
+# Entries of features that are evaluated at once.
+_BLOCK = 2**20
 _SINGLE_ROUNDING = 8 * torch.finfo(torch.float32).eps
 
 
@@ -38,16 +41,15 @@ class ClassQuantiles(FittedModule):
     def __len__(self) -> int:
         return len(self.values)
 
-    def add(self, values: Sequence[tuple[int, Tensor]]) -> None:
+    def add(self, values: Tensor, classes: Tensor) -> None:
         """Add values of some classes.
 
         Args:
-            values (Sequence[tuple[int, Tensor]]): Pairs of a class and its values (float64, on the
-                buffers' device).
+            values (Tensor): N, float64, on the buffers' device.
+            classes (Tensor): N, int64, likewise.
         """
-        classes = [self.classes.new_full((len(part),), index) for index, part in values]
-        self.values = torch.cat([self.values, *(part for _, part in values)])
-        self.classes = torch.cat([self.classes, *classes])
+        self.values = torch.cat([self.values, values])
+        self.classes = torch.cat([self.classes, classes])
 
     def quantile(self, q: float, num_classes: int) -> Tensor:
         """Interpolate linearly between the two nearest values, as ``numpy.quantile`` does.
@@ -156,49 +158,68 @@ class LeaveOneOut:
         self._bases: dict[int, _Basis] = {}
         self._blocks: dict[int, tuple[Tensor, Tensor]] = {}
         self._traces = moments.trace()
+        self._normalizer = moments.normalizer()
 
-    def log_prob(self, features: Tensor, weight: Tensor | None, index: int) -> Tensor:
-        """Evaluate samples of one class.
+    def log_prob(
+        self, features: Tensor, weight: Tensor | None, classes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Evaluate samples, each under its class; work memory is that of a few of them.
 
         Args:
             features (Tensor): N x D, float64; all were part of the fit.
             weight (Tensor or None): N, float64, their weights in it; None for 1 each.
-            index (int): The class.
+            classes (Tensor): N, int64, on the same device.
 
         Returns:
-            Tensor: Log-densities in nats, of those samples whose class can be fitted without them:
-            at least two effective samples must be left (one where classes share a
-            covariance).
+            tuple[Tensor, Tensor]: Log-densities in nats, and the classes, of those samples whose
+            class can be fitted without them, in their order: at least two effective samples must
+            be left (one where classes share a covariance).
         """
         if weight is None:
             weight = features.new_ones(len(features))
         needed = 1.0 if self.gaussians.pooled else 2.0
-        left = self.moments.weight[index] - weight
-        left_squared = self.moments.squared_weight[index] - weight.square()
+        left = self.moments.weight[classes] - weight
+        left_squared = self.moments.squared_weight[classes] - weight.square()
         fitted = (left > 1e-9 * weight) & (left.square() >= needed * (1 - 1e-9) * left_squared)
-        rest = self._rest(weight[fitted], index)
-        deviations = features[fitted] - self.moments.mean[index]
+        rows = fitted.nonzero().flatten()
+        values = features.new_empty(len(rows))
+        for part in self._parts(classes[rows]):
+            own = rows[part]
+            values[part] = self._log_prob(features[own], weight[own], classes[own])
+        return values, classes[rows]
+
+    def _parts(self, classes: Tensor) -> Iterator[Tensor]:
+        """Cut samples into parts that are evaluated at once: of one class where it has its own."""
+        size = max(_BLOCK // self.moments.num_features, 1)
+        order, sizes = classes.argsort(stable=True), [len(classes)]
+        if self.gaussians.covariance_type == "full":
+            sizes = classes.bincount().tolist()
+        for own in torch.split(order, sizes):
+            yield from (part for part in torch.split(own, size) if len(part))
+
+    def _log_prob(self, features: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
+        rest = self._rest(weight, classes)
+        deviations = features - self.moments.mean[classes]
         if self.gaussians.covariance_type in SHRINKABLE:
-            distance, log_determinant = self._dense(deviations, rest, index)
+            distance, log_determinant = self._dense(deviations, rest, classes)
         else:
-            distance, log_determinant = self._axis_aligned(deviations, rest, index)
+            distance, log_determinant = self._axis_aligned(deviations, rest, classes)
         constant = self.moments.num_features * math.log(2 * math.pi)
         return -0.5 * (constant + log_determinant + rest.stretch.square() * distance)
 
-    def _check_leverage(self, leverage: Tensor, index: int) -> None:
+    def _check_leverage(self, leverage: Tensor, classes: Tensor) -> None:
         """Look at the shares of samples in the scatter of their class: at most 1."""
 
-    def _rest(self, weight: Tensor, index: int) -> _Rest:
-        moments, pooled = self.moments, self.gaussians.pooled
-        own, own_squared = moments.weight[index], moments.squared_weight[index]
+    def _rest(self, weight: Tensor, classes: Tensor) -> _Rest:
+        moments = self.moments
+        own, own_squared = moments.weight[classes], moments.squared_weight[classes]
         left, left_squared = own - weight, own_squared - weight.square()
         total, total_squared = left, left_squared
         divisor = own_divisor = left - left_squared / left
-        if pooled:
+        if self.gaussians.pooled:
             total = moments.weight.sum() - weight
             total_squared = moments.squared_weight.sum() - weight.square()
-            normalizer = moments.normalizer()
-            divisor = own_divisor + normalizer.sum() - normalizer[index]
+            divisor = own_divisor + self._normalizer.sum() - self._normalizer[classes]
         if self.gaussians.regularization == "oas":
             divisor = total
         stretch = own / left
@@ -211,60 +232,72 @@ class LeaveOneOut:
             left.square() / left_squared,
         )
 
-    def _dense(self, deviations: Tensor, rest: _Rest, index: int) -> tuple[Tensor, Tensor]:
+    def _dense(self, deviations: Tensor, rest: _Rest, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """For matrices: samples of one class, or of several that share theirs."""
+        index = int(classes[0])
         vectors, spectrum, log_volume = self._basis(index)
-        squares = (deviations @ vectors).square()
+        squares = (deviations @ vectors).square_()
         kept, added = self._coefficients(deviations, squares, spectrum, rest, index)
-        variances = kept.unsqueeze(1) * spectrum + added.unsqueeze(1)
+        variances = torch.addcmul(added.unsqueeze(1), kept.unsqueeze(1), spectrum)
         taken = rest.downdate * kept
-        distance, log_determinant = self._without(squares, variances, taken, index)
+        distance, log_determinant = self._without(squares, variances, taken, classes)
         if self.gaussians.covariance_type == "low_rank":
-            more, volume = self._in_directions(deviations, kept, rest, index)
+            more, volume = self._in_directions(deviations, kept, rest, classes)
             distance, log_determinant = distance + more, log_determinant + volume
         return distance, log_determinant + log_volume
 
     def _without(
-        self, squares: Tensor, variances: Tensor, taken: Tensor, index: int
+        self, squares: Tensor, variances: Tensor, taken: Tensor, classes: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Squared distances and log-determinants where so much of a diagonal matrix is taken."""
         distance = (squares / variances).sum(1)
         leverage = taken * distance
-        self._check_leverage(leverage, index)
+        self._check_leverage(leverage, classes)
         remaining = (1 - leverage).clamp_min(self.floor)
         return distance / remaining, variances.log().sum(1) + remaining.log()
 
     def _in_directions(
-        self, deviations: Tensor, kept: Tensor, rest: _Rest, index: int
+        self, deviations: Tensor, kept: Tensor, rest: _Rest, classes: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What a class's own covariance in the directions adds to the tied one's.
+        """What classes' own covariances in the directions add to the tied one's.
 
         Without a sample the tied covariance in these coordinates is no longer the identity but a
         multiple less the sample; how far its shrinkage differs there is left out.
         """
         gaussians = self.gaussians
-        directions = gaussians.whitening[:, self.moments.num_features :]
-        vectors, spectrum = self._block(directions, index)
-        squares = (deviations @ directions @ vectors).square()
+        inside = deviations @ self._directions
+        spectrum, squares = torch.empty_like(inside), torch.empty_like(inside)
+        for own in torch.split(classes.argsort(), classes.bincount().tolist()):
+            if len(own):
+                vectors, spectrum[own] = self._block(int(classes[own[0]]))
+                squares[own] = (inside[own] @ vectors).square()
         whole = torch.ones_like(kept)
-        if gaussians.kept[index] > 0:
-            whole = kept * gaussians.divisor[index] / gaussians.kept[index]
+        if gaussians.kept[0] > 0:
+            whole = kept * gaussians.divisor[0] / gaussians.kept[0]
         taken = rest.downdate * kept
         tied = whole.unsqueeze(1).expand_as(squares)
-        pooled_distance, pooled_volume = self._without(squares, tied, taken, index)
-        drawn = shrinkage(rest.own_samples, len(spectrum))
-        own = torch.where(drawn < 1 - 1e-9, (1 - drawn) / rest.own_divisor, 0.0)
-        variances = own.unsqueeze(1) * spectrum + drawn.unsqueeze(1) * tied
-        taken = rest.downdate * own + drawn * taken
-        distance, volume = self._without(squares, variances, taken, index)
+        pooled_distance, pooled_volume = self._without(squares, tied, taken, classes)
+        drawn = shrinkage(rest.own_samples, squares.shape[1])
+        own_share = torch.where(drawn < 1 - 1e-9, (1 - drawn) / rest.own_divisor, 0.0)
+        variances = own_share.unsqueeze(1) * spectrum + drawn.unsqueeze(1) * tied
+        taken = rest.downdate * own_share + drawn * taken
+        distance, volume = self._without(squares, variances, taken, classes)
         return distance - pooled_distance, volume - pooled_volume
 
-    def _block(self, directions: Tensor, index: int) -> tuple[Tensor, Tensor]:
+    @property
+    def _directions(self) -> Tensor:
+        return self.gaussians.whitening[:, self.moments.num_features :]
+
+    @cached_property
+    def _within(self) -> Tensor:
+        """The directions of the Gaussians in those of the moments (r x r); both span the same."""
+        basis, directions = self.moments.basis, self._directions
+        return torch.linalg.solve(basis.T @ basis, basis.T @ directions)
+
+    def _block(self, index: int) -> tuple[Tensor, Tensor]:
         """Eigenvectors and spectrum of a class's scatter in these directions."""
         if index not in self._blocks:
-            basis = self.moments.basis
-            # Both span the same.
-            within = torch.linalg.solve(basis.T @ basis, basis.T @ directions)
-            scatter = within.T @ self.moments.class_scatter(index) @ within
+            scatter = self._within.T @ self.moments.class_scatter(index) @ self._within
             spectrum, vectors = torch.linalg.eigh((scatter + scatter.T) / 2)
             self._blocks[index] = vectors, spectrum.clamp_min(0)
         return self._blocks[index]
@@ -317,22 +350,24 @@ class LeaveOneOut:
             self._bases[key] = _Basis(vectors, spectrum.clamp_min(0), none)
         return self._bases[key]
 
-    def _axis_aligned(self, deviations: Tensor, rest: _Rest, index: int) -> tuple[Tensor, Tensor]:
+    def _axis_aligned(
+        self, deviations: Tensor, rest: _Rest, classes: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """For diagonal covariances; a spherical one is the same variance in all directions."""
         gaussians, num_features = self.gaussians, self.moments.num_features
-        if torch.isinf(gaussians.amount[index]):
-            variances = gaussians.added[index].expand_as(deviations)
-        else:
-            scatter, squares = self.moments.scatter[index], deviations.square()
-            if gaussians.covariance_type == "spherical":
-                scatter = (scatter / num_features).expand(num_features)
-                squares = squares.mean(1, keepdim=True).expand_as(squares)
-            taken = rest.downdate.unsqueeze(1) * squares
-            # What deviates by rounding alone is no stranger.
-            rounding = _SINGLE_ROUNDING * self.moments.mean[index].abs().amax()
-            known = scatter + rounding.square()
-            self._check_leverage((taken / known).nan_to_num(0.0).amax(1), index)
-            left = scatter - taken
-            left = torch.maximum(left, self.floor * scatter) / rest.divisor.unsqueeze(1)
-            variances = left + gaussians.amount[index] * left.mean(1, keepdim=True)
+        scatter, squares = self.moments.scatter[classes], deviations.square()
+        if gaussians.covariance_type == "spherical":
+            scatter = (scatter / num_features).unsqueeze(1).expand_as(squares)
+            squares = squares.mean(1, keepdim=True).expand_as(squares)
+        amount, replaced = gaussians.amount[classes], torch.isinf(gaussians.amount[classes])
+        taken = rest.downdate.unsqueeze(1) * squares
+        # What deviates by rounding alone is no stranger.
+        rounding = _SINGLE_ROUNDING * self.moments.mean[classes].abs().amax(1, keepdim=True)
+        known = scatter + rounding.square()
+        leverage = (taken / known).nan_to_num(0.0).amax(1)
+        self._check_leverage(leverage.masked_fill(replaced, 0.0), classes)
+        left = scatter - taken
+        left = torch.maximum(left, self.floor * scatter) / rest.divisor.unsqueeze(1)
+        variances = left + amount.unsqueeze(1) * left.mean(1, keepdim=True)
+        variances[replaced] = gaussians.added[classes][replaced].unsqueeze(1)
         return (deviations.square() / variances).sum(1), variances.log().sum(1)

@@ -71,11 +71,12 @@ class SecondPass(LeaveOneOut):
         """
         self._refuse(self._seen.count < self.fitted.count, "has fewer samples than")
 
-    def _check_leverage(self, leverage: Tensor, index: int) -> None:
-        if (leverage > _LARGEST_LEVERAGE).any():
+    def _check_leverage(self, leverage: Tensor, classes: Tensor) -> None:
+        strangers = classes[leverage > _LARGEST_LEVERAGE]
+        if len(strangers):
             raise ValueError(
                 f"the samples given for the quantiles are not those that were fitted: of class "
-                f"{index} some lie farther from its mean than samples of the fit can. "
+                f"{int(strangers.min())} some lie farther from its mean than samples of the fit can. "
                 f"{self.advice}"
             )
 

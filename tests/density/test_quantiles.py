@@ -39,10 +39,8 @@ def left_out(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         leave_one_out = LeaveOneOut(moments, estimate(moments, torch.arange(C), regularization))
-    values = torch.full((len(features),), torch.nan, dtype=torch.float64)
-    for c in range(C):
-        rows = labels == c
-        values[rows] = leave_one_out.log_prob(features[rows], weight[rows], c)
+    values, classes = leave_one_out.log_prob(features, weight, labels)
+    assert torch.equal(classes, labels)
     return values
 
 
@@ -181,8 +179,11 @@ def test_samples_are_left_out_where_the_rest_cannot_be_fitted(covariance_type, n
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             gaussians = estimate(moments, torch.arange(C), "jitter")
-        values = LeaveOneOut(moments, gaussians).log_prob(features[labels == 2][:count], None, 2)
+        own = labels[labels == 2][:count]
+        leave_one_out = LeaveOneOut(moments, gaussians)
+        values, classes = leave_one_out.log_prob(features[labels == 2][:count], None, own)
         assert len(values) == expected
+        assert classes.tolist() == [2] * expected
         assert torch.isfinite(values).all()
 
 
@@ -192,10 +193,11 @@ def test_quantiles_equal_numpys(q):
     samples: dict[int, list[Tensor]] = {0: [], 2: [], 5: []}
     for count in (7, 1, 30, 4):
         batch = [(c, torch.randn(count + c, generator=generator).double()) for c in samples]
-        table.add(batch)
+        classes = [torch.full((len(values),), c) for c, values in batch]
+        table.add(torch.cat([values for _, values in batch]), torch.cat(classes))
         for c, values in batch:
             samples[c].append(values)
-    table.add([(3, torch.tensor([-2.5]).double())])
+    table.add(torch.tensor([-2.5]).double(), torch.tensor([3]))
     samples[3] = [torch.tensor([-2.5]).double()]
     found = table.quantile(q, num_classes=7)
     for c in range(7):
@@ -214,7 +216,8 @@ def test_ranks_are_those_of_scipy(ties):
     if ties:
         values = {index: np.round(part) for index, part in values.items()}
     kept = ClassQuantiles()
-    kept.add([(index, torch.from_numpy(part)) for index, part in values.items()])
+    for index, part in values.items():
+        kept.add(torch.from_numpy(part), torch.full((len(part),), index))
     asked = np.concatenate([values[0], values[3], generator.normal(scale=3, size=6)])
     classes = np.array([0] * 7 + [3] * 20 + [0, 3, 0, 3, 1, 7])
     expected = [
