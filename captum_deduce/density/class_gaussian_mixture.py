@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from captum_deduce import checks
 from captum_deduce.classifiers import FrozenModel
 from captum_deduce.density.calibrated import CalibratedMixture
-from captum_deduce.density.choice import outgrown
+from captum_deduce.density.choice import choose, outgrown
 from captum_deduce.density.from_sklearn import population
 from captum_deduce.density.loader import (
     KeptFeatures,
@@ -21,7 +21,7 @@ from captum_deduce.density.loader import (
     refuse_single_pass,
 )
 from captum_deduce.density.low_rank import (
-    empty,
+    in_directions,
     low_rank_moments,
     principal_directions,
     rank_of,
@@ -370,10 +370,11 @@ class ClassGaussianMixture(CalibratedMixture):
     def _find_directions(self, kept: KeptFeatures) -> None:
         """Replace directions that were found with the first samples by those of all."""
         moments = self.moments
+        if self.covariance_type == "auto" and choose(moments).covariance_type == "tied":
+            return
         basis = principal_directions(moments.scatter, rank_of(moments.num_features))
-        self.moments = empty(moments, basis, int((moments.weight > 0).sum()))
-        for block in kept.blocks():
-            self.moments.add(check_samples(*block, None, 0, self.num_classes))
+        parts = (check_samples(*block, None, 0, self.num_classes) for block in kept.blocks())
+        self.moments = in_directions(moments, basis, parts)
 
     def _no_moments(self, num_features: int) -> Moments:
         if self.covariance_type in ("auto", *SHRINKABLE) and num_features > _MOST_FEATURES:

@@ -199,11 +199,13 @@ class ClassScatters:
     def _joined(self, means: Tensor) -> Iterator[Tensor]:
         """Deviations of many classes at once: each product would rewrite the whole matrix."""
         parts: list[Tensor] = []
+        size = 0
         for index in self.rows:
             parts.append(self.deviations(index, means[index]))
-            if sum(map(len, parts)) >= self.num_features:
+            size += len(parts[-1])
+            if size >= self.num_features:
                 yield torch.cat(parts)
-                parts = []
+                parts, size = [], 0
         if parts:
             yield torch.cat(parts)
 

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from captum_deduce.density import memory
 from captum_deduce.density.moments import Moments
+from captum_deduce.density.samples import Samples
 
 RANK = 64
 """The most directions in which each class has a covariance of its own."""
@@ -118,6 +121,28 @@ def low_rank_moments(moments: Moments, basis: Tensor | None = None) -> Moments:
             deviations = classes.deviations(index, moments.mean[index]) @ basis
             part = deviations.T @ deviations
         result.add_in_directions(index, part)
+    return result
+
+
+def in_directions(moments: Moments, basis: Tensor, parts: Iterable[Samples]) -> Moments:
+    """Take the scatter of each class in other directions, from the samples.
+
+    Args:
+        moments (Moments): ``"low_rank"`` ones of all these samples.
+        basis (Tensor): The directions, D x r.
+        parts (Iterable[Samples]): With labels, each of weight 1.
+
+    Returns:
+        Moments: ``"low_rank"`` ones, which share all else with the others.
+    """
+    result = empty(moments, basis, int((moments.weight > 0).sum()))
+    for name in ("count", "weight", "squared_weight", "mean", "scatter"):
+        setattr(result, name, getattr(moments, name))
+    for samples in parts:
+        for block in samples.blocks(moments.mean.device):
+            projected = (block.features - moments.mean[block.target]) @ basis
+            for index, part, _ in block._replace(features=projected).by_class():
+                result.add_in_directions(index, part.T @ part)
     return result
 
 

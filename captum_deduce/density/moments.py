@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -369,27 +369,28 @@ class Moments(FittedModule):
         memory.require(needed, self.mean.device, seen, _LEANER)
 
     def _unite(self, summaries: Iterable[_Summary], dtype: torch.dtype = torch.float64) -> None:
-        pooled: list[Tensor] = []
         summaries = list(summaries)
         if not summaries:
             return
+        classes, parts = [], []
         for summary, between in zip(summaries, self._shift(summaries), strict=True):
             deviations = torch.cat([summary.deviations, between.unsqueeze(0)])
-            if not self.pooled:
+            if self.pooled:
+                classes.append(summary.class_index)
+                parts.append(deviations)
+            else:
                 self._add_scatter(summary, deviations, dtype)
-                continue
-            if self.covariance_type == "low_rank":
-                part = deviations @ self.basis
-                self.add_in_directions(summary.class_index, part.T @ part)
-            pooled.append(deviations)
-            # One product for many small classes: each would rewrite the whole D x D matrix.
-            if sum(map(len, pooled)) >= self.num_features:
-                joined = torch.cat(pooled)
-                self.scatter.addmm_(joined.T, joined)
-                pooled = []
-        if pooled:
-            joined = torch.cat(pooled)
-            self.scatter.addmm_(joined.T, joined)
+        for group in _groups(list(map(len, parts)), self.num_features):
+            self._add_pooled(classes[group], parts[group])
+
+    def _add_pooled(self, classes: list[int], deviations: list[Tensor]) -> None:
+        """Add deviations of many classes: each product would rewrite the whole D x D matrix."""
+        joined = torch.cat(deviations)
+        self.scatter.addmm_(joined.T, joined)
+        if self.covariance_type == "low_rank":
+            parts = torch.split(joined @ self.basis, list(map(len, deviations)))
+            for index, part in zip(classes, parts, strict=True):
+                self.add_in_directions(index, part.T @ part)
 
     def _shift(self, summaries: Sequence[_Summary]) -> Tensor:
         """Take over all but the scatter of different classes at once.
@@ -511,6 +512,16 @@ class Moments(FittedModule):
 
 def _longer(counts: Tensor, size: int) -> Tensor:
     return nn.functional.pad(counts, (0, size - len(counts)))
+
+
+def _groups(sizes: list[int], enough: int) -> Iterator[slice]:
+    """Cut a list into parts whose sizes sum to enough, but for the last."""
+    start = total = 0
+    for end, size in enumerate(sizes, 1):
+        total += size
+        if total >= enough or end == len(sizes):
+            yield slice(start, end)
+            start, total = end, 0
 
 
 def _summarize(index: int, features: Tensor, weight: Tensor | None) -> _Summary:
