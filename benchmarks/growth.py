@@ -3,9 +3,11 @@
 Random features go to ``ClassGaussianMixture.partial_fit`` in batches of 500, in random order or
 class after class, and the density of eight of them is evaluated. Each fit has a process of its own,
 whose peak memory is that of the whole process; what it holds before the first sample, torch mostly,
-is given beside it.
+is given beside it. ``fit_loader``'s rows go through ``ClassGaussianMixture.fit_loader``, quantiles
+included, with a model that costs nothing: images are their own features.
 
     python benchmarks/growth.py --out growth.png
+    python benchmarks/growth.py --only fit_loader
     python benchmarks/growth.py --quick
 """
 
@@ -18,11 +20,12 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from captum_deduce import ClassGaussianMixture
 
@@ -36,6 +39,7 @@ class Case:
     samples: int
     order: str = "shuffled"
     covariance_type: str = "auto"
+    loader: bool = False
 
 
 CASES = {
@@ -46,12 +50,42 @@ CASES = {
         for count in (64, 20_000, 100_000)
         for order in ("shuffled", "sorted")
     ],
+    "fit_loader": [
+        Case(1000, 2048, count, order, loader=True)
+        for count in (64, 20_000, 100_000)
+        for order in ("shuffled", "sorted")
+    ],
 }
 QUICK = {
     "classes": [Case(count, 64, 20 * count) for count in (10, 100, 1000)],
     "features": [Case(100, size, 2000) for size in (64, 256)],
     "samples": [Case(1000, 256, 2000, order) for order in ("shuffled", "sorted")],
+    "fit_loader": [Case(1000, 256, 2000, loader=True)],
 }
+
+
+class Batches:
+    """Random features, the same in each pass, in batches of 500."""
+
+    def __init__(self, labels: Tensor, num_features: int, seed: int) -> None:
+        self.labels, self.num_features, self.seed = labels, num_features, seed
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(self.seed)
+        for part in self.labels.split(500):
+            yield torch.randn(len(part), self.num_features, generator=generator), part
+
+
+class Readout(nn.Module):
+    """A classifier of features, which costs nothing."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.features = nn.Identity()
+        self.num_classes = num_classes
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.features(features)[:, :1].expand(-1, self.num_classes)
 
 
 def peak_megabytes() -> float:
@@ -66,17 +100,13 @@ def fit(case: Case, threads: int, seed: int) -> dict[str, float | str]:
     if case.order == "sorted":
         labels = labels.sort().values
     before = peak_megabytes()
-    density = ClassGaussianMixture(case.covariance_type, num_classes=case.classes)
-    seconds = 0.0
-    for part in labels.split(500):
-        features = torch.randn(len(part), case.features, generator=generator)
-        started = time.perf_counter()
-        density.partial_fit(features, part)
-        seconds += time.perf_counter() - started
+    batches = Batches(labels, case.features, seed + 1)
+    density, seconds = fit_loader(case, batches) if case.loader else fit_batches(case, batches)
+    asked = torch.randn(8, case.features, generator=generator)
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what was chosen, which is printed
-        density.log_prob(torch.randn(8, case.features, generator=generator), labels[:8])
+        density.log_prob(asked, labels[:8])
     return {
         "fit": seconds,
         "first": time.perf_counter() - started,
@@ -84,6 +114,27 @@ def fit(case: Case, threads: int, seed: int) -> dict[str, float | str]:
         "peak": peak_megabytes(),
         "chosen": density.chosen_covariance_type,
     }
+
+
+def fit_batches(case: Case, batches: Batches) -> tuple[ClassGaussianMixture, float]:
+    density = ClassGaussianMixture(case.covariance_type, num_classes=case.classes)
+    seconds = 0.0
+    for features, part in batches:
+        started = time.perf_counter()
+        density.partial_fit(features, part)
+        seconds += time.perf_counter() - started
+    return density, seconds
+
+
+def fit_loader(case: Case, batches: Batches) -> tuple[ClassGaussianMixture, float]:
+    model = Readout(case.classes)
+    started = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        density = ClassGaussianMixture.fit_loader(
+            model, model.features, batches, covariance_type=case.covariance_type
+        )
+    return density, time.perf_counter() - started
 
 
 def measure(case: Case, threads: int, seed: int) -> dict[str, float | str]:
@@ -104,14 +155,14 @@ def plot(found: dict[str, list[tuple[Case, dict[str, float | str]]]], path: Path
             own = [(case, values) for case, values in results if case.order == order]
             if not own:
                 continue
-            x = [getattr(case, grows) for case, _ in own]
+            x = [case.samples if case.loader else getattr(case, grows) for case, _ in own]
             label = f"{order} labels"
             seconds = [float(values["fit"]) + float(values["first"]) for _, values in own]
             memory = [float(values["peak"]) - float(values["before"]) for _, values in own]
             grid[0, column].loglog(x, seconds, "o-", label=label)
             grid[1, column].loglog(x, memory, "o-", label=label)
         for axes, what in zip(grid[:, column], ("seconds", "megabytes"), strict=True):
-            axes.set_xlabel(grows)
+            axes.set_xlabel("samples (fit_loader)" if grows == "fit_loader" else grows)
             axes.set_ylabel(what)
             axes.legend()
     figure.savefig(path)
@@ -122,6 +173,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="a few small cases")
+    parser.add_argument("--only", choices=tuple(CASES), help="what grows (default: all)")
     parser.add_argument("--out", type=Path, help="a picture to write")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
@@ -134,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("classes  features  samples  labels    chosen    fit s  first s  peak MB  of it before")
     found: dict[str, list[tuple[Case, dict[str, float | str]]]] = {}
     for grows, cases in (QUICK if given.quick else CASES).items():
-        for case in cases:
+        for case in cases if given.only in (None, grows) else ():
             values = measure(case, given.threads, given.seed)
             found.setdefault(grows, []).append((case, values))
             print(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captum_deduce import checks
 from captum_deduce.density import doubts
+from captum_deduce.density.kept import KEPT
 from captum_deduce.density.mixture import ClassMixture, plain_tensors
 from captum_deduce.density.quantiles import ClassQuantiles, LeaveOneOut
 from captum_deduce.density.regularization import SHRINKABLE, SHRUNK
@@ -89,6 +90,11 @@ class CalibratedMixture(ClassMixture):
         fitted, this changes nothing in the first of these calls, and discards all log-densities in
         a later one.
 
+        Once all of them have come, and show that a class's density says little, covariances are
+        shrunk as :meth:`ClassGaussianMixture.fit` does it with ``regularization="auto"``, and
+        log-densities found anew: 256 MiB of samples are kept for that. Where they take more, all
+        have to come once more, as the warning says.
+
         Args:
             features (Tensor): N x D, as in :meth:`ClassGaussianMixture.fit`.
             target (Tensor): Labels, N integers.
@@ -121,7 +127,8 @@ class CalibratedMixture(ClassMixture):
             return self
         second = self._second_pass
         if reset or second is None or second.gaussians is not self._gaussians:
-            second = SecondPass(self._estimated_from(), self._derived(), _OTHERS)
+            budget = KEPT if self._may_shrink() else 0
+            second = SecondPass(self._estimated_from(), self._derived(), _OTHERS, budget)
         first = not second.started
         self._second_pass = None
         try:
@@ -133,7 +140,8 @@ class CalibratedMixture(ClassMixture):
             raise
         self._second_pass = None if second.complete else second
         if second.complete:
-            self._warn_of_collapse()
+            kept = second.kept
+            self._settle(kept.blocks if kept.complete else None, self._leave_one_out)
         return self
 
     def _forget(self) -> None:
@@ -151,7 +159,7 @@ class CalibratedMixture(ClassMixture):
             return torch.zeros_like(self.moments.weight, dtype=torch.bool)
         return doubts.collapsed(self._derived(), self._lowest(), self.num_features)
 
-    def _warn_of_collapse(self) -> None:
+    def _warn_of_collapse(self, stacklevel: int) -> None:
         """Name classes that there was no other warning of."""
         unnamed = self._collapsed() & ~doubts.repaired(self._derived())
         classes = unnamed.nonzero().flatten().tolist()
@@ -159,31 +167,77 @@ class CalibratedMixture(ClassMixture):
             source = self._estimated_from()
             text = doubts.describe(classes, source, self._derived(), self._lowest())
             remedy = doubts.remedy(source.covariance_type)
-            warnings.warn(text + remedy, UserWarning, stacklevel=3)
+            warnings.warn(text + remedy, UserWarning, stacklevel=stacklevel)
 
-    def _calibrate(self, parts: Callable[[], Iterable[Samples]]) -> None:
-        """Add the left-out log-densities of what was fitted; shrink where they are beyond belief.
+    def _may_shrink(self) -> bool:
+        """Whether covariances are shrunk if log-densities turn out to be beyond belief."""
+        shrinkable = self._derived().covariance_type in SHRINKABLE
+        unshrunk = self._derived().regularization != "oas"
+        return self.regularization == "auto" and shrinkable and unshrunk
+
+    def _calibrate(
+        self,
+        parts: Callable[[], Iterable[Samples]],
+        judge: Callable[[], LeaveOneOut | None],
+        stacklevel: int = 3,
+    ) -> None:
+        """Add log-densities of samples; shrink where they are beyond belief.
 
         Args:
-            parts (Callable): Returns all samples that were fitted, each time it is called.
+            parts (Callable): Returns all samples, each time it is called.
+            judge (Callable): Returns what evaluates them under the Gaussians of the moment: with a
+                second pass they are compared with the fit. None: they are no part of it.
+            stacklevel (int, optional): Of a warning. Default: 3 (the caller's caller)
         """
-        self._add_left_out(parts)
-        collapsed = self._collapsed().nonzero().flatten().tolist()
-        source = self._estimated_from()
-        if self.regularization != "auto" or source.covariance_type not in SHRINKABLE:
-            self._warn_of_collapse()
-        elif collapsed:
-            text = doubts.describe(collapsed, source, self._derived(), self._lowest())
-            warnings.warn(text + SHRUNK, UserWarning, stacklevel=3)
-            self._gaussians, self.log_densities = None, ClassQuantiles(self.device)
-            self.regularization = "oas"
-            self._add_left_out(parts)
+        self._add_parts(parts, judge)
+        self._settle(parts, judge, stacklevel + 1)
 
-    def _add_left_out(self, parts: Callable[[], Iterable[Samples]]) -> None:
+    def _settle(
+        self,
+        parts: Callable[[], Iterable[Samples]] | None,
+        judge: Callable[[], LeaveOneOut | None],
+        stacklevel: int = 3,
+    ) -> None:
+        """Shrink where log-densities are beyond belief, and find them anew, or warn.
+
+        Args:
+            parts (Callable or None): As for :meth:`_calibrate`; None if samples were not kept.
+            judge (Callable): Likewise.
+            stacklevel (int, optional): Of the warning. Default: 3 (the caller's caller)
+        """
+        if not self._may_shrink():
+            self._warn_of_collapse(stacklevel + 1)
+            return
+        collapsed = self._collapsed().nonzero().flatten().tolist()
+        if not collapsed:
+            return
+        source = self._estimated_from()
+        text = doubts.describe(collapsed, source, self._derived(), self._lowest()) + SHRUNK
+        if parts is None:
+            text += ". Log-densities are discarded: call update_quantiles again, with all samples"
+        warnings.warn(text, UserWarning, stacklevel=stacklevel)
+        self._gaussians, self.log_densities = None, ClassQuantiles(self.device)
+        self.regularization = "oas"
+        if parts is not None:
+            self._add_parts(parts, judge)
+
+    def _leave_one_out(self) -> LeaveOneOut:
         gaussians = self._derived()
-        leave_one_out = LeaveOneOut(self._estimated_from(), gaussians)
+        return LeaveOneOut(self._estimated_from(), gaussians)
+
+    def _add_parts(
+        self,
+        parts: Callable[[], Iterable[Samples]],
+        judge: Callable[[], LeaveOneOut | None],
+    ) -> None:
+        judging = judge()
         for samples in parts():
-            self._add_log_densities(samples, leave_one_out)
+            self._check_quantile_samples(samples, judging is not None)
+            if isinstance(judging, SecondPass):
+                judging.add(samples)
+            self._add_log_densities(samples, judging)
+        if isinstance(judging, SecondPass):
+            judging.finish()
 
     def _refuse_population(self, what: str) -> None:
         if self._component_class is not None:

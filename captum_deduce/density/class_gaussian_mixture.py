@@ -10,16 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce import checks
-from captum_deduce.classifiers import FrozenModel
+from captum_deduce.classifiers import FrozenModel, device_of
 from captum_deduce.density.calibrated import CalibratedMixture
 from captum_deduce.density.choice import choose, outgrown
 from captum_deduce.density.from_sklearn import population
-from captum_deduce.density.loader import (
-    KeptFeatures,
-    device_of,
-    loader_features,
-    refuse_single_pass,
-)
+from captum_deduce.density.kept import KEPT, KeptSamples
+from captum_deduce.density.loader import LoaderSamples
 from captum_deduce.density.low_rank import (
     in_directions,
     low_rank_moments,
@@ -151,7 +147,8 @@ class ClassGaussianMixture(CalibratedMixture):
         self._forget()
         self._derived()
         if quantiles and not samples.soft:
-            self._calibrate(lambda: [samples])
+            # One more than fit_loader, for the decorator.
+            self._calibrate(lambda: [samples], self._leave_one_out, stacklevel=4)
         return self
 
     @plain_tensors()
@@ -238,7 +235,7 @@ class ClassGaussianMixture(CalibratedMixture):
         *,
         quantiles: bool = True,
         held_out_loader: Iterable[Any] | None = None,
-        memory_budget: int = 2**30,
+        memory_budget: int = KEPT,
         device: torch.device | str | None = None,
         show_progress: bool | None = None,
         **constructor_arguments: Any,
@@ -247,8 +244,8 @@ class ClassGaussianMixture(CalibratedMixture):
 
         One pass: features are kept for the quantiles where they fit into ``memory_budget``, and
         each image is judged by the very features that were fitted. Where they don't, a second pass
-        is made, which has to see the same images. The model runs in eval mode and is left as it was
-        found.
+        is made, which has to see the same images, and a third one if it shows that covariances
+        have to be shrunk. The model runs in eval mode and is left as it was found.
 
         Args:
             model (nn.Module or Callable): The classifier. The density has as many classes as it has
@@ -260,9 +257,11 @@ class ClassGaussianMixture(CalibratedMixture):
             quantiles (bool, optional): Also find the images' log-densities for :meth:`quantile`
                 (not for soft labels, which have no leave-one-out ones). Default: True
             held_out_loader (Iterable, optional): Images for the quantiles that are not in
-                ``loader``. Default: None (leave-one-out log-densities of those in ``loader``)
+                ``loader``; where their features take more than ``memory_budget`` a second pass is
+                made if covariances have to be shrunk. Default: None (leave-one-out log-densities
+                of those in ``loader``)
             memory_budget (int, optional): Most bytes of features that are kept, on the model's
-                device: N x D x 4 for N images in single precision. Default: 2**30 (1 GiB)
+                device: N x D x 4 for N images in single precision. Default: 2**28 (256 MiB)
             device (torch.device or str, optional): Where the density is fitted and stays.
                 Default: None (the model's, or the CPU where that has no float64)
             show_progress (bool, optional): Draw a progress bar.
@@ -281,44 +280,30 @@ class ClassGaussianMixture(CalibratedMixture):
         """
         checks.number("memory_budget", memory_budget, minimum=0, integer=True)
         held_out = held_out_loader if quantiles else None
-        kept = KeptFeatures(memory_budget if quantiles and held_out is None else 0)
-        density, soft = cls(**constructor_arguments), False
+        leave_one_out = quantiles and held_out is None
+        density = cls(**constructor_arguments)
         with torch.no_grad(), FrozenModel(model, layer) as frozen:
             model_device = device_of(frozen.modules)
             density.to(device or (model_device if model_device.type != "mps" else "cpu"))
-            for features, target, num_classes in loader_features(
-                "loader", loader, frozen, show_progress
-            ):
+            budget = memory_budget if leave_one_out else 0
+            images = LoaderSamples("loader", loader, frozen, show_progress, budget)
+            for features, target, num_classes in images.first():
                 density._num_classes = density._num_classes or num_classes
                 density.partial_fit(features, target)
-                kept.add(features, target)
-                soft = soft or target.is_floating_point() or target.dtype == torch.bool
-                if quantiles and held_out is None and not (soft or kept.complete):
-                    refuse_single_pass(loader, memory_budget)
-            if kept.complete and density.moments.covariance_type == "low_rank":
-                density._find_directions(kept)
+                if leave_one_out and not images.soft:
+                    images.refuse_single_pass()
+            if images.kept.complete and density.moments.covariance_type == "low_rank":
+                density._find_directions(images.kept)
             density._derived()
+            shape = density.num_features, density.num_classes
             if held_out is not None:
-                for features, target, _ in loader_features(
-                    "held_out_loader", held_out, frozen, show_progress
-                ):
-                    density.update_quantiles(features, target, leave_one_out=False)
-            elif kept.complete:
-                density._calibrate(
-                    lambda: (
-                        check_samples(*block, None, 0, density.num_classes)
-                        for block in kept.blocks()
-                    )
+                others = LoaderSamples(
+                    "held_out_loader", held_out, frozen, show_progress, memory_budget
                 )
-            elif quantiles and not soft:
-                gaussians = density._derived()
-                second = SecondPass(density._estimated_from(), gaussians, _OTHER_IMAGES)
-                density._second_pass = second
-                for features, target, _ in loader_features("loader", loader, frozen, show_progress):
-                    density.update_quantiles(features, target)
-                second.finish()
-        if held_out is not None:
-            density._warn_of_collapse()
+                density._calibrate(lambda: others.samples(*shape), lambda: None)
+            elif quantiles and not images.soft:
+                judge = density._leave_one_out if images.kept.complete else density._second
+                density._calibrate(lambda: images.samples(*shape), judge)
         return density
 
     @classmethod
@@ -363,18 +348,22 @@ class ClassGaussianMixture(CalibratedMixture):
             seen.merge(tied)
             seen.add(samples)
             rank = rank_of(seen.num_features)
-            moments = low_rank_moments(moments, principal_directions(seen.scatter, rank))
+            moments = low_rank_moments(moments, principal_directions(seen.scatter, rank), tied)
         moments.add(samples)
         return moments
 
-    def _find_directions(self, kept: KeptFeatures) -> None:
+    def _find_directions(self, kept: KeptSamples) -> None:
         """Replace directions that were found with the first samples by those of all."""
         moments = self.moments
         if self.covariance_type == "auto" and choose(moments).covariance_type == "tied":
             return
         basis = principal_directions(moments.scatter, rank_of(moments.num_features))
-        parts = (check_samples(*block, None, 0, self.num_classes) for block in kept.blocks())
-        self.moments = in_directions(moments, basis, parts)
+        self.moments = in_directions(moments, basis, kept.blocks())
+
+    def _second(self) -> SecondPass:
+        """What judges the images of a loader's second pass."""
+        gaussians = self._derived()
+        return SecondPass(self._estimated_from(), gaussians, _OTHER_IMAGES)
 
     def _no_moments(self, num_features: int) -> Moments:
         if self.covariance_type in ("auto", *SHRINKABLE) and num_features > _MOST_FEATURES:

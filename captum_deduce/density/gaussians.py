@@ -316,9 +316,12 @@ def _regularized(moments: Moments, regularization: str) -> _Estimate:
     whitening, covariances = None, []
     for place, (matrix, size) in enumerate(zip(matrices, sizes, strict=True)):
         covariance = regularize(matrix, size, regularization, moments.num_features)
-        if whitening is None:
-            whitening = covariance.whitening.new_empty(len(sizes), *matrix.shape)
-        whitening[place] = covariance.whitening
+        if whitening is None and len(sizes) == 1:
+            whitening = covariance.whitening.unsqueeze(0)
+        else:
+            if whitening is None:
+                whitening = covariance.whitening.new_empty(len(sizes), *matrix.shape)
+            whitening[place] = covariance.whitening
         covariances.append(covariance._replace(whitening=whitening[place]))
     return _Estimate(covariances, sizes, moments.mean if whitening is None else whitening)
 

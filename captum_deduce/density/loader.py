@@ -1,31 +1,19 @@
-"""Features of a loader's images, batch by batch, and kept while they fit into memory."""
+"""Features of a loader's images, batch by batch, once or again."""
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from captum_deduce.classifiers import FrozenModel
+from captum_deduce.classifiers import FrozenModel, device_of, scores_differ
+from captum_deduce.density.kept import KeptSamples
+from captum_deduce.density.samples import Samples, check_samples
 from captum_deduce.progress import bar
-
-# Entries of the blocks that batches are joined to.
-_BLOCK = 2**20
-
-
-def device_of(modules: list[nn.Module]) -> torch.device:
-    """Find where modules have their parameters.
-
-    Args:
-        modules (list[nn.Module]): A model's.
-
-    Returns:
-        torch.device: That of the first parameter; the CPU where there is none.
-    """
-    parameters = (parameter for module in modules for parameter in module.parameters())
-    return next((parameter.device for parameter in parameters), torch.device("cpu"))
 
 
 def loader_features(
@@ -46,6 +34,9 @@ def loader_features(
     Raises:
         TypeError: A loader that yields something else.
         ValueError: A loader that yields nothing.
+
+    Warns:
+        UserWarning: The first image has other features alone.
     """
     device, empty = device_of(frozen.modules), True
     for batch in bar(loader, desc=f"features of {name}", show_progress=show_progress):
@@ -64,74 +55,109 @@ def loader_features(
                 f"{type(batch).__name__} {found}".rstrip()
             )
         images, target = batch
+        # A copy, as a first layer may work in place.
+        alone = images[:1].to(device, copy=True) if empty and len(images) > 1 else None
         scores, features = frozen(images.to(device))
+        if alone is not None:
+            _warn_of_neighbours(name, frozen, alone, features[0])
         yield features, target, scores.shape[1]
         empty = False
     if empty:
         raise ValueError(f"{name} must yield at least one batch, got none")
 
 
-class KeptFeatures:
-    """Features and labels of a first pass, so that no second one is needed.
+def _warn_of_neighbours(name: str, frozen: FrozenModel, image: Tensor, features: Tensor) -> None:
+    again = features
+    with contextlib.suppress(Exception):  # of a model that takes no single image
+        again = frozen(image)[1][0]
+    if torch.isfinite(features).all() and scores_differ(features, again):
+        warnings.warn(
+            f"the model gives the first image of {name} other features when it sees it again, "
+            "alone: it draws random numbers, or batch norm or the like couples the images of a "
+            "batch, and the density depends on chance or on an image's neighbours",
+            stacklevel=4,
+        )
+
+
+class LoaderSamples:
+    """Features and targets of a loader's images, pass after pass.
+
+    The first pass keeps them where they fit into memory; then later ones need neither loader nor
+    model.
 
     Args:
-        budget (int): Most bytes. What needs more is dropped.
+        name (str): As for :func:`loader_features`; likewise the next three.
+        loader (Iterable): Yields batches (images, target).
+        frozen (FrozenModel): The model, with the layer.
+        show_progress (bool or None): Draw a progress bar.
+        budget (int): Bytes that are kept at most.
     """
 
-    def __init__(self, budget: int) -> None:
-        self.budget = budget
-        self.complete = budget > 0
-        self._parts: list[tuple[Tensor, Tensor]] = []
-        self._size = 0
+    def __init__(
+        self,
+        name: str,
+        loader: Iterable[Any],
+        frozen: FrozenModel,
+        show_progress: bool | None,
+        budget: int,
+    ) -> None:
+        self.name, self.loader, self.frozen = name, loader, frozen
+        self.show_progress = show_progress
+        self.kept = KeptSamples(budget)
+        self.soft = False
+        self._passes = 0
 
-    def add(self, features: Tensor, target: Tensor) -> None:
-        """Keep a batch, or drop all that is kept where it doesn't fit in.
-
-        Args:
-            features (Tensor): N x D.
-            target (Tensor): N labels; soft ones are not kept.
-        """
-        self._size += features.nbytes + target.nbytes
-        soft = target.is_floating_point() or target.dtype == torch.bool
-        if not self.complete or self._size > self.budget or soft:
-            self.complete = False
-            self._parts.clear()
-            return
-        # The loader may write the next batch's labels into the same tensor.
-        # Labels may come as a column.
-        self._parts.append((features, target.flatten().clone()))
-
-    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Hand out what is kept, in blocks.
+    def first(self) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Run through the loader for the first time.
 
         Yields:
-            tuple[Tensor, Tensor]: Features, N x D, and labels.
+            tuple[Tensor, Tensor, int]: As :func:`loader_features`.
         """
-        start = 0
-        while start < len(self._parts):
-            end, entries = start, 0
-            while end < len(self._parts) and entries < _BLOCK:
-                entries += self._parts[end][0].numel()
-                end += 1
-            features, target = zip(*self._parts[start:end], strict=True)
-            yield torch.cat(features), torch.cat(target)
-            start = end
+        self._passes += 1
+        for features, target, num_classes in loader_features(
+            self.name, self.loader, self.frozen, self.show_progress
+        ):
+            yield features, target, num_classes
+            # The loader may write the next batch's labels into the same tensor; labels may come as
+            # a column.
+            self.kept.add(Samples(features, target.flatten().clone(), None))
+            self.soft = self.soft or target.is_floating_point() or target.dtype == torch.bool
 
+    def samples(self, num_features: int, num_classes: int) -> Iterator[Samples]:
+        """Run through the images: the first time, or again.
 
-def refuse_single_pass(loader: Iterable[Any], memory_budget: int) -> None:
-    """Refuse what can't be run through again, where features are too many to be kept.
+        Args:
+            num_features (int): D.
+            num_classes (int): C.
 
-    Args:
-        loader (Iterable): What the user gave.
-        memory_budget (int): Bytes.
+        Yields:
+            Samples: Of a batch, or of several where they are kept; checked.
 
-    Raises:
-        TypeError: An iterator.
-    """
-    if isinstance(loader, Iterator):
-        raise TypeError(
-            "loader must allow a second pass for the quantiles, as its features take more than "
-            f"memory_budget={memory_budget:,} bytes; got {type(loader).__name__}, which can be run "
-            "through once; pass a DataLoader, a larger memory_budget, held_out_loader or "
-            "quantiles=False"
-        )
+        Raises:
+            TypeError: The loader can't be run through again, but would have to be.
+            ValueError: What :func:`check_samples` refuses.
+        """
+        if self._passes and self.kept.complete:
+            yield from self.kept.blocks()
+            return
+        if self._passes:
+            self.refuse_single_pass()
+            passed = loader_features(self.name, self.loader, self.frozen, self.show_progress)
+        else:
+            passed = self.first()
+        for features, target, _ in passed:
+            yield check_samples(features, target, None, num_features, num_classes)
+
+    def refuse_single_pass(self) -> None:
+        """Refuse what can't be run through again, where features are too many to be kept.
+
+        Raises:
+            TypeError: The loader is an iterator.
+        """
+        if isinstance(self.loader, Iterator) and not self.kept.complete:
+            raise TypeError(
+                f"{self.name} must allow a second pass for the quantiles, as its features take "
+                f"more than memory_budget={self.kept.budget:,} bytes; got "
+                f"{type(self.loader).__name__}, which can be run through once; pass a DataLoader, "
+                "a larger memory_budget, held_out_loader or quantiles=False"
+            )

@@ -91,12 +91,15 @@ def tied_moments(moments: Moments) -> Moments:
     return tied
 
 
-def low_rank_moments(moments: Moments, basis: Tensor | None = None) -> Moments:
+def low_rank_moments(
+    moments: Moments, basis: Tensor | None = None, tied: Moments | None = None
+) -> Moments:
     """Turn moments that hold what each class needs into the smaller ones.
 
     Args:
         moments (Moments): ``"full"``, or ``"low_rank"`` ones, which are returned.
         basis (Tensor, optional): The directions, D x r. Default: None (the principal ones)
+        tied (Moments, optional): What :func:`tied_moments` makes of them. Default: None
 
     Returns:
         Moments: ``"low_rank"`` ones of the same samples.
@@ -107,7 +110,8 @@ def low_rank_moments(moments: Moments, basis: Tensor | None = None) -> Moments:
     classes = moments.classes
     if moments.covariance_type == "low_rank" or classes is None:
         return moments
-    tied = tied_moments(moments)
+    if tied is None:
+        tied = tied_moments(moments)
     if basis is None:
         basis = principal_directions(tied.scatter, rank_of(moments.num_features))
     result = empty(moments, basis, len(classes))

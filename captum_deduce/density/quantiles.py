@@ -19,7 +19,7 @@ from captum_deduce.density.regularization import SHRINKABLE, oas_shrinkage
 _WITHOUT = "pass quantiles=False, or choose a layer with fewer features"
 _ROUNDING = torch.finfo(torch.float64).eps
 # Entries of features that are evaluated at once.
-_BLOCK = 2**20
+_BLOCK = 2**19
 _SINGLE_ROUNDING = 8 * torch.finfo(torch.float32).eps
 
 
@@ -292,7 +292,8 @@ class LeaveOneOut:
     def _within(self) -> Tensor:
         """The directions of the Gaussians in those of the moments (r x r); both span the same."""
         basis, directions = self.moments.basis, self._directions
-        return torch.linalg.solve(basis.T @ basis, basis.T @ directions)
+        within: Tensor = torch.linalg.solve(basis.T @ basis, basis.T @ directions)
+        return within
 
     def _block(self, index: int) -> tuple[Tensor, Tensor]:
         """Eigenvectors and spectrum of a class's scatter in these directions."""

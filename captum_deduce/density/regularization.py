@@ -166,7 +166,7 @@ def regularize(
     covariance = scatter / size.divisor
     if regularization == "oas":
         num_samples = covariance.new_tensor(size.effective_count)
-        norm = covariance.square().sum()
+        norm = torch.linalg.vector_norm(covariance).square()
         shrinkage = oas_shrinkage(norm, covariance.trace(), num_samples, num_features).item()
         candidates = [(1 - shrinkage, shrinkage)]
     else:
@@ -174,7 +174,8 @@ def regularize(
         candidates = [(1.0, jitter) for jitter in JITTERS[0 if full_rank else 1 :]]
     for kept, amount in candidates:
         added = amount * size.scale
-        regularized = add_to_diagonal(kept * covariance, added)
+        regularized = kept * covariance
+        (regularized.diagonal() if regularized.dim() == 2 else regularized).add_(added)
         factors = _factor(regularized, num_features)
         if factors is not None:
             return RegularizedCovariance(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_deduce.density.gaussians import Gaussians
+from captum_deduce.density.kept import KeptSamples
 from captum_deduce.density.moments import Moments
 from captum_deduce.density.quantiles import LeaveOneOut
 from captum_deduce.density.samples import Samples
@@ -27,12 +28,17 @@ class SecondPass(LeaveOneOut):
         fitted (Moments): Of the first pass; one component per class.
         gaussians (Gaussians): Estimated from them.
         advice (str): What the user can do, for messages.
+        budget (int, optional): Bytes of samples that are kept at most. Default: 0
+
+    Attributes:
+        kept (KeptSamples): Copies of the samples.
     """
 
-    def __init__(self, fitted: Moments, gaussians: Gaussians, advice: str) -> None:
+    def __init__(self, fitted: Moments, gaussians: Gaussians, advice: str, budget: int = 0) -> None:
         super().__init__(fitted, gaussians)
         self.fitted = fitted
         self.advice = advice
+        self.kept = KeptSamples(budget)
         self._seen = Moments(
             "spherical", fitted.num_classes, fitted.num_features, fitted.mean.device
         )
@@ -60,6 +66,11 @@ class SecondPass(LeaveOneOut):
         self._seen.add(samples)
         self._rounding = max(self._rounding, 4 * torch.finfo(samples.features.dtype).eps)
         self._refuse(self._seen.count > self.fitted.count, "has more samples than")
+        if self.kept.complete:
+            # Copies, as the user may fill the same tensors with the next batch.
+            features, target, weight = samples
+            weight = None if weight is None else weight.clone()
+            self.kept.add(Samples(features.detach().clone(), target.clone(), weight))
         if self.complete:
             self._refuse(self._differs(), "has another mean or spread than")
 
@@ -76,8 +87,8 @@ class SecondPass(LeaveOneOut):
         if len(strangers):
             raise ValueError(
                 f"the samples given for the quantiles are not those that were fitted: of class "
-                f"{int(strangers.min())} some lie farther from its mean than samples of the fit can. "
-                f"{self.advice}"
+                f"{int(strangers.min())} some lie farther from its mean than samples of the fit "
+                f"can. {self.advice}"
             )
 
     def _differs(self) -> Tensor:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch import Tensor
 
 from captum_deduce.density import doubts
 from captum_deduce.density.class_gaussian_mixture import ClassGaussianMixture
@@ -148,6 +150,7 @@ def test_shrinkage_is_chosen_where_a_density_would_say_little_and_said(few, by_l
     with pytest.warns(UserWarning, match=f"{reason}.*are shrunk instead") as caught:
         chosen = fitted()
     assert len(caught) == 1
+    assert few or caught[0].filename == __file__
     asked = fitted(regularization="oas")
     assert torch.equal(chosen.covariances, asked.covariances)
     torch.testing.assert_close(chosen.quantile(0.05), asked.quantile(0.05))
@@ -183,3 +186,86 @@ def test_what_a_mixture_of_variances_lacks_can_not_be_shrunk():
     with pytest.warns(UserWarning, match="too few samples"):
         density.fit(torch.rand(4, D), torch.tensor([0, 0, 0, 1]))
     assert "oas" not in repr(density)
+
+
+def uniform_batches() -> tuple[torch.nn.Sequential, list[tuple[Tensor, Tensor]]]:
+    """Images of which a class has hardly more than the layer has features."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 30))
+    images, labels = torch.rand(80, 1, 8, 8), torch.arange(80) % 2
+    return model, list(zip(images.split(40), labels.split(40), strict=True))
+
+
+SHRUNK = r"says little .*are shrunk instead \(regularization='oas'\)"
+
+
+@pytest.mark.parametrize("way", ["second pass", "held out", "held out once", "update_quantiles"])
+def test_shrinkage_is_chosen_whichever_way_quantiles_come(way):
+    model, batches = uniform_batches()
+    with pytest.warns(UserWarning, match=SHRUNK) as caught:
+        kept = ClassGaussianMixture.fit_loader(model, "1", batches, covariance_type="full")
+    assert len(caught) == 1
+    assert kept.regularization == "oas"
+    arguments: dict[str, Any] = {"memory_budget": 0} if way == "second pass" else {}
+    if way.startswith("held out"):
+        others = [(torch.rand(200, 1, 8, 8), torch.arange(200) % 2)]
+        arguments["held_out_loader"] = iter(others) if way == "held out once" else others
+
+    def fitted() -> ClassGaussianMixture:
+        if way != "update_quantiles":
+            return ClassGaussianMixture.fit_loader(
+                model, "1", batches, covariance_type="full", **arguments
+            )
+        density, buffer = ClassGaussianMixture("full", num_classes=30), torch.empty(40, 30)
+        for update in (density.partial_fit, density.update_quantiles):
+            for images, labels in batches:
+                update(buffer.copy_(model(images).detach()), labels)
+        return density
+
+    with pytest.warns(UserWarning, match=SHRUNK) as caught:
+        density = fitted()
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert density.regularization == "oas"
+    torch.manual_seed(1)
+    asked = torch.rand(6, 30)
+    target = torch.arange(6) % 2
+    torch.testing.assert_close(density.log_prob(asked, target), kept.log_prob(asked, target))
+    if "held_out_loader" not in arguments:
+        for q in (0.05, 0.5):
+            found, expected = (each.quantile(q)[:2] for each in (density, kept))
+            torch.testing.assert_close(found, expected)
+    else:
+        expected = density.log_prob(model(others[0][0]), others[0][1])[::2].quantile(0.5)
+        torch.testing.assert_close(density.quantile(0.5)[0], expected)
+
+
+def test_samples_too_many_to_be_kept_have_to_come_again(monkeypatch):
+    monkeypatch.setattr("captum_deduce.density.calibrated.KEPT", 1000)
+    model, batches = uniform_batches()
+    features = [(model(images).detach(), labels) for images, labels in batches]
+    density = ClassGaussianMixture("full")
+    for part, labels in features:
+        density.partial_fit(part, labels)
+    density.update_quantiles(*features[0])
+    with pytest.warns(UserWarning, match=f"{SHRUNK}.* call update_quantiles again, with all"):
+        density.update_quantiles(*features[1])
+    with pytest.raises(RuntimeError, match="call update_quantiles"):
+        density.quantile(0.05)
+    for part, labels in features:
+        density.update_quantiles(part, labels)
+    with pytest.warns(UserWarning, match=SHRUNK):
+        kept = ClassGaussianMixture.fit_loader(model, "1", batches, covariance_type="full")
+    torch.testing.assert_close(density.quantile(0.05), kept.quantile(0.05)[:2])
+
+
+def test_held_out_images_too_many_to_be_kept_are_refused_where_they_come_once():
+    model, batches = uniform_batches()
+    others = iter([(torch.rand(200, 1, 8, 8), torch.arange(200) % 2)])
+    with (
+        pytest.warns(UserWarning, match=SHRUNK),
+        pytest.raises(TypeError, match="held_out_loader must allow a second pass"),
+    ):
+        ClassGaussianMixture.fit_loader(
+            model, "1", batches, covariance_type="full", memory_budget=0, held_out_loader=others
+        )
