@@ -13,7 +13,8 @@ class ClassScatters:
 
     n samples of a class are n x D numbers, in the precision in which they came; as soon as they
     outnumber the features they are replaced by their matrix. Nothing is held for other classes,
-    and a class's matrix stays where it is when others come.
+    and a class's matrix stays where it is when others come. Where only deviations are known their
+    rows are kept in the same way, as samples of mean 0.
 
     Attributes:
         matrices (dict[int, Tensor]): Scatter matrices, D x D, float64, by class.
@@ -78,6 +79,39 @@ class ClassScatters:
             own = torch.zeros_like(matrix) if parts is None else _scatter(parts, mean)
             self.matrices[index] = own
         own.add_(matrix).addmm_(between.T, between)
+
+    def add_deviations(self, index: int, deviations: Tensor) -> None:
+        """Add rows whose products are a scatter; for classes whose rows all are such, of mean 0.
+
+        Args:
+            index (int): The class.
+            deviations (Tensor): n x D, float64; copied.
+        """
+        matrix = self.matrices.get(index)
+        if matrix is not None:
+            matrix.addmm_(deviations.T, deviations)
+            return
+        # In one part, as there may be a row a batch.
+        joined = torch.cat([*(part for part, _ in self.rows.pop(index, [])), deviations])
+        if len(joined) > self.num_features:
+            self.matrices[index] = joined.T @ joined
+        else:
+            self.rows[index] = [(joined, joined.new_ones(len(joined)))]
+
+    def merge_deviations(self, index: int, other: ClassScatters, device: torch.device) -> None:
+        """Add a class of others that were made of deviations, too.
+
+        Args:
+            index (int): The class.
+            other (ClassScatters): Left as they are.
+            device (torch.device): Of what is here.
+        """
+        if index in other.matrices:
+            # A copy, for what is merged with itself.
+            matrix = other.matrices[index].to(device, copy=True)
+            self.add_matrix(index, matrix, matrix[:0], matrix.new_zeros(()))
+        for part, _ in other.rows.get(index, []):
+            self.add_deviations(index, part.to(device))
 
     def deviations(self, index: int, mean: Tensor) -> Tensor:
         """Samples of a class without a matrix, so that their products are their scatter.

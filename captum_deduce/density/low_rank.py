@@ -119,12 +119,11 @@ def low_rank_moments(
     for name in ("count", "weight", "squared_weight", "mean"):
         getattr(result, name).copy_(getattr(moments, name))
     for index in classes.classes():
-        if index in classes.matrices:
-            part = basis.T @ classes.matrices[index] @ basis
-        else:
-            deviations = classes.deviations(index, moments.mean[index]) @ basis
-            part = deviations.T @ deviations
-        result.add_in_directions(index, part)
+        if index not in classes.matrices:
+            deviations = classes.deviations(index, moments.mean[index])
+            result.add_in_directions(index, deviations @ basis)
+        elif result.classes is not None:
+            result.classes.matrices[index] = basis.T @ classes.matrices[index] @ basis
     return result
 
 
@@ -146,7 +145,7 @@ def in_directions(moments: Moments, basis: Tensor, parts: Iterable[Samples]) -> 
         for block in samples.blocks(moments.mean.device):
             projected = (block.features - moments.mean[block.target]) @ basis
             for index, part, _ in block._replace(features=projected).by_class():
-                result.add_in_directions(index, part.T @ part)
+                result.add_in_directions(index, part)
     return result
 
 

@@ -95,7 +95,8 @@ class Moments(FittedModule):
     ``"full"`` holds matrices of classes that have had samples only, and for as long as a class has
     no more samples than features the samples themselves, in the precision in which they came.
     ``"low_rank"`` holds the sum, and of each class that has had samples the scatter
-    :math:`A^\top S A` (r x r) in the directions A.
+    :math:`A^\top S A` (r x r) in the directions A, or as long as they are no more than r, rows
+    whose products that is.
     Room for new classes grows by halves, so that those that come one after another are not copied
     each time.
 
@@ -236,10 +237,12 @@ class Moments(FittedModule):
         none = mean.new_zeros(0, self.num_features)
         for c in (weight > 0).nonzero().flatten().tolist():
             own = _Summary(c, count[c], weight[c], squared_weight[c], mean[c], none)
-            if self.classes is None or other.classes is None:
-                self._unite([own])
-            else:
+            if self.covariance_type == "full" and other.classes is not None:
                 self._merge_class(own, other.classes)
+                continue
+            self._unite([own])
+            if self.classes is not None and other.classes is not None:
+                self.classes.merge_deviations(c, other.classes, mean.device)
         if self.covariance_type != "full":
             scatter = other.scatter.to(self.mean.device)
             (self.scatter if self.pooled else self.scatter[: len(scatter)]).add_(scatter)
@@ -277,16 +280,16 @@ class Moments(FittedModule):
         mean = self.mean[index] if self.covariance_type == "full" else self.basis.new_zeros(())
         return self.classes.scatter(index, mean)
 
-    def add_in_directions(self, index: int, scatter: Tensor) -> None:
+    def add_in_directions(self, index: int, deviations: Tensor) -> None:
         """Add to the scatter of a class of ``"low_rank"``, and to nothing else.
 
         Args:
             index (int): The class.
-            scatter (Tensor): r x r, of other samples, the part between their means included.
+            deviations (Tensor): n x r, rows whose products are the scatter of other samples, the
+                part between their means included.
         """
         if self.classes is not None:
-            none = scatter.new_zeros(0, len(scatter))
-            self.classes.add_matrix(index, scatter, none, none)
+            self.classes.add_deviations(index, deviations)
 
     def effective_count(self) -> Tensor:
         r"""Kish's effective number of samples per class.
@@ -374,7 +377,9 @@ class Moments(FittedModule):
             return
         classes, parts = [], []
         for summary, between in zip(summaries, self._shift(summaries), strict=True):
-            deviations = torch.cat([summary.deviations, between.unsqueeze(0)])
+            deviations = between.unsqueeze(0)
+            if len(summary.deviations) != 1:  # one sample is its own mean
+                deviations = torch.cat([summary.deviations, deviations])
             if self.pooled:
                 classes.append(summary.class_index)
                 parts.append(deviations)
@@ -390,7 +395,7 @@ class Moments(FittedModule):
         if self.covariance_type == "low_rank":
             parts = torch.split(joined @ self.basis, list(map(len, deviations)))
             for index, part in zip(classes, parts, strict=True):
-                self.add_in_directions(index, part.T @ part)
+                self.add_in_directions(index, part)
 
     def _shift(self, summaries: Sequence[_Summary]) -> Tensor:
         """Take over all but the scatter of different classes at once.
@@ -430,7 +435,7 @@ class Moments(FittedModule):
                 self.classes.add_samples(index, summary.features, weight, self.mean[index], dtype)
 
     def _merge_class(self, own: _Summary, classes: ClassScatters) -> None:
-        """Take over a class of ``"full"`` or ``"low_rank"`` moments, from samples or a matrix."""
+        """Take over a class of ``"full"`` moments, from samples or a matrix."""
         index, device = own.class_index, self.mean.device
         if index in classes.rows:
             # As the samples of one batch; there may be the same class in both.
@@ -444,9 +449,6 @@ class Moments(FittedModule):
         if self.classes is None or index not in classes.matrices:
             return
         matrix = classes.matrices[index].to(device)
-        if self.covariance_type == "low_rank":
-            self.scatter.addmm_(between.T, between)
-            between = between @ self.basis
         # A copy, for moments that are merged with themselves.
         self.classes.add_matrix(index, matrix.clone(), between, before)
 

@@ -84,3 +84,25 @@ def test_a_matrix_is_added_to_samples_or_another_matrix(own):
     scatters.add_matrix(0, torch.from_numpy(matrix), between, torch.from_numpy(own_mean))
     np.testing.assert_allclose(scatters.scatter(0, mean), expected, atol=1e-11)
     assert not scatters.rows
+
+
+@pytest.mark.parametrize("n", [1, D, D + 1, 20])
+@pytest.mark.parametrize("others", [0, 1, D, D + 1])
+def test_deviations_are_kept_until_their_matrix_is_smaller(n, others):
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(n + others, D, dtype=torch.float64, generator=generator)
+    none = torch.zeros((), dtype=torch.float64)
+    mine, other = ClassScatters(D), ClassScatters(D)
+    for part in rows[:n].split(3):
+        mine.add_deviations(2, part)
+    for part in rows[n:].split(1):
+        other.add_deviations(2, part)
+    assert bool(mine.matrices) == (n > D)
+    assert mine.nbytes <= D * (D + 1) * 8
+    expected = rows[:n].T @ rows[:n]
+    torch.testing.assert_close(mine.scatter(2, none), expected)
+    mine.merge_deviations(2, other, rows.device)
+    torch.testing.assert_close(mine.scatter(2, none), rows.T @ rows)
+    assert mine.nbytes <= D * (D + 1) * 8
+    mine.merge_deviations(2, mine, rows.device)
+    torch.testing.assert_close(mine.scatter(2, none), 2 * rows.T @ rows)

@@ -332,3 +332,26 @@ def test_ranks_and_shrinkage():
     found = shrinkage(torch.tensor([0.0, 1, 11, 91]), 10)
     assert found.tolist() == pytest.approx([1, 1, 0.5, 0.1])
     assert low_rank.RANK == 64
+
+
+@pytest.mark.parametrize("per_class", [2, 30])
+def test_classes_of_few_samples_hold_less_than_a_matrix(per_class):
+    """Batch by batch, merged, and read from a state."""
+    num_classes, size, rank = 40, 20, 8
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(num_classes * per_class) % num_classes
+    features = torch.randn(len(labels), size, dtype=torch.float64, generator=generator) + 3
+    basis = torch.linalg.qr(features[:size].T).Q[:, :rank].contiguous()
+    moments, others = (Moments("low_rank", num_classes, size, None, basis) for _ in range(2))
+    order = torch.randperm(len(labels), generator=generator)
+    for i, rows in enumerate(order.split(7)):
+        (moments, others)[i % 2].add(Samples(features[rows], labels[rows], None))
+    restored = Moments("low_rank", num_classes, size)
+    restored.load_state_dict(others.state_dict())
+    moments.merge(restored)
+    for c in range(num_classes):
+        projected = features[labels == c] @ basis
+        offset = projected - projected.mean(0)
+        torch.testing.assert_close(moments.class_scatter(c), offset.T @ offset)
+    matrices = num_classes * rank**2 * 8
+    assert moments.classes_nbytes <= (matrices if per_class > rank else matrices // 2)
