@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+from captum_deduce.search import Problem, State
 
 
 def tiny_cnn() -> nn.Sequential:
@@ -36,14 +39,20 @@ def small_cnn() -> nn.Sequential:
 
 
 @contextmanager
-def batch_sizes(model: nn.Module) -> Iterator[list[int]]:
-    """Note how many images the model is given at each forward pass within the block."""
+def batch_sizes() -> Iterator[list[int]]:
+    """Note how many images each evaluation of a search has within the block.
+
+    Not by a hook: a model with hooks is searched as it is, not on a quicker copy.
+    """
     sizes: list[int] = []
-    handle = model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    try:
+    forward = Problem.forward
+
+    def noted(self: Problem, images: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        sizes.append(len(images))
+        return forward(self, images, state)
+
+    with mock.patch.object(Problem, "forward", noted):
         yield sizes
-    finally:
-        handle.remove()
 
 
 def replay(model: Callable[[Tensor], Tensor], points: Tensor, sizes: list[int]) -> float:

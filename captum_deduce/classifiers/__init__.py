@@ -11,10 +11,12 @@ from captum_deduce.classifiers.layers import (
     recorded_outputs,
     single_output,
 )
+from captum_deduce.classifiers.memory import ran_out_of_memory
 from captum_deduce.classifiers.modes import eval_mode
 from captum_deduce.classifiers.multi_layer import MultiLayerClassifier
 from captum_deduce.classifiers.placement import check_placement
 from captum_deduce.classifiers.probe import check_behaviour
+from captum_deduce.classifiers.quick import QuickCopy
 from captum_deduce.classifiers.scores import class_scores, refuse_probabilities
 from captum_deduce.classifiers.smoothed import SmoothedClassifier
 from captum_deduce.classifiers.wrapped import WrappedClassifier
@@ -23,6 +25,7 @@ __all__ = [
     "BinaryClassifier",
     "FrozenModel",
     "MultiLayerClassifier",
+    "QuickCopy",
     "SmoothedClassifier",
     "WrappedClassifier",
     "as_rows",
@@ -34,6 +37,7 @@ __all__ = [
     "find_layer",
     "layer_named",
     "modules_of",
+    "ran_out_of_memory",
     "recorded_outputs",
     "refuse_probabilities",
     "single_output",

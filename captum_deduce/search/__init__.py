@@ -11,6 +11,7 @@ from captum_deduce.search.losses import (
     untargeted_hinge,
     weighted_sum,
 )
+from captum_deduce.search.memory import smaller_batch
 from captum_deduce.search.pixel_descent import Objective, PixelDescent
 from captum_deduce.search.problem import (
     ANY_CLASS,
@@ -48,6 +49,7 @@ __all__ = [
     "refine_weight",
     "relative_sum",
     "run",
+    "smaller_batch",
     "squared_norm",
     "target_log_probability",
     "untargeted_hinge",
