@@ -35,7 +35,7 @@ def run(
     batch_size: int | None,
 ) -> tuple[float, list[int], Counterfactuals]:
     """Time one search; note the batch size of each evaluation."""
-    with batch_sizes() as sizes:
+    with batch_sizes() as (sizes, _):
         started = time.perf_counter()
         result = explainer.generate(images, target, internal_batch_size=batch_size)
         seconds = time.perf_counter() - started

@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from measuring import batch_sizes, extra_mebibytes, replay
+from measuring import batch_sizes, extra_mebibytes
 from torch import Tensor, nn
 
 from captum_deduce import (
@@ -92,14 +92,14 @@ def published_pattern(
 
 
 def timed(
-    explainer: DeDUCE, pairs: tuple[Tensor, Tensor], batch_size: int
-) -> tuple[float, Counterfactuals, list[int]]:
-    """Seconds, result, and the batch size of every evaluation of the search."""
-    with batch_sizes() as sizes:
+    explainer: DeDUCE, pairs: tuple[Tensor, Tensor], batch_size: int, *bare: nn.Module
+) -> tuple[float, Counterfactuals, list[float]]:
+    """Seconds of the search, its result, and seconds of as many bare evaluations of each model."""
+    with batch_sizes(*bare) as (_, beside):
         started = time.perf_counter()
         result = explainer.generate(*pairs, internal_batch_size=batch_size)
         seconds = time.perf_counter() - started
-    return seconds, result, sizes
+    return seconds - sum(beside), result, beside
 
 
 def difference(first: Counterfactuals, second: Counterfactuals) -> str:
@@ -114,32 +114,25 @@ def difference(first: Counterfactuals, second: Counterfactuals) -> str:
 
 
 def against_bare(
-    explainer: DeDUCE, pairs: tuple[Tensor, Tensor], batch_size: int, rounds: int
-) -> tuple[Counterfactuals, Counterfactuals, list[float]]:
-    """The copy's results, the model's, and the seconds of the copy's searches."""
-    model = explainer.forward_func
-    plain = remove_spectral_normalization(copy.deepcopy(model))
-    ratios: dict[str, list[float]] = {"the copy": [], "the model": []}
+    explainer: DeDUCE, plain: nn.Module, pairs: tuple[Tensor, Tensor], batch_size: int, rounds: int
+) -> tuple[Counterfactuals, Counterfactuals]:
+    """What the search of the copy found, and that of the model."""
+    ratios: dict[str, list[tuple[float, float]]] = {"the copy": [], "the model": []}
     results: dict[str, Counterfactuals] = {}
-    spent = []
     for _ in range(rounds):
         for searched in ratios:
             explainer.optimize_model = searched == "the copy"
-            seconds, results[searched], sizes = timed(explainer, pairs, batch_size)
-            bare = replay(model, pairs[0], sizes)
-            bare_plain = replay(plain, pairs[0], sizes)
-            ratios[searched].append(seconds / bare)
-            print(
-                f"  searching {searched}: {seconds:.1f} s; bare {bare:.1f} s, without the cost of "
-                f"spectral normalisation {bare_plain:.1f} s"
+            seconds, results[searched], bare = timed(
+                explainer, pairs, batch_size, explainer.forward_func, plain
             )
-            if explainer.optimize_model:
-                spent.append(seconds)
+            ratios[searched].append((seconds / bare[0], seconds / bare[1]))
     explainer.optimize_model = True
     for searched, found in ratios.items():
-        each = ", ".join(f"{ratio:.3f}" for ratio in found)
-        print(f"DeDUCE / bare, searching {searched}: median {median(found):.3f} of {each}")
-    return results["the copy"], results["the model"], spent
+        for place, against in enumerate(("", ", spectral norms precomputed")):
+            each = [ratio[place] for ratio in found]
+            listed = ", ".join(f"{ratio:.3f}" for ratio in each)
+            print(f"searching {searched} / bare{against}: median {median(each):.3f} of {listed}")
+    return results["the copy"], results["the model"]
 
 
 def compare(
@@ -152,19 +145,20 @@ def compare(
     few = (pairs[0][:18], pairs[1][:18])
     _, alone, _ = timed(explainer, few, 1)  # warms up, too
 
-    result, as_it_is, spent = against_bare(explainer, pairs, batch_size, rounds)
+    result, as_it_is = against_bare(explainer, plain, pairs, batch_size, rounds)
+    before, _, _ = timed(explainer, pairs, batch_size)
     started = time.perf_counter()
     count, found, evaluations = published_pattern(plain, density, images, labels)
     published = time.perf_counter() - started
-    spent.append(timed(explainer, pairs, batch_size)[0])
+    after, _, _ = timed(explainer, pairs, batch_size)
 
     ours = int(result.evaluations.sum())
     print(f"DeDUCE: {len(result)} pairs, {int(result.success.sum())} found")
-    print(f"  {spent[-2]:.1f} s and {spent[-1]:.1f} s (before and after the published pattern)")
+    print(f"  {before:.1f} s and {after:.1f} s (before and after the published pattern)")
     print(f"  {ours} evaluations, {ours / len(result):.1f} a pair")
     print(f"published pattern: {count} pairs, {found} found, {published:.1f} s")
     print(f"  {evaluations} evaluations, {evaluations / count:.1f} a pair")
-    print(f"published / DeDUCE: {2 * published / sum(spent[-2:]):.2f}")
+    print(f"published / DeDUCE: {2 * published / (before + after):.2f}")
     print(f"float32, the copy against the model: {difference(as_it_is, result)}")
     print(f"float32, one at a time against batches: {difference(alone, result[:18])}")
 

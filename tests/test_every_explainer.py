@@ -228,7 +228,7 @@ def test_a_search_that_runs_out_of_memory_goes_on(name, digits, images, target):
         if torch.is_grad_enabled():
             evaluated.append(len(inputs))
             if len(evaluated) > 9 and len(inputs) > 2:
-                raise torch.OutOfMemoryError("CUDA out of memory")
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return digits.model(inputs)
 
     set_model(explainer, crowded)

@@ -19,6 +19,6 @@ def ran_out_of_memory(error: BaseException) -> bool:
     Returns:
         bool: On any device, as far as classes and messages of errors tell.
     """
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or bool(
+    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or bool(
         _MESSAGES.search(str(error))
     )

@@ -111,10 +111,14 @@ class QuickCopy(nn.Module):
             folded = fuse_conv_bn_eval(conv, norm)
             # A subclass may do something else with its weight than convolve.
             if same_outputs(folded(seen), norm(conv(seen))):
-                self.model.set_submodule(names[conv], folded)
                 self._places.append(_FoldedNorm(folded))
-                self.model.set_submodule(names[norm], self._places[-1])
+                self._replace(names[conv], folded)
+                self._replace(names[norm], self._places[-1])
                 self.folded.append(names[norm])
+
+    def _replace(self, name: str, part: nn.Module) -> None:
+        parent, _, child = name.rpartition(".")
+        setattr(self.model.get_submodule(parent), child, part)
 
 
 class _FoldedNorm(nn.Module):

@@ -604,10 +604,10 @@ def test_where_a_copy_fails_the_model_itself_runs():
 
 
 def test_a_copy_that_runs_out_of_memory_stays_in_use():
-    model = Elsewhere(torch.OutOfMemoryError("CUDA out of memory")).eval()
+    model = Elsewhere(torch.cuda.OutOfMemoryError("CUDA out of memory")).eval()
     with FrozenModel(model) as frozen:
         assert frozen.use_quick_copy(IMAGES[:2]) == ["norm"]
-        with pytest.raises(torch.OutOfMemoryError):
+        with pytest.raises(torch.cuda.OutOfMemoryError):
             frozen(IMAGES)
         assert not torch.equal(frozen(IMAGES[:2])[0], model(IMAGES[:2]))
         torch.testing.assert_close(frozen(IMAGES[:2])[0], model(IMAGES[:2]))

@@ -9,7 +9,7 @@ import torch
 
 from captum_deduce.search import smaller_batch
 
-FULL = torch.OutOfMemoryError("CUDA out of memory")
+FULL = torch.cuda.OutOfMemoryError("CUDA out of memory")
 
 
 @pytest.mark.parametrize(("size", "half"), [(2, 1), (3, 2), (64, 32)])
