@@ -66,6 +66,7 @@ class QuickCopy(nn.Module):
         copies: dict[int, Any] = {}
         self.model = copy.deepcopy(model, copies)
         self.layer = None if layer is None else copies[id(layer)]
+        del copies  # or the weights that are folded would stay
         for part in self.model.modules():
             part.training = False
             part._forward_hooks.clear()
@@ -100,21 +101,19 @@ class QuickCopy(nn.Module):
         return output
 
     def _fold(self, run: Callable[[], Any]) -> None:
-        names: dict[nn.Module, str] = {part: name for name, part in self.model.named_modules()}
-        watch = _Watch(self.model)
-        with watch:
-            run()
-        watch.remove()
-        for norm, (conv, seen) in watch.chains().items():
+        names = {id(part): name for name, part in self.model.named_modules()}
+        chains = _chains(self.model, run)
+        for norm in list(chains):
+            conv, seen = chains.pop(norm)
             if self.layer in (conv, norm) or not _is_plain(conv, norm):
                 continue
             folded = fuse_conv_bn_eval(conv, norm)
             # A subclass may do something else with its weight than convolve.
             if same_outputs(folded(seen), norm(conv(seen))):
                 self._places.append(_FoldedNorm(folded))
-                self._replace(names[conv], folded)
-                self._replace(names[norm], self._places[-1])
-                self.folded.append(names[norm])
+                self._replace(names[id(conv)], folded)
+                self._replace(names[id(norm)], self._places[-1])
+                self.folded.append(names[id(norm)])
 
     def _replace(self, name: str, part: nn.Module) -> None:
         parent, _, child = name.rpartition(".")
@@ -192,6 +191,22 @@ def _is_suitable(model: nn.Module) -> bool:
     )
 
 
+def _chains(
+    model: nn.Module, run: Callable[[], Any]
+) -> dict[nn.BatchNorm2d, tuple[nn.Conv2d, Tensor]]:
+    """The norms that receive all that one convolution returns, with it and an input of it."""
+    watch = _Watch(model)
+    with watch:
+        run()
+    watch.remove()
+    return {
+        norm: (conv, inputs)
+        for conv, inputs, _ in watch.returned.values()
+        for norm, sources in watch.given.items()
+        if watch.takers[conv] == {norm} and sources == {conv}
+    }
+
+
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes in one forward pass what convolutions return, and which operations take it."""
 
@@ -216,15 +231,6 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if id(taken) in self.returned:
                 self.takers[self.returned[id(taken)][0]].add(self._norm)
         return operation(*args, **(kwargs or {}))
-
-    def chains(self) -> dict[nn.BatchNorm2d, tuple[nn.Conv2d, Tensor]]:
-        """The norms that received all that one convolution returned, with it and an input of it."""
-        return {
-            norm: (conv, inputs)
-            for conv, inputs, _ in self.returned.values()
-            for norm, sources in self.given.items()
-            if self.takers[conv] == {norm} and sources == {conv}
-        }
 
     def remove(self) -> None:
         self._hooks.close()
