@@ -257,4 +257,4 @@ def test_the_runner_up_is_found_where_memory_is_short():
         result = JSMA(small).generate(images, max_iterations=0)
     assert torch.equal(result.target, expected)
     assert told[0].filename == __file__
-    assert sizes[2:7] == [7, 4, 2, 2, 2]
+    assert sizes[sizes.index(7) :][:5] == [7, 4, 2, 2, 2]
