@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+from captum_deduce.search import Problem, State
 
 
 def tiny_cnn() -> nn.Sequential:
@@ -36,14 +39,26 @@ def small_cnn() -> nn.Sequential:
 
 
 @contextmanager
-def batch_sizes(model: nn.Module) -> Iterator[list[int]]:
-    """Note how many images the model is given at each forward pass within the block."""
+def batch_sizes(*bare: Callable[[Tensor], Tensor]) -> Iterator[tuple[list[int], list[float]]]:
+    """Note how many images each evaluation of a search has within the block.
+
+    Not by a hook: a model with hooks is searched as it is, not on a quicker copy. Before each of
+    them a bare evaluation of the same images is made with every one of the given models, and the
+    seconds that they take in all are noted for each: on a machine that others use, too, times that
+    are to be compared must lie side by side.
+    """
     sizes: list[int] = []
-    handle = model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    try:
-        yield sizes
-    finally:
-        handle.remove()
+    seconds = [0.0] * len(bare)
+    forward = Problem.forward
+
+    def noted(self: Problem, images: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        sizes.append(len(images))
+        for place, model in enumerate(bare):
+            seconds[place] += replay(model, images.detach(), [len(images)])
+        return forward(self, images, state)
+
+    with mock.patch.object(Problem, "forward", noted):
+        yield sizes, seconds
 
 
 def replay(model: Callable[[Tensor], Tensor], points: Tensor, sizes: list[int]) -> float:

@@ -174,7 +174,6 @@ class Found(Attempt):
 
 def deduce_in_rounds(
     original: Array,
-    target: int,
     judge: Callable[[Array], tuple[float, float]],
     gradient_of: Callable[[Array], Array],
     *,
@@ -184,7 +183,6 @@ def deduce_in_rounds(
     max_changes: int = 5,
     momentum: float = 0.6,
     max_iterations: int = 700,
-    most_gain: float | None = None,
     rounds: int = 1,
     refine: bool = False,
 ) -> Found:
@@ -227,16 +225,11 @@ def deduce_in_rounds(
                 towards = image[entry] - np.sign(direction[entry]) * step_size
                 moved = snapped(towards, 0.0, 1.0, original[entry])
                 if changes[entry] < max_changes and abs(moved - image[entry]) > 1e-6:
-                    length = 1.0 if most_gain is None else abs(moved - image[entry])
-                    gains[entry] = (abs(direction[entry]) * length, moved)
+                    gains[entry] = (abs(direction[entry]), moved)
             if not gains:
                 break
-            promised = 0.0
-            for entry in sorted(gains, key=lambda e: -gains[e][0]):
-                image[entry], changes[entry] = gains[entry][1], changes[entry] + 1
-                promised += gains[entry][0]
-                if most_gain is None or promised >= most_gain:
-                    break
+            entry = max(gains, key=lambda e: gains[e][0])
+            image[entry], changes[entry] = gains[entry][1], changes[entry] + 1
         steps += 1
         path.append(image.copy())
 
@@ -252,6 +245,156 @@ def deduce_in_rounds(
         image, trials = refined(image, original, is_enough)
         forward_passes = 1 + trials
     return Found(image, judge(image)[0], True, steps, path, forward_passes)
+
+
+@dataclass
+class Walk:
+    """Where an adaptive search stands."""
+
+    image: Array
+    changes: Array
+    gradient: Array
+    loss: float
+
+
+def adaptive_deduce(
+    original: Array,
+    judge: Callable[[Array], tuple[float, float]],
+    gradient_of: Callable[[Array], Array],
+    *,
+    confidence: float = 0.5,
+    least_log_density: float = -np.inf,
+    step_size: float = 0.2,
+    max_changes: int = 5,
+    momentum: float = 0.6,
+    max_iterations: int = 700,
+    rounds: int = 1,
+    refine: bool = False,
+    halving: bool = False,
+    most_gain: float = 0.5,
+    share: float = 0.1,
+) -> tuple[Found, list[float]]:
+    """DeDUCE with adaptive steps on an image in [0, 1]; also the lengths of the steps.
+
+    A step promises -gradient . move and is judged by what the loss really fell. Lengths are
+    fractions of ``step_size``.
+    """
+    one_round, free = rounds == 1, np.ones(original.shape, dtype=bool)
+    here = Walk(original.copy(), np.zeros_like(original), np.zeros_like(original), np.inf)
+    base, last_loss, promised, several, warned = here, np.inf, np.inf, False, False
+    length, previous, taken_back = 1.0, np.zeros_like(original), 0.5 if halving else 0.3
+    path, lengths = [original.copy()], []
+    closest: tuple[float, Array, Array] | None = None
+    best_rank, best = (-1.0, -np.inf), original
+    steps, round_steps, most_steps = 0, 0, np.inf
+
+    def distance_of(image: Array) -> float:
+        return float(sum(abs(float(d)) + (d != 0) for d in (image - original).flat))
+
+    def without(image: Array, gradient: Array, part: float) -> Array:
+        changed = [e for e in np.ndindex(*original.shape) if image[e] != original[e]]
+        changed.sort(key=lambda e: gradient[e] * (original[e] - image[e]))
+        fewer: Array = image.copy()
+        for entry in changed[: int(np.ceil(part * len(changed)))]:
+            fewer[entry] = original[entry]
+        return fewer
+
+    while True:
+        probability, log_density = judge(here.image)
+        cross_entropy = max(-np.log(probability), 1e-6)
+        loss = np.log(cross_entropy) - np.sign(log_density) * np.log(max(abs(log_density), 1e-6))
+        here = Walk(here.image, here.changes, gradient_of(here.image), float(loss))
+        enough = probability > confidence
+        rank = (1.0, log_density) if enough else (probability - 1, 0.0)
+        if rank > best_rank:
+            best_rank, best = rank, here.image.copy()
+        distance, success = distance_of(here.image), enough and log_density >= least_log_density
+        if success:
+            if closest is None or distance < closest[0]:
+                closest = (distance, here.image.copy(), here.gradient)
+            if one_round or rounds == 1 or distance == 0:
+                break
+        failed = not success and closest is not None and distance >= closest[0]
+        if steps == max_iterations or (failed and not halving):
+            break
+
+        # what the last step was worth
+        back = False
+        if np.isfinite(last_loss) and not success:
+            worth = (last_loss - here.loss) / promised
+            shortens = several and length > 1e-3
+            in_vain = shortens and worth < 0.1
+            back = in_vain and warned
+            warned = in_vain and not back
+            if back:
+                length /= 16
+            elif shortens and worth < 0.2:
+                length /= 2
+            elif worth > 0.5:
+                length *= 1.5
+            length = min(max(length, 1e-3), 1.0)
+        else:
+            warned = False
+        if back:
+            here, previous = base, np.zeros_like(original)
+        if not warned:
+            base = here
+
+        # the next step
+        last_loss, image, changes = here.loss, here.image.copy(), here.changes.copy()
+        previous = direction = here.gradient + momentum * previous
+        gains: dict[tuple[int, ...], tuple[float, float]] = {}
+        for entry in np.ndindex(*original.shape):
+            towards = image[entry] - np.sign(direction[entry]) * step_size * length
+            moved = snapped(towards, 0.0, 1.0, original[entry])
+            can_move = free[entry] and changes[entry] < max_changes
+            if can_move and abs(moved - image[entry]) > 1e-6:
+                gains[entry] = (abs(direction[entry]) * abs(moved - image[entry]), moved)
+        stuck, gained = not gains, 0.0
+        lengths.append(length)
+        for entry in sorted(gains, key=lambda e: -gains[e][0])[: int(np.ceil(share * free.size))]:
+            image[entry], changes[entry] = gains[entry][1], changes[entry] + length
+            gained += gains[entry][0]
+            if gained >= most_gain / np.sqrt(length):
+                break
+        move = image - here.image
+        promised, several = float(-(here.gradient * move).sum()), int((move != 0).sum()) > 1
+
+        if success:
+            image = without(here.image, here.gradient, taken_back)
+            changes = np.where(image == original, 0.0, here.changes)
+            changes = np.where(here.image == original, here.changes, changes)
+            previous, last_loss, rounds = np.zeros_like(original), np.inf, rounds - 1
+            if most_steps == np.inf:
+                most_steps = max(round_steps, 10)
+            round_steps = 0
+            if halving:
+                free &= image != original
+        else:
+            round_steps += not one_round
+            failed |= stuck or round_steps > most_steps
+            if failed and not (halving and closest and rounds > 1 and taken_back > 1 / 8):
+                break
+            if failed and closest is not None:
+                taken_back, rounds, round_steps, last_loss = taken_back / 2, rounds - 1, 0, np.inf
+                image, changes = without(*closest[1:], taken_back), np.zeros_like(original)
+                free, previous = image != original, np.zeros_like(original)
+        here = Walk(image, changes, here.gradient, np.inf)
+        steps += 1
+        path.append(image.copy())
+
+    if closest is None:
+        return Found(best, judge(best)[0], False, steps, path), lengths
+    image, forward_passes = closest[1], 0
+    if refine and (image != original).any():
+
+        def is_enough(trial: Array) -> bool:
+            probability, log_density = judge(trial)
+            return probability > confidence and log_density >= least_log_density
+
+        image, trials = refined(image, original, is_enough)
+        forward_passes = 1 + trials
+    return Found(image, judge(image)[0], True, steps, path, forward_passes), lengths
 
 
 def refined(

@@ -218,6 +218,32 @@ def test_a_pair_does_not_depend_on_its_batch(name, digits, images, target):
 
 
 @every_explainer
+@pytest.mark.filterwarnings("ignore:.*too many for the memory:UserWarning")
+def test_a_search_that_runs_out_of_memory_goes_on(name, digits, images, target):
+    explainer = build(name, digits)
+    free = explainer.generate(images, target, return_trajectory=True)
+    evaluated = []
+
+    def crowded(inputs: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            evaluated.append(len(inputs))
+            if len(evaluated) > 9 and len(inputs) > 2:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return digits.model(inputs)
+
+    set_model(explainer, crowded)
+    result = explainer.generate(images, target, return_trajectory=True)
+    assert max(evaluated) == len(images)
+    assert evaluated.count(6) > 3
+    assert evaluated[-1] <= 2
+    torch.testing.assert_close(result.counterfactuals, free.counterfactuals, rtol=0, atol=1e-12)
+    assert torch.equal(result.iterations, free.iterations)
+    assert torch.equal(result.forward_evaluations, free.forward_evaluations)
+    for path, whole in zip(result.trajectory, free.trajectory, strict=True):
+        torch.testing.assert_close(path, whole, rtol=0, atol=1e-12)
+
+
+@every_explainer
 def test_masked_pixels_stay(name, digits, images, target):
     mask = torch.zeros(8, 8)
     mask[2:, 1:6] = 1

@@ -11,6 +11,7 @@ from captum_deduce.classifiers.layers import (
     recorded_outputs,
     single_output,
 )
+from captum_deduce.classifiers.memory import ran_out_of_memory
 from captum_deduce.classifiers.modes import eval_mode
 from captum_deduce.classifiers.multi_layer import MultiLayerClassifier
 from captum_deduce.classifiers.placement import check_placement, device_of, parameter_of
@@ -21,6 +22,7 @@ from captum_deduce.classifiers.probe import (
     scores_differ,
     taken_sizes,
 )
+from captum_deduce.classifiers.quick import QuickCopy
 from captum_deduce.classifiers.scores import class_scores, refuse_probabilities
 from captum_deduce.classifiers.smoothed import SmoothedClassifier
 from captum_deduce.classifiers.wrapped import WrappedClassifier
@@ -29,6 +31,7 @@ __all__ = [
     "BinaryClassifier",
     "FrozenModel",
     "MultiLayerClassifier",
+    "QuickCopy",
     "SmoothedClassifier",
     "WrappedClassifier",
     "as_rows",
@@ -44,6 +47,7 @@ __all__ = [
     "modules_of",
     "no_gradient",
     "parameter_of",
+    "ran_out_of_memory",
     "recorded_outputs",
     "refuse_probabilities",
     "scores_differ",

@@ -24,8 +24,10 @@ from captum_deduce.classifiers.layers import (
     modules_of,
     recorded_outputs,
 )
+from captum_deduce.classifiers.memory import ran_out_of_memory
 from captum_deduce.classifiers.modes import eval_mode
 from captum_deduce.classifiers.placement import check_placement
+from captum_deduce.classifiers.quick import quick_copy, same_outputs
 from captum_deduce.classifiers.scores import class_scores
 from captum_deduce.spectral import frozen_spectral_weights
 
@@ -102,6 +104,7 @@ class FrozenModel:
         self._outputs: list[Any] = []
         self._running = False
         self._watch: RemovableHandle | None = None
+        self._quick: FrozenModel | None = None
         self._exit = ExitStack()
 
     def __enter__(self) -> FrozenModel:
@@ -132,6 +135,7 @@ class FrozenModel:
         traceback: TracebackType | None,
     ) -> None:
         self._outputs = []
+        self._quick = None
         self._held.clear()
         self._exit.close()
 
@@ -154,6 +158,13 @@ class FrozenModel:
                 whose output does not hold one row per image, a name that is no layer's, or that
                 of several, or a model that failed as its parameters are elsewhere than the inputs.
         """
+        if self._quick is not None:
+            try:
+                return self._quick(inputs, additional_forward_args)
+            except Exception as error:
+                if ran_out_of_memory(error):
+                    raise
+                self._quick = None  # whatever it was, the model itself decides
         self._outputs.clear()
         self._running = True
         try:
@@ -189,6 +200,40 @@ class FrozenModel:
         with run_eagerly(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"Using `torch\.compile\(module\)` when there are gl")
             yield
+
+    def use_quick_copy(
+        self, inputs: Tensor, additional_forward_args: tuple[Any, ...] = ()
+    ) -> list[str] | None:
+        """Run a :class:`~captum_deduce.classifiers.QuickCopy` of the model from now on.
+
+        Only where it gives these inputs the same scores and features, but for rounding; and as soon
+        as it fails, the model itself runs again.
+
+        Args:
+            inputs (Tensor): N x ..., a few inputs.
+            additional_forward_args (tuple, optional): As for the call. Default: ()
+
+        Returns:
+            list[str] or None: Names of the batch norms that it has folded; None where the model
+            itself goes on to run.
+        """
+        with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
+            made = quick_copy(self.forward_func, self.layer, inputs, additional_forward_args)
+            if made is None:
+                return None
+            with ExitStack() as held:
+                copied = held.enter_context(FrozenModel(made, made.layer))
+                try:
+                    outputs, expected = (
+                        run(inputs.clone(), additional_forward_args) for run in (copied, self)
+                    )
+                except Exception:  # a model may raise anything
+                    return None
+                if not all(map(same_outputs, outputs, expected)):
+                    return None
+                self._exit.push(held.pop_all())
+        self._quick = copied
+        return made.folded
 
     def _meet(self, module: nn.Module, inputs: Any) -> None:
         """Freeze a module that is called for the first time, before it computes anything."""

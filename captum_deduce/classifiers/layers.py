@@ -172,21 +172,44 @@ def recorded_outputs(layers: Sequence[nn.Module]) -> Iterator[list[list[Any]]]:
         list[list]: For each layer its outputs, one for each time that it ran. A 1-tuple stands for
         its element; tensors are clones, as the next layer may overwrite its input in place.
     """
-    caller = threading.get_ident()
+    recorders = [_Recorder() for _ in layers]
+    with run_eagerly(), ExitStack() as stack:
+        for layer, recorder in zip(layers, recorders, strict=True):
+            stack.callback(layer.register_forward_hook(recorder).remove)
+        yield [recorder.outputs for recorder in recorders]
 
-    def record(seen: list[Any], module: nn.Module, inputs: Any, output: Any) -> None:
-        if threading.get_ident() != caller:
+
+class _Recorder:
+    """A forward hook that keeps what its module outputs in the thread that made it."""
+
+    def __init__(self) -> None:
+        self.outputs: list[Any] = []
+        self._caller = threading.get_ident()
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if threading.get_ident() != self._caller:
             return
         if isinstance(output, tuple) and len(output) == 1:
             output = output[0]
-        seen.append(output.clone() if isinstance(output, Tensor) else output)
+        self.outputs.append(output.clone() if isinstance(output, Tensor) else output)
 
-    outputs: list[list[Any]] = [[] for _ in layers]
-    with run_eagerly(), ExitStack() as stack:
-        for layer, seen in zip(layers, outputs, strict=True):
-            hook = layer.register_forward_hook(functools.partial(record, seen))
-            stack.callback(hook.remove)
-        yield outputs
+    def __deepcopy__(self, memo: Any) -> _Recorder:
+        return _Recorder()  # what is recorded belongs to the original
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a module, its parts aside, has hooks other than those of :func:`recorded_outputs`.
+
+    Args:
+        module (nn.Module): Any.
+
+    Returns:
+        bool: Whether something runs beside its forward or backward pass.
+    """
+    kinds = (module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(kinds) or any(
+        not isinstance(hook, _Recorder) for hook in tuple(module._forward_hooks.values())
+    )
 
 
 def feature_rows(outputs: list[Any], count: int) -> Tensor:

@@ -52,11 +52,21 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
     Args:
         forward_func (Callable or nn.Module): The classifier: N inputs to N x C logits or
             log-probabilities.
+
+    Attributes:
+        optimize_model (bool): Whether a call searches a private copy of a module that computes the
+            same, but for rounding, in less time (see
+            :class:`~captum_deduce.classifiers.QuickCopy`), where that is safe. The module itself is
+            never changed; the copy takes the memory of its weights once more until the call ends.
+            Functions, and modules with hooks, are searched as they are. Set it to False to have any
+            module searched as it is. Default: True
     """
 
     confidence: float
     lower_bound: float | Tensor
     upper_bound: float | Tensor
+
+    optimize_model: bool = True
 
     _any_class_without_target = False
     """Whether ``target=None`` asks for any class but the predicted one, not for the runner-up."""
@@ -95,7 +105,8 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         r"""Search for a counterfactual of every (image, target) pair.
 
         The model is left as it was found, also after an error or Ctrl-C: each module's train/eval
-        mode, hooks, ``requires_grad``, ``.grad`` and weights. A module is searched in eval mode.
+        mode, hooks, ``requires_grad``, ``.grad`` and weights. A module is searched in eval mode, by
+        way of a private copy that is quicker (``optimize_model``).
 
         Args:
             inputs (Tensor or tuple[Tensor]): N x channels x height x width, float32 or float64, in
@@ -111,7 +122,8 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
                 channels x height x width, N x 1 x height x width, or N x height x width where N is
                 not the number of channels. Default: None (all may change)
             internal_batch_size (int, optional): Most images that the model sees at once; pairs wait
-                in a queue for the place of one that has ended. Default: None (N)
+                in a queue for the place of one that has ended. Where they are too many for the
+                memory, the search goes on with half of them, with a warning. Default: None (N)
             show_progress (bool, optional): Draw a progress bar over the pairs that have ended, with
                 the steps made, the pairs found, and the mean over the pairs at work of the best
                 confidence so far. None, also of :meth:`attribute` and :meth:`perturb`: where a
@@ -306,6 +318,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         checks.images(images)
         progress.shown(show_progress)
         checks.flag("return_trajectory", return_trajectory)
+        checks.flag("optimize_model", self.optimize_model)
         if internal_batch_size is not None:
             checks.number("internal_batch_size", internal_batch_size, minimum=1, integer=True)
         # Captum's tools call under no_grad, and a user may in inference mode; a search needs
@@ -330,6 +343,9 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             arguments = _argument_tuple(additional_forward_args)
             with self._frozen_model() as model:
                 classes = self._probe(model, images, arguments, (lower, upper), internal_batch_size)
+                if self.optimize_model:
+                    few = argument_rows(arguments, len(images), slice(2))
+                    model.use_quick_copy(images[:2], few)
                 runner_up_passes = 0
                 if target is None and self._any_class_without_target:
                     targets = torch.full((len(images),), ANY_CLASS)

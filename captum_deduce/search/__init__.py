@@ -13,6 +13,7 @@ from captum_deduce.search.losses import (
     untargeted_hinge,
     weighted_sum,
 )
+from captum_deduce.search.memory import smaller_batch
 from captum_deduce.search.originals import runner_up, warn_of_broken_scores
 from captum_deduce.search.pixel_descent import Objective, PixelDescent
 from captum_deduce.search.problem import (
@@ -55,6 +56,7 @@ __all__ = [
     "relative_sum",
     "run",
     "runner_up",
+    "smaller_batch",
     "squared_norm",
     "target_log_probability",
     "untargeted_hinge",

@@ -78,12 +78,12 @@ class AdaptiveDescent(PixelDescent):
         """
         rule, length = super().rule(state), state["length"]
         column = as_column(length, state["images"])
-        assert rule.most_gain is not None
+        gain = rule.most_gain
         return replace(
             rule,
             step_size=rule.step_size * column,
             change=column,
-            most_gain=rule.most_gain * length.rsqrt().unsqueeze(1),
+            most_gain=None if gain is None else gain * length.rsqrt().unsqueeze(1),
         )
 
     def step(self, state: loop.State, evaluation: loop.Evaluation) -> Tensor:

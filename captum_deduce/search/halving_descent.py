@@ -66,8 +66,8 @@ class HalvingDescent(AdaptiveDescent):
             Tensor: Whether a pair is stuck (A, bool).
         """
         success = evaluation.success
-        assert evaluation.distance is not None
-        nearer = as_column(success & (evaluation.distance < state["closest"]), evaluation.images)
+        distance = self.distance(evaluation.images, state)
+        nearer = as_column(success & (distance < state["closest"]), evaluation.images)
         for name, value in (("images", evaluation.images), ("gradient", evaluation.gradient)):
             state[f"closest_{name}"] = torch.where(nearer, value, state[f"closest_{name}"])
         far = state["far"]

@@ -9,6 +9,8 @@ pair waits for a slower one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor
 
 from captum_deduce import progress
+from captum_deduce.search.memory import smaller_batch
 
 State = dict[str, Tensor]
 """Tensors on one device with a leading dimension of the pairs in the active set.
@@ -84,8 +87,11 @@ class Procedure(ABC):
     def evaluate(self, state: State, pairs: list[int]) -> Evaluation:
         """Evaluate the active pairs' images: one forward pass and one gradient.
 
+        An evaluation that runs out of memory is repeated with fewer pairs.
+
         Args:
-            state (dict[str, Tensor]): Of the active pairs.
+            state (dict[str, Tensor]): Of the active pairs; other tensors may be put in it, but
+                those that are there are not changed in place.
             pairs (list[int]): Their indices in the call.
 
         Returns:
@@ -147,6 +153,9 @@ def run(
     Each round costs one batched evaluation and one device-to-host synchronisation (a trajectory
     costs a copy of the images more). Memory does not grow with the number of rounds.
 
+    Where an evaluation runs out of memory, the later half of the active set goes back to the head
+    of the queue as it stands, and the search goes on with places for the other half only.
+
     Args:
         procedure (Procedure): The method.
         num_pairs (int): N.
@@ -159,10 +168,17 @@ def run(
 
     Returns:
         SearchResult: In the order of the pairs, whatever the order in which they ended.
+
+    Raises:
+        Exception: Whatever an evaluation raises; out of memory only with a single pair.
+
+    Warns:
+        UserWarning: Once, where an evaluation of several pairs runs out of memory.
     """
     size = num_pairs if batch_size is None else min(batch_size, num_pairs)
     active = list(range(size))
-    waiting = size
+    queue = _Queue(range(size, num_pairs))
+    halved = False
     steps = [0] * size
     state = procedure.start(active)
     best: State = {}
@@ -176,7 +192,14 @@ def run(
     ) as bar:
         news = _News(bar)
         while active:
-            evaluation = procedure.evaluate(state, active)
+            outcome = _evaluate(procedure, state, active, warned=halved)
+            if isinstance(outcome, int):
+                halved = True
+                queue.put_back(active[outcome:], steps[outcome:], state, best)
+                active, steps = active[:outcome], steps[:outcome]
+                state, best = _first_rows(state, outcome), _first_rows(best, outcome)
+                continue
+            state, evaluation = outcome
             best = _keep_best(best, evaluation, steps)
             if return_trajectory:
                 for pair, image in zip(active, evaluation.images.cpu(), strict=True):
@@ -198,13 +221,13 @@ def run(
             news.take_out(out)
 
             # Pairs from the queue take the places of those that ended; the rest closes up.
-            new = list(range(waiting, min(waiting + len(out), num_pairs)))
-            waiting += len(new)
+            new = queue.take(len(out))
             refilled, emptied = out[: len(new)], set(out[len(new) :])
             if new:
                 _replace(state, refilled, procedure.start(new))
                 for slot, pair in zip(refilled, new, strict=True):
-                    active[slot], steps[slot] = pair, 0
+                    active[slot] = pair
+                    steps[slot] = queue.resume(pair, slot, state, best)
             if emptied:
                 kept = [slot for slot in range(len(active)) if slot not in emptied]
                 state, best = _rows(state, kept), _rows(best, kept)
@@ -212,6 +235,51 @@ def run(
                 steps = [steps[slot] for slot in kept]
 
     return _in_order(ended_rows, ended_pairs, ended_steps, paths if return_trajectory else None)
+
+
+def _evaluate(
+    procedure: Procedure, state: State, active: list[int], *, warned: bool
+) -> tuple[State, Evaluation] | int:
+    """The state after an evaluation, and what it showed; out of memory: how many pairs to keep."""
+    attempt = dict(state)
+    try:
+        return attempt, procedure.evaluate(attempt, active)
+    except Exception as error:
+        fewer = smaller_batch(error, len(active), warned=warned, stacklevel=5)
+        if fewer is None:
+            raise
+        return fewer
+
+
+class _Queue:
+    """The pairs that wait: to begin, or to go on from where they were when memory ran out."""
+
+    def __init__(self, pairs: Iterable[int]) -> None:
+        self.pairs = deque(pairs)
+        self.interrupted: dict[int, tuple[int, State, State]] = {}
+
+    def put_back(self, pairs: list[int], steps: list[int], state: State, best: State) -> None:
+        """Let the last of the active pairs wait at the head of the queue, with all that is known.
+
+        One that was never evaluated knows nothing.
+        """
+        for place, (pair, step) in enumerate(zip(pairs, steps, strict=True), start=-len(pairs)):
+            if step:
+                self.interrupted[pair] = step, _rows(state, [place]), _rows(best, [place])
+        self.pairs.extendleft(reversed(pairs))
+
+    def take(self, count: int) -> list[int]:
+        """Take as many pairs as there are, at most so many."""
+        return [self.pairs.popleft() for _ in range(min(count, len(self.pairs)))]
+
+    def resume(self, pair: int, slot: int, state: State, best: State) -> int:
+        """Put back what is known of a pair; returns the steps that it has made."""
+        step, own_state, own_best = self.interrupted.pop(pair, (0, {}, {}))
+        for name, value in own_state.items():
+            state[name][slot] = value[0]
+        for name, value in own_best.items():
+            best[name][slot] = value[0]
+        return step
 
 
 class _News:
@@ -283,6 +351,10 @@ def _where(condition: Tensor, value: Tensor, other: Tensor) -> Tensor:
 def _rows(state: State, slots: list[int]) -> State:
     index = _index(slots, state)
     return {name: value[index] for name, value in state.items()}
+
+
+def _first_rows(state: State, count: int) -> State:
+    return {name: value[:count].clone() for name, value in state.items()}
 
 
 def _replace(state: State, slots: list[int], rows: State) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from captum_deduce import checks
 from captum_deduce.classifiers import FrozenModel
 from captum_deduce.search.loop import SearchResult
+from captum_deduce.search.memory import smaller_batch
 from captum_deduce.search.problem import Problem, argument_rows
 
 
@@ -37,18 +38,28 @@ def runner_up(
     Raises:
         ValueError: NaN scores, or no class to choose from.
     """
-    size = batch_size or len(images)
+    size = min(batch_size or len(images), len(images))
+    start, halved = 0, False
     seconds = []
     with torch.no_grad():
-        for start in range(0, len(images), size):
+        while start < len(images):
             rows = slice(start, start + size)
-            scores, _ = model(images[rows].clone(), argument_rows(arguments, len(images), rows))
+            beside = argument_rows(arguments, len(images), rows)
+            try:
+                scores, _ = model(images[rows].clone(), beside)
+            except Exception as error:
+                fewer = smaller_batch(error, size, warned=halved, stacklevel=4)
+                if fewer is None:
+                    raise
+                size, halved = fewer, True
+                continue
             broken = scores.isnan().any(1).nonzero().flatten() + start
             if len(broken):
                 raise ValueError(
                     "target must be given where forward_func returns NaN, as for inputs "
                     f"{checks.some(broken.tolist())}"
                 )
+            start += size
             if targetable is None:
                 seconds.append(scores.topk(2, dim=1).indices[:, 1].cpu())
                 continue

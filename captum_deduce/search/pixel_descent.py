@@ -92,7 +92,7 @@ class PixelDescent(loop.Procedure):
         success = finished = self.goal.reached(*found)
         distance = None
         if self.rounds > 1:
-            distance = self._distance(images.detach(), state)
+            distance = self.distance(images.detach(), state)
             over = (state["rounds"] == 1) | (distance == 0)
             finished = torch.where(success, over, distance >= state["closest"])
         return loop.Evaluation(
@@ -193,7 +193,16 @@ class PixelDescent(loop.Procedure):
         """
         return self.undone_share
 
-    def _distance(self, images: Tensor, state: loop.State) -> Tensor:
+    def distance(self, images: Tensor, state: loop.State) -> Tensor:
+        """How far images are from the originals, as several rounds count it.
+
+        Args:
+            images (Tensor): Of the active pairs, A x ...
+            state (dict[str, Tensor]): Likewise.
+
+        Returns:
+            Tensor: Changed entries plus the sizes of the changes in units of the range, A, float64.
+        """
         original, rule = state["original"], self.rule(state)
         span = rule.upper - rule.lower
         size = ((images - original).abs() / span).double().flatten(1)

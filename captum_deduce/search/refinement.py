@@ -75,7 +75,7 @@ class Reversal(loop.Procedure):
             if self.log_density is not None:
                 classes = [self.problem.classes[self.pairs[pair]] for pair in pairs]
                 log_density = self.log_density(features, classes)
-        state["forward_evaluations"] += 1
+        state["forward_evaluations"] = state["forward_evaluations"] + 1
         found = (confidence_of(scores, target), scores.argmax(1), target, log_density)
         success = self.goal.reached(*found) | (state["place"] < 0)
         state["in_vain"] = (state["in_vain"] + 1).masked_fill(success, 0)

@@ -101,7 +101,7 @@ class PixelStep:
         admissible = self.admissible(movable, changes)
         chosen = self._most_salient(torch.where(admissible, score, -1.0))
         moved = torch.where(chosen & movable, proposal, images)
-        return moved, changes + chosen * self.change, ~admissible.flatten(1).any(1)
+        return moved, changes + chosen.to(changes) * self.change, ~admissible.flatten(1).any(1)
 
     def proposal(self, images: Tensor, direction: Tensor, original: Tensor) -> Tensor:
         """Compute where every entry would move, clipped and snapped.

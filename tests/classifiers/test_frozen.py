@@ -598,3 +598,110 @@ def test_a_shape_that_does_not_fit_is_not_blamed_on_the_dtype():
     model = FrozenModel(lambda x: half(x.bfloat16()))
     with model as frozen, pytest.raises(RuntimeError, match="shapes"):
         frozen(large)
+
+
+def folding(images: Tensor) -> nn.Sequential:
+    model = network().to(images)
+    model[1].running_mean.fill_(0.2)
+    model[1].running_var.fill_(2.0)
+    return model
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_quick_copy_gives_the_models_scores_and_features(by_name):
+    model = folding(IMAGES.double())
+    state = snapshot(model)
+    with FrozenModel(model, "3" if by_name else model[3]) as frozen:
+        assert frozen.use_quick_copy(IMAGES[:2].double()) == ["1"]
+        scores, features = frozen(IMAGES.double())
+        assert not any(part.training for part in model.modules())
+    assert_same(state, snapshot(model))
+    model.eval()
+    torch.testing.assert_close(scores, model(IMAGES.double()))
+    torch.testing.assert_close(features, model[:4](IMAGES.double()))
+
+
+def test_a_quick_copy_is_gone_after_the_block_and_may_be_made_again():
+    model = folding(IMAGES)
+    frozen = FrozenModel(model)
+    for _ in range(2):
+        with frozen:
+            assert frozen.use_quick_copy(IMAGES) == ["1"]
+            copied = weakref.ref(frozen._quick)
+        gc.collect()
+        assert copied() is None
+
+
+def test_hooks_run_with_the_model_itself():
+    model, seen = folding(IMAGES), []
+    model[2].register_forward_hook(lambda module, _, __: seen.append(module))
+    with FrozenModel(model) as frozen:
+        assert frozen.use_quick_copy(IMAGES) is None
+        frozen(IMAGES)
+    assert seen == [model[2]]
+
+
+class Awkward(nn.Sequential):
+    """Draws noise, or takes maps in one layout only, as a user's model may."""
+
+    how = ""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.how == "view":  # needs maps in the usual layout
+            return self[4](self[:3](inputs).view(len(inputs), -1))
+        if self.how == "noise":
+            inputs = inputs + torch.randn_like(inputs)
+        return super().forward(inputs)
+
+
+@pytest.mark.parametrize("how", ["view", "noise"])
+def test_a_copy_that_does_not_give_the_same_is_not_used(how):
+    model = Awkward(*folding(IMAGES))
+    model.how = how
+    with FrozenModel(model) as frozen:
+        assert frozen.use_quick_copy(IMAGES) is None
+        frozen(IMAGES)
+
+
+class Elsewhere(nn.Module):
+    """The convolution of bright images is not followed by the norm."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.conv, self.norm, self.error = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), error
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.error is not None and len(inputs) > 2:
+            raise self.error
+        maps = self.conv(inputs)
+        return (maps if inputs.mean() > 1 else self.norm(maps)).amax((2, 3))
+
+
+def test_where_a_copy_fails_the_model_itself_runs():
+    model = Elsewhere().eval()
+    model.norm.running_mean.fill_(3.0)
+    with FrozenModel(model, model.conv) as frozen:
+        assert frozen.use_quick_copy(IMAGES) == []
+    with FrozenModel(model) as frozen:
+        assert frozen.use_quick_copy(IMAGES) == ["norm"]
+        torch.testing.assert_close(frozen(IMAGES)[0], model(IMAGES))
+        for images in (IMAGES + 1, IMAGES):
+            assert torch.equal(frozen(images)[0], model(images))
+
+
+def test_a_copy_that_runs_out_of_memory_stays_in_use():
+    model = Elsewhere(torch.cuda.OutOfMemoryError("CUDA out of memory")).eval()
+    with FrozenModel(model) as frozen:
+        assert frozen.use_quick_copy(IMAGES[:2]) == ["norm"]
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            frozen(IMAGES)
+        assert not torch.equal(frozen(IMAGES[:2])[0], model(IMAGES[:2]))
+        torch.testing.assert_close(frozen(IMAGES[:2])[0], model(IMAGES[:2]))
+
+
+def test_autocast_does_not_stand_in_the_way_of_a_copy():
+    model = folding(IMAGES).eval()
+    with torch.autocast("cpu", torch.bfloat16), FrozenModel(model) as frozen:
+        assert frozen.use_quick_copy(IMAGES) == ["1"]
+        scores, _ = frozen(IMAGES)
+    torch.testing.assert_close(scores, model(IMAGES), rtol=0.05, atol=0.05)

@@ -206,3 +206,55 @@ def test_images_without_scores_are_warned_of_where_the_user_called(method, says)
     assert not result.success[[3, 6]].any()
     with pytest.raises(ValueError, match=r"target must be given where .* NaN, as for inputs 3, 6"):
         JSMA(Shy(float("nan"))).generate(images)
+
+
+def convolutional() -> nn.Sequential:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(144, 3)
+    )
+    model[1].running_mean.normal_()
+    return model.double().eval()
+
+
+class Counting(nn.Sequential):
+    calls = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(inputs)
+
+
+def test_a_copy_is_searched_unless_that_is_switched_off():
+    images = torch.rand(4, 1, 8, 8, dtype=torch.float64)
+    model = Counting(*convolutional())
+    explainer = JSMA(model)
+    quick = explainer.generate(images, 1)
+    calls = model.calls
+    explainer.optimize_model = False
+    plain = explainer.generate(images, 1, confidence=explainer.confidence)
+    assert model.calls - calls > calls  # the probe, and every evaluation
+    assert torch.equal(quick.counterfactuals, plain.counterfactuals)
+    torch.testing.assert_close(quick.confidence, plain.confidence)
+    assert not torch.equal(quick.confidence, plain.confidence)
+    explainer.optimize_model = 1
+    with pytest.raises(TypeError, match="optimize_model"):
+        explainer.generate(images, 1)
+
+
+def test_the_runner_up_is_found_where_memory_is_short():
+    model, sizes = convolutional(), []
+
+    def small(images: Tensor) -> Tensor:
+        sizes.append(len(images))
+        if len(images) > 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return model(images)
+
+    images = torch.rand(7, 1, 8, 8, dtype=torch.float64)
+    expected = model(images).topk(2).indices[:, 1]
+    with pytest.warns(UserWarning, match="internal_batch_size=4") as told:
+        result = JSMA(small).generate(images, max_iterations=0)
+    assert torch.equal(result.target, expected)
+    assert told[0].filename == __file__
+    assert sizes[sizes.index(7) :][:5] == [7, 4, 2, 2, 2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -265,3 +266,69 @@ def test_the_target_is_that_of_the_best_attempt():
     # The images that succeed are 1.2, 1.05 and 1.4; the last never moves.
     assert result.target.tolist() == [12, 10, 14, 0]
     assert search.run(Countdown([0.3]), 1).target is None
+
+
+class Crowded(Countdown):
+    """The model has memory for ``limit`` pairs, from the evaluation ``since`` on.
+
+    It fails halfway, when the state has been added to.
+    """
+
+    def __init__(self, strides: list[float], limit: int, since: int = 0) -> None:
+        super().__init__(strides)
+        self.limit, self.since = limit, since
+        self.failed: list[list[int]] = []
+
+    def start(self, pairs: list[int]) -> search.State:
+        none = torch.zeros(len(pairs), dtype=torch.int64)
+        return super().start(pairs) | {"forward_evaluations": none}
+
+    def evaluate(self, state: search.State, pairs: list[int]) -> search.Evaluation:
+        state["forward_evaluations"] = state["forward_evaluations"] + 1
+        if len(pairs) > self.limit and len(self.batches) >= self.since:
+            self.failed.append(list(pairs))
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        evaluation = super().evaluate(state, pairs)
+        evaluation.distance = (evaluation.images.squeeze(1) - 1.5).abs()
+        return evaluation
+
+
+@pytest.mark.parametrize("since", [0, 1, 2, 5, 20])
+@pytest.mark.parametrize("limit", [1, 2, 4])
+@pytest.mark.parametrize("batch_size", [None, 5])
+def test_out_of_memory_the_search_goes_on_with_half_and_loses_nothing(since, limit, batch_size):
+    free = Crowded(STRIDES, limit=100)
+    expected = search.run(free, len(STRIDES), batch_size=batch_size, return_trajectory=True)
+    crowded = Crowded(STRIDES, limit, since)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        result = search.run(crowded, len(STRIDES), batch_size=batch_size, return_trajectory=True)
+    for name, value in vars(expected).items():
+        assert all(map(torch.equal, value, vars(result)[name])) if value is not None else True
+    # Nothing was evaluated twice but what had failed, and each failure halves.
+    assert sum(map(len, crowded.batches)) == sum(map(len, free.batches))
+    sizes = list(map(len, crowded.failed))
+    assert sizes == sorted(set(sizes), reverse=True)
+    assert max(map(len, crowded.batches[since:]), default=0) <= limit
+    assert [str(one.message).split()[0] for one in told] == [str(n) for n in sizes[:1]]
+
+
+def test_pairs_that_were_interrupted_come_before_those_that_never_began():
+    crowded = Crowded([0.3, 0.7, 0.4, 0.9, 2.0], limit=2, since=1)
+    with pytest.warns(UserWarning, match="internal_batch_size=2"):
+        search.run(crowded, 5, batch_size=4)
+    assert crowded.failed == [[0, 1, 2, 3]]
+    # .7 needs two steps, .3 and .4 four and three; they go on from one, and 2.0 begins last.
+    assert crowded.batches == [[0, 1, 2, 3], [0, 1], [0, 1], [0, 2], [0, 2], [3, 2], [3, 4], [4]]
+
+
+def test_one_pair_out_of_memory_is_an_error_and_so_is_any_other():
+    with pytest.raises(RuntimeError, match="memory"), pytest.warns(UserWarning, match="memory"):
+        search.run(Crowded(STRIDES, limit=0), len(STRIDES))
+
+    class Broken(Countdown):
+        def evaluate(self, state: search.State, pairs: list[int]) -> search.Evaluation:
+            raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        search.run(Broken(STRIDES), len(STRIDES))
