@@ -3,10 +3,12 @@
 from captum_deduce.density.calibrated import CalibratedMixture
 from captum_deduce.density.choice import CHOICES
 from captum_deduce.density.class_gaussian_mixture import ClassGaussianMixture
-from captum_deduce.density.gaussians import Gaussians, estimate
+from captum_deduce.density.estimation import estimate
+from captum_deduce.density.fitted_module import FittedModule, dtype_kept
+from captum_deduce.density.gaussians import Gaussians
 from captum_deduce.density.low_rank import RANK
 from captum_deduce.density.mixture import ClassMixture, plain_tensors
-from captum_deduce.density.moments import COVARIANCE_TYPES, FittedModule, Moments, dtype_kept
+from captum_deduce.density.moments import COVARIANCE_TYPES, Moments
 from captum_deduce.density.quantiles import ClassQuantiles, LeaveOneOut
 from captum_deduce.density.regularization import (
     JITTERS,

@@ -92,7 +92,7 @@ class CalibratedMixture(ClassMixture):
 
         Once all of them have come, and show that a class's density says little, covariances are
         shrunk as :meth:`ClassGaussianMixture.fit` does it with ``regularization="auto"``, and
-        log-densities found anew: 256 MiB of samples are kept for that. Where they take more, all
+        log-densities found anew: 192 MiB of samples are kept for that. Where they take more, all
         have to come once more, as the warning says.
 
         Args:

@@ -261,7 +261,7 @@ class ClassGaussianMixture(CalibratedMixture):
                 made if covariances have to be shrunk. Default: None (leave-one-out log-densities
                 of those in ``loader``)
             memory_budget (int, optional): Most bytes of features that are kept, on the model's
-                device: N x D x 4 for N images in single precision. Default: 2**28 (256 MiB)
+                device: N x D x 4 for N images in single precision. Default: 192 MiB
             device (torch.device or str, optional): Where the density is fitted and stays.
                 Default: None (the model's, or the CPU where that has no float64)
             show_progress (bool, optional): Draw a progress bar.

@@ -8,7 +8,7 @@ import torch
 
 from captum_deduce.density.samples import Samples
 
-KEPT = 2**28
+KEPT = 3 * 2**26
 """Bytes of samples that are kept at most where nothing else is asked for."""
 
 # Entries of the blocks that batches are joined to.

@@ -15,9 +15,11 @@ from torch import Tensor
 from captum_deduce import checks, storage
 from captum_deduce._version import __version__
 from captum_deduce.density.choice import CHOICES, choose, keeps_classes
-from captum_deduce.density.gaussians import Gaussians, estimate
+from captum_deduce.density.estimation import estimate
+from captum_deduce.density.fitted_module import FittedModule, dtype_kept
+from captum_deduce.density.gaussians import Gaussians
 from captum_deduce.density.low_rank import low_rank_moments, tied_moments
-from captum_deduce.density.moments import FittedModule, Moments, dtype_kept
+from captum_deduce.density.moments import Moments
 from captum_deduce.density.quantiles import ClassQuantiles
 from captum_deduce.density.regularization import REGULARIZATIONS
 from captum_deduce.density.samples import check_features

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from captum_deduce.density import memory
+from captum_deduce.density.fitted_module import FittedModule
 from captum_deduce.density.gaussians import Gaussians
 from captum_deduce.density.low_rank import shrinkage
-from captum_deduce.density.moments import FittedModule, Moments
+from captum_deduce.density.moments import Moments
 from captum_deduce.density.regularization import SHRINKABLE, oas_shrinkage
 
 _WITHOUT = "pass quantiles=False, or choose a layer with fewer features"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captum_deduce.density import doubts
 from captum_deduce.density.class_gaussian_mixture import ClassGaussianMixture
-from captum_deduce.density.gaussians import estimate
+from captum_deduce.density.estimation import estimate
 from captum_deduce.density.moments import COVARIANCE_TYPES, Moments
 from captum_deduce.density.samples import Samples
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from captum_deduce.density import choice, low_rank
 from captum_deduce.density.class_gaussian_mixture import ClassGaussianMixture
-from captum_deduce.density.gaussians import estimate
+from captum_deduce.density.estimation import estimate
 from captum_deduce.density.low_rank import (
     low_rank_moments,
     principal_directions,

@@ -9,7 +9,7 @@ from scipy.stats import percentileofscore
 from sklearn.covariance import oas
 from torch import Tensor
 
-from captum_deduce.density.gaussians import estimate
+from captum_deduce.density.estimation import estimate
 from captum_deduce.density.moments import COVARIANCE_TYPES, Moments
 from captum_deduce.density.quantiles import ClassQuantiles, LeaveOneOut
 from captum_deduce.density.samples import Samples

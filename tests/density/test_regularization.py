@@ -9,7 +9,7 @@ import torch
 from sklearn.covariance import oas
 from torch.distributions import MultivariateNormal
 
-from captum_deduce.density.gaussians import estimate
+from captum_deduce.density.estimation import estimate
 from captum_deduce.density.moments import COVARIANCE_TYPES, Moments
 from captum_deduce.density.regularization import JITTERS, add_to_diagonal, oas_shrinkage
 from captum_deduce.density.samples import Samples

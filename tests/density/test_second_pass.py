@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from captum_deduce.density.gaussians import estimate
+from captum_deduce.density.estimation import estimate
 from captum_deduce.density.moments import COVARIANCE_TYPES, Moments
 from captum_deduce.density.quantiles import LeaveOneOut
 from captum_deduce.density.samples import Samples
