@@ -331,7 +331,7 @@ def adaptive_deduce(
             elif shortens and worth < 0.2:
                 length /= 2
             elif worth > 0.5:
-                length *= 1.5
+                length *= 2
             length = min(max(length, 1e-3), 1.0)
         else:
             warned = False

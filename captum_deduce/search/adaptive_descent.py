@@ -15,9 +15,9 @@ SHORTEST_STEP = 1e-3
 """The least length of an adaptive step, as a fraction of the longest."""
 
 # Shares of the decrease that the gradient promised: below the first a step was in vain, below the
-# second the next one is half as long, above the third it is one and a half times as long.
+# second the next one is half as long, above the third it is twice as long.
 _IN_VAIN, _POOR, _GOOD = 0.1, 0.2, 0.5
-_LENGTHENED, _SHORTENED, _AFTER_RETURN = 1.5, 0.5, 1 / 16
+_LENGTHENED, _SHORTENED, _AFTER_RETURN = 2.0, 0.5, 1 / 16
 _LEAST_ROUND = 10
 
 
@@ -27,8 +27,8 @@ class AdaptiveDescent(PixelDescent):
     The step rule's ``step_size`` is the longest step. Each pair has a length of its own, a fraction
     of it that begins at 1. After a step the decrease of the loss is divided by the decrease that
     its gradient promised, :math:`\rho = (L_{k-1} - L_k) / (-\mathbf g_{k-1} \cdot \Delta)`, as in a
-    trust-region method: for :math:`\rho` < .2 the length is halved, for :math:`\rho` > .5 it grows
-    by a half, up to 1. A step with :math:`\rho` < .1 was in vain. One is forgiven; after two in a
+    trust-region method: for :math:`\rho` < .2 the length is halved, for :math:`\rho` > .5 it
+    doubles, up to 1. A step with :math:`\rho` < .1 was in vain. One is forgiven; after two in a
     row the pair returns to where it was before them, with a sixteenth of the length: the watchdog
     technique (Chamberlain et al., "The watchdog technique for forcing convergence in algorithms for
     constrained optimization", 1982). So does a pair whose gradient is not finite. A step that moved
