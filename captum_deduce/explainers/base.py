@@ -182,9 +182,9 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         Arguments are those of :meth:`generate`. Inputs outside the bounds, as Captum's tools make
         when they add noise, are accepted with one warning: such entries stay as they are until the
         search moves them, and are then clipped. With ``target=None`` under ``NoiseTunnel`` every
-        noisy copy has its own runner-up class. These tools also repeat every image, so that a mask
-        or a bound with n rows for N inputs, n a divisor of N, is accepted: the first N / n inputs
-        are copies of the first image, and share its row.
+        noisy copy has its own runner-up class. These tools also repeat every image, so that a
+        mask, a feature mask or a bound with n rows for N inputs, n a divisor of N, is accepted: the
+        first N / n inputs are copies of the first image, and share its row.
 
         Args:
             inputs (Tensor or tuple[Tensor]): N x channels x height x width.

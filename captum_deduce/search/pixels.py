@@ -19,11 +19,13 @@ class Pixels(ABC):
     """
 
     @abstractmethod
-    def total(self, values: Tensor) -> Tensor:
+    def total(self, values: Tensor, counted: Tensor | None = None) -> Tensor:
         """Add up the values of each pixel's entries.
 
         Args:
             values (Tensor): A x channels x ...
+            counted (Tensor, optional): Bool, of the same shape: the entries to add up. The total of
+                a pixel without any is undefined. Default: None (all)
 
         Returns:
             Tensor: A value for each pixel.
@@ -67,7 +69,7 @@ class Pixels(ABC):
 class Entries(Pixels):
     """Every entry is a pixel of its own, as in the paper."""
 
-    def total(self, values: Tensor) -> Tensor:
+    def total(self, values: Tensor, counted: Tensor | None = None) -> Tensor:
         """Return the values, see :meth:`Pixels.total`."""
         return values
 
@@ -84,8 +86,9 @@ class Entries(Pixels):
 class Sites(Pixels):
     """A place is a pixel, with all its channels (dimension 1): values are A x 1 x ..."""
 
-    def total(self, values: Tensor) -> Tensor:
+    def total(self, values: Tensor, counted: Tensor | None = None) -> Tensor:
         """Add up the channels, see :meth:`Pixels.total`."""
+        values = values if counted is None else values * counted
         return values.sum(1, keepdim=True)
 
     def any(self, flags: Tensor) -> Tensor:
@@ -110,8 +113,9 @@ class Groups(Pixels):
     index: Tensor
     count: int
 
-    def total(self, values: Tensor) -> Tensor:
+    def total(self, values: Tensor, counted: Tensor | None = None) -> Tensor:
         """Add up the entries of each group, see :meth:`Pixels.total`."""
+        values = values if counted is None else values * counted
         totals = values.new_zeros(len(values), self.count)
         totals.scatter_add_(1, self._flat_index(values), values.flatten(1))
         return _as_values(totals, values)

@@ -97,7 +97,7 @@ class PixelStep:
         proposal = self.proposal(images, direction, original)
         movable = self.movable(images, proposal, allowed)
         length = self.upper - self.lower if self.most_gain is None else (proposal - images).abs()
-        score = self.pixels.total(direction.abs() * length * movable)
+        score = self.pixels.total(direction.abs() * length, movable)
         admissible = self.admissible(movable, changes)
         chosen = self._most_salient(torch.where(admissible, score, -1.0))
         moved = torch.where(self.pixels.spread(chosen) & movable, proposal, images)

@@ -25,13 +25,15 @@ def test_groups_equal_loops_over_their_entries(values, own):
     groups = index(*SHAPE) if own else index(*SHAPE[1:])
     pixels = Groups(groups, 7)
     total, found = pixels.total(values.double()), pixels.any(values > 1.0)
-    spread = pixels.spread(total)
+    spread, positive = pixels.spread(total), values > 0
+    rises = pixels.total(values.double(), positive)
     assert total.shape == found.shape == (3, 7, 1, 1)
     for i, image in enumerate(values.double()):
         of_image = groups[i] if own else groups
         for group in range(7):
             members = image[of_image == group]
             torch.testing.assert_close(total[i, group, 0, 0], members.sum())
+            torch.testing.assert_close(rises[i, group, 0, 0], members.clamp_min(0).sum())
             assert found[i, group, 0, 0] == (members > 1.0).any()
             assert (spread[i][of_image == group] == total[i, group, 0, 0]).all()
 
