@@ -39,12 +39,12 @@ def grid(height: int, width: int, size: int) -> Tensor:
 
 
 def superpixels(
-    images: Tensor, count: int = 100, *, compactness: float = 10.0, **settings: Any
+    inputs: Tensor, count: int = 100, *, compactness: float = 10.0, **settings: Any
 ) -> Tensor:
     """Cut each image along its edges, with scikit-image's SLIC.
 
     Args:
-        images (Tensor): N x channels x height x width, in any units.
+        inputs (Tensor): Images, N x channels x height x width, in any units.
         count (int, optional): About how many superpixels each image gets. Default: 100
         compactness (float, optional): High for squares, low for superpixels that follow the
             colours; scikit-image advises to try powers of ten. Default: 10.0
@@ -52,19 +52,19 @@ def superpixels(
 
     Returns:
         Tensor: A ``feature_mask`` with a row for each image: the superpixels' numbers, from 0,
-        N x 1 x height x width, int64, on the images' device.
+        N x 1 x height x width, int64, on the inputs' device.
 
     Raises:
         ImportError: scikit-image isn't installed.
-        TypeError: Images that are no tensor of float32 or float64, or other arguments of the wrong
+        TypeError: Inputs that are no tensor of float32 or float64, or other arguments of the wrong
             kind.
-        ValueError: Images of another shape or not finite, or a number out of its range.
+        ValueError: Inputs of another shape or not finite, or a number out of its range.
     """
-    images, _ = checks.single_tensor(images)
+    images, _ = checks.single_tensor(inputs)
     checks.images(images)
     if images.dim() != 4:
         raise ValueError(
-            f"images must be N x channels x height x width, got shape {tuple(images.shape)}"
+            f"inputs must be N x channels x height x width, got shape {tuple(images.shape)}"
         )
     checks.number("count", count, minimum=1, integer=True)
     checks.number("compactness", compactness, minimum=0, exclusive=True)
@@ -90,7 +90,7 @@ def numbered(feature_mask: object, inputs: Tensor, *, copies: bool = False) -> T
 
     Returns:
         Tensor: The groups' numbers, int64, of the shape of one input, or of the inputs' shape where
-        each has its own, on their device.
+        each has its own (a view where it was broadcast), on their device.
 
     Raises:
         TypeError: No tensor, or none of integers.
@@ -107,9 +107,12 @@ def numbered(feature_mask: object, inputs: Tensor, *, copies: bool = False) -> T
             "may change at all is said by mask"
         )
     spread = checks.per_image("feature_mask", feature_mask.detach(), inputs, copies=copies)
-    values = spread.to(inputs.device, torch.int64)
+    # Once of what was broadcast, as an integer for each entry would be twice the inputs' memory.
+    values = spread[tuple(slice(None if step else 1) for step in spread.stride())]
+    values = values.to(inputs.device, torch.int64)
     rows = values.flatten(1) if values.dim() == inputs.dim() else values.reshape(1, -1)
     ordered, order = rows.sort(1)
     new = torch.zeros_like(ordered)
     new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    return torch.empty_like(order).scatter_(1, order, new.cumsum(1)).view(values.shape)
+    numbers = torch.empty_like(order).scatter_(1, order, new.cumsum(1))
+    return numbers.view(values.shape).expand(spread.shape)

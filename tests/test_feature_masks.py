@@ -61,7 +61,7 @@ def test_superpixels_follow_the_edges_of_each_image(channels):
     ("images", "settings", "error", "message"),
     [
         ([1], {}, TypeError, "inputs must be a torch.Tensor, got list"),
-        (torch.zeros(3, 8, 8), {}, ValueError, r"images must be N x .*got shape \(3, 8, 8\)"),
+        (torch.zeros(3, 8, 8), {}, ValueError, r"inputs must be N x .*got shape \(3, 8, 8\)"),
         (torch.zeros(1, 3, 8, 8), {"count": 0}, ValueError, "count must be a finite number"),
         (torch.zeros(1, 3, 8, 8), {"compactness": 0.0}, ValueError, "compactness must be"),
     ],

@@ -140,7 +140,8 @@ class PixelwiseExplainer(CounterfactualExplainer):
 def _most_pixels(problem: Problem, pixels: Pixels) -> int:
     """Count the pixels that may change, in the image with most of them."""
     mask = problem.mask
+    if mask is None and isinstance(pixels, Groups):
+        return pixels.count
     if mask is None:
-        mask = torch.ones((), dtype=torch.bool, device=problem.inputs.device)
-        mask = mask.expand(problem.inputs.shape)
+        mask = torch.ones_like(problem.inputs[:1], dtype=torch.bool)
     return int(pixels.any(mask).flatten(1).sum(1).max())

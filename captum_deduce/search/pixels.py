@@ -104,6 +104,10 @@ class Sites(Pixels):
 class Groups(Pixels):
     """Entries with the same number are a pixel: values are A x groups x 1 x ...
 
+    On a CPU an image's entries are added up one after the other, whatever the batch. On a GPU they
+    are in no fixed order, so that totals may differ in their last digits from run to run, unless
+    ``torch.use_deterministic_algorithms`` is on.
+
     Args:
         index (Tensor): The number of each entry's group, from 0, int64: of the shape of one input,
             or A x ... where each image has its own.

@@ -283,3 +283,24 @@ def test_what_has_no_groups_is_refused(colour):
     pairs = torch.tensor([0, 0, 1, 1, 1])
     moved = JSMA(rows, max_iterations=1).attribute(torch.rand(4, 5), 1, feature_mask=pairs)
     assert not ((moved[:, :2] != 0).any(1) & (moved[:, 2:] != 0).any(1)).any()
+
+
+def test_maps_made_in_inference_mode_are_taken(colour):
+    model, _, images, target = colour
+    expected = JSMA(model).generate(images, target, feature_mask=feature_masks.grid(7, 9, 3))
+    with torch.inference_mode():
+        squares = feature_masks.grid(7, 9, 3) * 1
+        found = JSMA(model).generate(images, target, feature_mask=squares)
+    assert_equal(found, expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_groups_on_a_gpu(colour):
+    model, _, images, target = colour
+    squares = feature_masks.grid(7, 9, 3)
+    expected = JSMA(model).generate(images, target, feature_mask=squares)
+    there = copy.deepcopy(model).cuda()
+    for settings in ({"feature_mask": squares}, {"pixel": "patch", "patch_size": 3}):
+        found = JSMA(there).generate(images.cuda(), target, **settings)
+        assert torch.equal(found.success.cpu(), expected.success)
+        torch.testing.assert_close(found.l1().cpu(), expected.l1(), rtol=1e-3, atol=1e-3)
