@@ -91,6 +91,7 @@ def algorithm_1(
     max_iterations: int = 700,
     skip_saturated: bool = True,
     by_site: bool = False,
+    groups: npt.NDArray[np.int64] | None = None,
     retire_at_bounds: bool = False,
     lower: Array | float = 0.0,
     upper: Array | float = 1.0,
@@ -100,6 +101,7 @@ def algorithm_1(
 
     With ``skip_saturated`` a pixel is taken only if it then differs by more than 1e-6 of the range;
     with ``retire_at_bounds`` (the paper's JSMA) an entry is out once a step has put it on a bound.
+    Entries with the same integer in ``groups``, of the image's shape, are one pixel.
     """
     low = np.broadcast_to(lower, original.shape)
     high = np.broadcast_to(upper, original.shape)
@@ -139,7 +141,7 @@ def algorithm_1(
             )
             if skip_saturated and abs(moved - image[entry]) <= 1e-6 * span:
                 continue
-            pixel = entry[1:] if by_site else entry
+            pixel = pixel_of(entry, by_site, groups)
             candidates[pixel] = candidates.get(pixel, 0.0) + abs(direction[entry]) * span
             moves.setdefault(pixel, []).append((entry, moved))
         admissible = [
@@ -160,6 +162,15 @@ def algorithm_1(
                 image[entry] = moved
         steps += 1
         path.append(image.copy())
+
+
+def pixel_of(
+    entry: tuple[int, ...], by_site: bool, groups: npt.NDArray[np.int64] | None
+) -> tuple[int, ...]:
+    """What moves with an entry: its group, its site, or itself alone."""
+    if groups is not None:
+        return (int(groups[entry]),)
+    return entry[1:] if by_site else entry
 
 
 # --- past the paper: density as a goal, adaptive steps, rounds, refinement ---
@@ -398,26 +409,32 @@ def adaptive_deduce(
 
 
 def refined(
-    image: Array, original: Array, is_enough: Callable[[Array], bool], by_site: bool = False
+    image: Array,
+    original: Array,
+    is_enough: Callable[[Array], bool],
+    by_site: bool = False,
+    groups: npt.NDArray[np.int64] | None = None,
 ) -> tuple[Array, int]:
     """Take back changes, the smallest first, in whole passes until one takes back nothing.
 
     Also returns how many different images were judged.
     """
     judged: dict[bytes, bool] = {}
-    shape = original.shape[1:] if by_site else original.shape
+    members: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    for entry in np.ndindex(*original.shape):
+        members.setdefault(pixel_of(entry, by_site, groups), []).append(entry)
     again = True
     while again:
         again = False
-        sizes = {}
-        for place in np.ndindex(*shape):
-            pixel = (slice(None), *place) if by_site else place
-            size = np.abs(image[pixel] - original[pixel]).sum()
-            if size > 0:
-                sizes[place] = (size, pixel)
-        for _, pixel in sorted(sizes.values(), key=lambda value: value[0]):
+        sizes = {
+            pixel: sum(abs(image[entry] - original[entry]) for entry in members[pixel])
+            for pixel in sorted(members)
+        }
+        changed = [pixel for pixel in sizes if sizes[pixel] > 0]
+        for pixel in sorted(changed, key=lambda pixel: sizes[pixel]):
             trial = image.copy()
-            trial[pixel] = original[pixel]
+            for entry in members[pixel]:
+                trial[entry] = original[entry]
             if trial.tobytes() not in judged:
                 judged[trial.tobytes()] = is_enough(trial)
             if judged[trial.tobytes()]:

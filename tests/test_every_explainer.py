@@ -91,6 +91,8 @@ UNTARGETED = {"VLK"}
 """Without a target any class but the predicted one will do."""
 HOPELESS = {"VLK": {"kappa": 1.0}}
 """Settings with which a pair fails that has two steps; most: a high confidence."""
+MOVES_GROUPS = {"DeDUCE", "JSMA", "Schut"}
+"""Few pixels a step, and so groups of them; the others move all entries at once."""
 VARIED = {"VLK": ("theta", 1.0, 9.0, 2.0)}
 """A setting for Captum to vary, from where, to where and in what steps; most: the confidence."""
 
@@ -299,6 +301,26 @@ def test_bounds_and_masks_of_each_image(name, digits, images, target):
     assert (together.counterfactuals >= lower).all()
     assert (together.counterfactuals <= upper).all()
     assert (together.attributions[~mask.unsqueeze(1)] == 0).all()
+
+
+@every_explainer
+def test_groups_move_as_one_or_are_refused_by_name(name, digits, images, target):
+    explainer, halves = build(name, digits), torch.arange(8).view(1, 8, 1) // 4
+    if name not in MOVES_GROUPS:
+        refused = f"{name} takes no feature_mask, .* DeDUCE, Schut and JSMA"
+        for face in (explainer.generate, explainer.attribute, explainer.perturb):
+            with pytest.raises(ValueError, match=refused):
+                face(images, target, feature_mask=halves)
+        return
+    moved = explainer.generate(images, target, feature_mask=halves, max_iterations=1).attributions
+    rows = (moved != 0).any(3).view(6, 2, 4)
+    assert (rows.any(2).sum(1) <= 1).all()
+    assert (rows.sum((1, 2)) > 1).all()
+    for face in (explainer.attribute, explainer.perturb):
+        found = face(images, target, feature_mask=halves, max_iterations=1)
+        assert torch.equal(found - (images if face == explainer.perturb else 0), moved)
+    with pytest.raises(TypeError, match="feature_mask must hold integers"):
+        explainer.generate(images, target, feature_mask=halves.float())
 
 
 @every_explainer

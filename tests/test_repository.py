@@ -33,7 +33,7 @@ TESTS = ROOT / "tests"
 ORDER = Order(
     core=[
         ["_version", "checks", "progress"],
-        ["storage", "datasets"],
+        ["storage", "datasets", "feature_masks"],
         ["spectral", "counterfactuals"],
         ["classifiers"],
         ["density", "prototypes", "search", "models"],

@@ -15,7 +15,7 @@ from captum.log import log_usage
 from captum.robust import Perturbation
 from torch import Tensor
 
-from captum_deduce import checks, progress, search
+from captum_deduce import checks, feature_masks, progress, search
 from captum_deduce.classifiers import (
     FrozenModel,
     check_behaviour,
@@ -97,6 +97,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         *,
         additional_forward_args: Any = None,
         mask: Tensor | None = None,
+        feature_mask: Tensor | None = None,
         internal_batch_size: int | None = None,
         show_progress: bool | None = None,
         return_trajectory: bool = False,
@@ -121,6 +122,11 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
                 height x width, channels x 1 x 1, channels x height x width; or one for each: N x
                 channels x height x width, N x 1 x height x width, or N x height x width where N is
                 not the number of channels. Default: None (all may change)
+            feature_mask (Tensor, optional): As in Captum's ``FeatureAblation``: entries of an image
+                with the same integer are a group, and move as one, each by its own sign; they are
+                the "pixels" of every setting, in place of ``pixel``. Of the shapes that masks may
+                have; the mask stays law: only those of a group move that it lets move. DeDUCE,
+                JSMA (``saliency="gradient"``) and Schut. Default: None (what ``pixel`` says)
             internal_batch_size (int, optional): Most images that the model sees at once; pairs wait
                 in a queue for the place of one that has ended. Where they are too many for the
                 memory, the search goes on with half of them, with a warning. Default: None (N)
@@ -139,15 +145,17 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
 
         Raises:
             TypeError: An argument of the wrong kind.
-            ValueError: Shapes, values, targets, bounds, the mask, the model's output or its device
-                do not fit, or a mask or a bound may be read as one for each image and as one for
-                each channel; the message names the argument, what came and what was expected.
+            ValueError: Shapes, values, targets, bounds, the masks, the model's output or its device
+                do not fit, a mask or a bound may be read as one for each image and as one for each
+                channel, or a ``feature_mask`` for a method that moves all entries at once; the
+                message names the argument, what came and what was expected.
         """
         return self._with(settings)._search(
             inputs,
             target,
             additional_forward_args,
             mask,
+            feature_mask,
             internal_batch_size,
             show_progress=show_progress,
             return_trajectory=return_trajectory,
@@ -161,6 +169,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         additional_forward_args: Any = None,
         *,
         mask: Tensor | None = None,
+        feature_mask: Tensor | None = None,
         internal_batch_size: int | None = None,
         show_progress: bool | None = None,
         **settings: Any,
@@ -173,15 +182,16 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         Arguments are those of :meth:`generate`. Inputs outside the bounds, as Captum's tools make
         when they add noise, are accepted with one warning: such entries stay as they are until the
         search moves them, and are then clipped. With ``target=None`` under ``NoiseTunnel`` every
-        noisy copy has its own runner-up class. These tools also repeat every image, so that a mask
-        or a bound with n rows for N inputs, n a divisor of N, is accepted: the first N / n inputs
-        are copies of the first image, and share its row.
+        noisy copy has its own runner-up class. These tools also repeat every image, so that a
+        mask, a feature mask or a bound with n rows for N inputs, n a divisor of N, is accepted: the
+        first N / n inputs are copies of the first image, and share its row.
 
         Args:
             inputs (Tensor or tuple[Tensor]): N x channels x height x width.
             target (int, list, Tensor or None, optional): See :meth:`generate`. Default: None
             additional_forward_args (Any, optional): See :meth:`generate`. Default: None
             mask (Tensor, optional): See :meth:`generate`. Default: None
+            feature_mask (Tensor, optional): See :meth:`generate`. Default: None
             internal_batch_size (int, optional): See :meth:`generate`. Default: None
             show_progress (bool, optional): See :meth:`generate`. Default: None
             **settings (Any): Constructor arguments to override for this call.
@@ -200,6 +210,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             target,
             additional_forward_args,
             mask,
+            feature_mask,
             internal_batch_size,
             show_progress=show_progress,
             inside_bounds=False,
@@ -213,6 +224,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         additional_forward_args: Any = None,
         *,
         mask: Tensor | None = None,
+        feature_mask: Tensor | None = None,
         internal_batch_size: int | None = None,
         show_progress: bool | None = None,
         **settings: Any,
@@ -226,6 +238,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             target (int, list, Tensor or None, optional): See :meth:`generate`. Default: None
             additional_forward_args (Any, optional): See :meth:`generate`. Default: None
             mask (Tensor, optional): See :meth:`generate`. Default: None
+            feature_mask (Tensor, optional): See :meth:`generate`. Default: None
             internal_batch_size (int, optional): See :meth:`generate`. Default: None
             show_progress (bool, optional): See :meth:`generate`. Default: None
             **settings (Any): Constructor arguments to override for this call; Captum's
@@ -245,6 +258,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             target,
             additional_forward_args=additional_forward_args,
             mask=mask,
+            feature_mask=feature_mask,
             internal_batch_size=internal_batch_size,
             show_progress=show_progress,
             **settings,
@@ -254,6 +268,13 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
 
     def _check_settings(self) -> None:
         """Raise where a constructor argument has no sense; a subclass says which."""
+
+    def _check_feature_mask(self) -> None:
+        """Raise where the method's steps have no groups; those that have some override it."""
+        raise ValueError(
+            f"{self.get_name()} takes no feature_mask, as its steps move all entries at once; "
+            'DeDUCE, Schut and JSMA (saliency="gradient") move groups'
+        )
 
     @abstractmethod
     def _procedure(self, problem: Problem) -> search.Procedure:
@@ -308,6 +329,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         target: int | list[int] | Tensor | None,
         additional_forward_args: Any,
         mask: Tensor | None,
+        feature_mask: Tensor | None,
         internal_batch_size: int | None,
         *,
         show_progress: bool | None,
@@ -321,6 +343,8 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         checks.flag("optimize_model", self.optimize_model)
         if internal_batch_size is not None:
             checks.number("internal_batch_size", internal_batch_size, minimum=1, integer=True)
+        if feature_mask is not None:
+            self._check_feature_mask()
         # Captum's tools call under no_grad, and a user may in inference mode; a search needs
         # gradients, and copies, as tensors made in inference mode can take no part in them.
         with torch.inference_mode(False), torch.enable_grad():
@@ -340,6 +364,9 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
                     stacklevel=4,
                 )
             allowed = checks.masks(_normal(mask), images, copies=copies)
+            groups = None
+            if feature_mask is not None:
+                groups = feature_masks.numbered(_normal(feature_mask), images, copies=copies)
             arguments = _argument_tuple(additional_forward_args)
             with self._frozen_model() as model:
                 classes = self._probe(model, images, arguments, (lower, upper), internal_batch_size)
@@ -365,6 +392,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
                     mask=allowed,
                     lower=lower,
                     upper=upper,
+                    groups=groups,
                 )
                 try:
                     found = search.run(

@@ -108,6 +108,7 @@ class DeDUCE(PixelwiseExplainer):
         refine: bool = False,
         skip_saturated: bool = True,
         pixel: str = "entry",
+        patch_size: int = 8,
         lower_bound: float | Tensor = 0.0,
         upper_bound: float | Tensor = 1.0,
     ) -> None:
@@ -161,7 +162,10 @@ class DeDUCE(PixelwiseExplainer):
                 it sits on a bound; False: algorithm 1 to the letter, where such steps count.
                 Default: True
             pixel (str, optional): ``"entry"``: channels move one by one; ``"site"``: a spatial
-                position moves with all its channels. Default: "entry"
+                position moves with all its channels; ``"patch"``: so does a square of positions. A
+                call's ``feature_mask`` takes its place. Default: "entry"
+            patch_size (int, optional): Height and width of a patch; those at the lower and right
+                edges may be smaller. Default: 8
             lower_bound (float or Tensor, optional): Smallest input value; a tensor broadcasts to
                 one input (channels x 1 x 1 for inputs normalised per channel), or to all, as
                 ``images - eps``. Default: 0.0
@@ -199,6 +203,7 @@ class DeDUCE(PixelwiseExplainer):
         self.refine = refine
         self.skip_saturated = skip_saturated
         self.pixel = pixel
+        self.patch_size = patch_size
         self.lower_bound = lower_bound
         self.upper_bound = upper_bound
         self._check_settings()
@@ -373,7 +378,7 @@ class DeDUCE(PixelwiseExplainer):
                 self._goal(problem),
                 found,
                 self._log_density,
-                by_site=self.pixel == "site",
+                pixels=self._pixels(problem),
                 batch_size=internal_batch_size,
                 show_progress=show_progress,
             )

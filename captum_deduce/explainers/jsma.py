@@ -68,6 +68,7 @@ class JSMA(PixelwiseExplainer):
         max_iterations: int = 700,
         skip_saturated: bool = True,
         pixel: str = "entry",
+        patch_size: int = 8,
         lower_bound: float | Tensor = 0.0,
         upper_bound: float | Tensor = 1.0,
     ) -> None:
@@ -94,8 +95,11 @@ class JSMA(PixelwiseExplainer):
             max_iterations (int, optional): Most steps of an image. Default: 700
             skip_saturated (bool, optional): Never choose a pixel that the move would not change;
                 False: choose it, waste the step, and then leave it out. Default: True
-            pixel (str, optional): ``"entry"``, or ``"site"`` (with ``"gradient"``): a spatial
-                position moves with all its channels. Default: "entry"
+            pixel (str, optional): ``"entry"``, or with ``"gradient"`` also ``"site"``: a spatial
+                position moves with all its channels, and ``"patch"``: so does a square of
+                positions. A call's ``feature_mask`` takes its place. Default: "entry"
+            patch_size (int, optional): Height and width of a patch; those at the lower and right
+                edges may be smaller. Default: 8
             lower_bound (float or Tensor, optional): Smallest input value; a tensor broadcasts to
                 one input, or to all, as ``images - eps``. Default: 0.0
             upper_bound (float or Tensor, optional): Largest input value, likewise. Default: 1.0
@@ -115,6 +119,7 @@ class JSMA(PixelwiseExplainer):
         self.max_iterations = max_iterations
         self.skip_saturated = skip_saturated
         self.pixel = pixel
+        self.patch_size = patch_size
         self.lower_bound = lower_bound
         self.upper_bound = upper_bound
         self._check_settings()
@@ -138,6 +143,10 @@ class JSMA(PixelwiseExplainer):
                     raise ValueError(
                         f'{name} must be {values} with saliency="papernot", got {given!r}'
                     )
+
+    def _check_feature_mask(self) -> None:
+        if self.saliency == "papernot":
+            raise ValueError('feature_mask needs saliency="gradient", got saliency="papernot"')
 
     def _procedure(self, problem: Problem) -> search.Procedure:
         if self.saliency != "papernot":

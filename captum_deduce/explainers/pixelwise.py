@@ -5,20 +5,28 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from captum_deduce import checks, search
+from captum_deduce import checks, feature_masks, search
 from captum_deduce.explainers.base import CounterfactualExplainer
 from captum_deduce.search import (
     AdaptiveDescent,
+    Entries,
     Goal,
+    Groups,
     HalvingDescent,
     PixelDescent,
+    Pixels,
     PixelStep,
     Problem,
+    Sites,
     relative_sum,
     target_log_probability,
 )
+
+PIXELS = ("entry", "site", "patch")
+"""What may move as one, where no feature mask says so."""
 
 ADAPTIVE = "adaptive"
 """As many pixels a step, and moved as far, as the way to the goal and the last steps suggest."""
@@ -45,6 +53,7 @@ class PixelwiseExplainer(CounterfactualExplainer):
     max_iterations: int
     skip_saturated: bool
     pixel: str
+    patch_size: int = 8
     rounds: int = 1
     halving: bool = False
     _retire_at_bounds = False
@@ -67,7 +76,8 @@ class PixelwiseExplainer(CounterfactualExplainer):
         checks.number("momentum", self.momentum, minimum=0)
         checks.number("max_iterations", self.max_iterations, minimum=0, integer=True)
         checks.flag("skip_saturated", self.skip_saturated)
-        checks.choice("pixel", self.pixel, ("entry", "site"))
+        checks.choice("pixel", self.pixel, PIXELS)
+        checks.number("patch_size", self.patch_size, minimum=1, integer=True)
 
     def _check_pixels_per_step(self) -> None:
         if isinstance(self.pixels_per_step, str):
@@ -79,16 +89,35 @@ class PixelwiseExplainer(CounterfactualExplainer):
         """What ends the search of each pair."""
         return Goal(self.confidence)
 
+    def _check_feature_mask(self) -> None:
+        pass
+
+    def _pixels(self, problem: Problem) -> Pixels:
+        """What moves as one."""
+        groups = problem.groups
+        if groups is None and self.pixel == "patch":
+            inputs = problem.inputs
+            if inputs.dim() != 4:
+                raise ValueError(
+                    'pixel="patch" needs inputs of the shape N x channels x height x width, got '
+                    f"{tuple(inputs.shape)}; a feature_mask makes groups of any inputs"
+                )
+            squares = feature_masks.grid(inputs.shape[2], inputs.shape[3], self.patch_size)
+            groups = squares.to(inputs.device).expand(inputs.shape[1:])
+        if groups is not None:
+            return Groups(groups, int(groups.max()) + 1)
+        return Sites() if self.pixel == "site" else Entries()
+
     def _step(self, problem: Problem) -> PixelStep:
-        by_site, pixels, gain = self.pixel == "site", self.pixels_per_step, None
-        if isinstance(pixels, str):
-            pixels = math.ceil(MOST_MOVED * _most_pixels(problem, by_site))
+        pixels, count, gain = self._pixels(problem), self.pixels_per_step, None
+        if isinstance(count, str):
+            count = max(math.ceil(MOST_MOVED * _most_pixels(problem, pixels)), 1)
             gain = MOST_GAIN
         return PixelStep(
             step_size=self.step_size,
             max_changes=self.max_changes,
-            pixels_per_step=max(pixels, 1),
-            by_site=by_site,
+            pixels_per_step=count,
+            pixels=pixels,
             skip_saturated=self.skip_saturated,
             lower=problem.lower,
             upper=problem.upper,
@@ -108,12 +137,11 @@ class PixelwiseExplainer(CounterfactualExplainer):
         return PixelDescent(*arguments, **settings, retire_at_bounds=self._retire_at_bounds)
 
 
-def _most_pixels(problem: Problem, by_site: bool) -> int:
+def _most_pixels(problem: Problem, pixels: Pixels) -> int:
     """Count the pixels that may change, in the image with most of them."""
     mask = problem.mask
+    if mask is None and isinstance(pixels, Groups):
+        return pixels.count
     if mask is None:
-        image = problem.inputs[:1, :1] if by_site else problem.inputs[:1]
-        return image.numel()
-    if by_site:
-        mask = mask.any(1, keepdim=True)
-    return int(mask.flatten(1).sum(1).max()) if len(mask) else 0
+        mask = torch.ones_like(problem.inputs[:1], dtype=torch.bool)
+    return int(pixels.any(mask).flatten(1).sum(1).max())

@@ -51,6 +51,7 @@ class Schut(PixelwiseExplainer):
         max_iterations: int = 700,
         skip_saturated: bool = True,
         pixel: str = "entry",
+        patch_size: int = 8,
         lower_bound: float | Tensor = 0.0,
         upper_bound: float | Tensor = 1.0,
     ) -> None:
@@ -73,7 +74,10 @@ class Schut(PixelwiseExplainer):
             skip_saturated (bool, optional): Never choose a pixel that the move would not change.
                 Default: True
             pixel (str, optional): ``"entry"``: channels move one by one; ``"site"``: a spatial
-                position moves with all its channels. Default: "entry"
+                position moves with all its channels; ``"patch"``: so does a square of positions. A
+                call's ``feature_mask`` takes its place. Default: "entry"
+            patch_size (int, optional): Height and width of a patch; those at the lower and right
+                edges may be smaller. Default: 8
             lower_bound (float or Tensor, optional): Smallest input value; a tensor broadcasts to
                 one input, or to all, as ``images - eps``. Default: 0.0
             upper_bound (float or Tensor, optional): Largest input value, likewise. Default: 1.0
@@ -100,6 +104,7 @@ class Schut(PixelwiseExplainer):
         self.max_iterations = max_iterations
         self.skip_saturated = skip_saturated
         self.pixel = pixel
+        self.patch_size = patch_size
         self.lower_bound = lower_bound
         self.upper_bound = upper_bound
         self._check_settings()

@@ -16,6 +16,7 @@ from captum_deduce.search.losses import (
 from captum_deduce.search.memory import smaller_batch
 from captum_deduce.search.originals import runner_up, warn_of_broken_scores
 from captum_deduce.search.pixel_descent import Objective, PixelDescent
+from captum_deduce.search.pixels import Entries, Groups, Pixels, Sites
 from captum_deduce.search.problem import (
     ANY_CLASS,
     Goal,
@@ -33,18 +34,22 @@ __all__ = [
     "SHORTEST_STEP",
     "AdamStep",
     "AdaptiveDescent",
+    "Entries",
     "Evaluation",
     "Goal",
+    "Groups",
     "HalvingDescent",
     "LogDensity",
     "Objective",
     "PixelDescent",
     "PixelStep",
+    "Pixels",
     "Problem",
     "Procedure",
     "Reversal",
     "SearchResult",
     "ShrinkageStep",
+    "Sites",
     "State",
     "argument_rows",
     "confidence_of",

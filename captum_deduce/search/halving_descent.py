@@ -31,6 +31,7 @@ class HalvingDescent(AdaptiveDescent):
         images = state["images"]
         if "allowed" not in state:
             state["allowed"] = torch.ones_like(images, dtype=torch.bool)
+        state["mask"] = state["allowed"]
         state["closest_images"] = images.clone()
         state["closest_gradient"] = torch.zeros_like(images)
         state["share"] = images.new_full((len(pairs),), 0.5)
@@ -86,13 +87,13 @@ class HalvingDescent(AdaptiveDescent):
         state["share"] = torch.where(pairs, state["share"] / 2, state["share"])
         state["rounds"] = state["rounds"] - pairs.to(state["rounds"])
         closest, original = state["closest_images"], state["original"]
-        undone = self.step_rule.dispensable(
-            closest, state["closest_gradient"], original, self.undone(state)
-        )
+        rule = self.rule(state)
+        undone = rule.dispensable(closest, state["closest_gradient"], original, self.undone(state))
         column = as_column(pairs, closest)
-        images = torch.where(undone, original, closest)
+        images = torch.where(rule.pixels.spread(undone), original, closest)
         state["images"] = torch.where(column, images, state["images"])
-        may_move = self._changed(images, state).expand_as(images)
+        # A pixel with a changed entry may have others that the mask does not let move.
+        may_move = self._changed(images, state) & state["mask"]
         state["allowed"] = torch.where(column, may_move, state["allowed"])
         state["changes"] = state["changes"].masked_fill(column, 0.0)
         if self.momentum:
@@ -101,5 +102,5 @@ class HalvingDescent(AdaptiveDescent):
         state["round_steps"] = state["round_steps"].masked_fill(pairs, 0.0)
 
     def _changed(self, images: Tensor, state: loop.State) -> Tensor:
-        changed = images != state["original"]
-        return changed.any(1, keepdim=True) if self.step_rule.by_site else changed
+        pixels = self.step_rule.pixels.of(state)
+        return pixels.spread(pixels.any(images != state["original"]))

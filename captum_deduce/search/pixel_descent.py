@@ -30,8 +30,8 @@ class PixelDescent(loop.Procedure):
     Args:
         problem (Problem): What the call asks for.
         objective (Objective): The pairs' losses.
-        step (PixelStep): How the images move; where the problem has bounds for each pair, these
-            count.
+        step (PixelStep): How the images move; where the problem has bounds or groups for each pair,
+            these count.
         goal (Goal): What ends a round.
         momentum (float): :math:`m` of equation 6. As there, the whole previous direction enters,
             before pixels are masked, and it takes part in selecting them.
@@ -68,7 +68,8 @@ class PixelDescent(loop.Procedure):
         """Begin at the originals, see :meth:`captum_deduce.search.Procedure.start`."""
         state = self.problem.rows(pairs)
         state["images"] = state["original"].clone()
-        state["changes"] = self.step_rule.initial_changes(state["images"])
+        # A subclass's own rule may need what is not in the state yet.
+        state["changes"] = PixelDescent.rule(self, state).initial_changes(state["images"])
         if self.momentum:
             state["direction"] = torch.zeros_like(state["images"])
         if self.rounds > 1:
@@ -170,7 +171,7 @@ class PixelDescent(loop.Procedure):
         return stuck
 
     def rule(self, state: loop.State) -> PixelStep:
-        """The step rule for the active pairs, with their own bounds where they have some.
+        """The step rule for the active pairs, with the bounds and groups that are their own.
 
         Args:
             state (dict[str, Tensor]): Of the active pairs.
@@ -178,9 +179,13 @@ class PixelDescent(loop.Procedure):
         Returns:
             PixelStep: How their images move.
         """
-        if "lower" not in state:
-            return self.step_rule
-        return replace(self.step_rule, lower=state["lower"], upper=state["upper"])
+        rule = self.step_rule
+        return replace(
+            rule,
+            pixels=rule.pixels.of(state),
+            lower=state.get("lower", rule.lower),
+            upper=state.get("upper", rule.upper),
+        )
 
     def undone(self, state: loop.State) -> float | Tensor:
         """What share of its changed pixels a new round takes back.
@@ -212,13 +217,15 @@ class PixelDescent(loop.Procedure):
         self, state: loop.State, before: Tensor, changes: Tensor, evaluation: loop.Evaluation
     ) -> None:
         """Begin the next round of the pairs that were at their goal, in place of their move."""
-        success, rule = evaluation.success, self.step_rule
+        success, rule = evaluation.success, self.rule(state)
         column = success.view(-1, *[1] * (before.dim() - 1))
         undone = column & rule.dispensable(
             before, evaluation.gradient, state["original"], self.undone(state)
         )
         state["images"] = torch.where(
-            undone, state["original"], torch.where(column, before, state["images"])
+            rule.pixels.spread(undone),
+            state["original"],
+            torch.where(column, before, state["images"]),
         )
         kept = torch.where(column, changes, state["changes"])
         state["changes"] = torch.where(undone, torch.zeros_like(kept), kept)

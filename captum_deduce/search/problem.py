@@ -32,6 +32,9 @@ class Problem:
         lower (Tensor): Lower bound, of the shape of one input, or of all inputs where each has its
             own (then the upper bound, too).
         upper (Tensor): Upper bound, likewise.
+        groups (Tensor, optional): For each entry the number of the group that it moves with, from
+            0, int64: of the shape of one input, or of all inputs where each has its own.
+            Default: None (the explainer says what moves as one)
     """
 
     model: FrozenModel
@@ -42,6 +45,7 @@ class Problem:
     mask: Tensor | None
     lower: Tensor
     upper: Tensor
+    groups: Tensor | None = None
 
     def rows(self, pairs: list[int]) -> loop.State:
         """What a procedure needs of each pair in its state, as copies.
@@ -51,14 +55,16 @@ class Problem:
 
         Returns:
             dict[str, Tensor]: ``original``, ``target``, ``allowed`` where there is a mask,
-            ``lower`` and ``upper`` where each pair has its own bounds, and the per-pair arguments
-            of the model.
+            ``lower`` and ``upper`` where each pair has its own bounds, ``groups`` where each has
+            its own, and the per-pair arguments of the model.
         """
         each = {"original": self.inputs, "target": self.target}
         if self.mask is not None:
             each["allowed"] = self.mask
         if self.lower.dim() == self.inputs.dim():
             each |= {"lower": self.lower, "upper": self.upper}
+        if self.groups is not None and self.groups.dim() == self.inputs.dim():
+            each["groups"] = self.groups
         each |= {
             _argument(place): value
             for place, value in enumerate(self.additional_forward_args)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_deduce.search import loop
+from captum_deduce.search.pixels import Entries, Pixels
 from captum_deduce.search.problem import Goal, Problem, confidence_of
 
 LogDensity = Callable[[Tensor, list[int]], Tensor]
@@ -30,7 +31,7 @@ class Reversal(loop.Procedure):
         images (Tensor): The counterfactuals, one for each pair of the problem, N x ...
         pairs (list[int]): Those to refine, as indices of the problem's pairs.
         log_density (LogDensity or None): Under each target class.
-        by_site (bool): Whether all channels of a position return together.
+        pixels (Pixels): Which entries return together.
     """
 
     def __init__(
@@ -41,17 +42,17 @@ class Reversal(loop.Procedure):
         pairs: list[int],
         log_density: LogDensity | None,
         *,
-        by_site: bool,
+        pixels: Pixels,
     ) -> None:
         self.problem = problem
         self.goal = goal
         self.images = images
         self.pairs = pairs
         self.log_density = log_density
-        self.by_site = by_site
+        self.pixels = pixels
         # A return after every change but one, and then the others once more.
-        pixels = images[0].numel()
-        self.max_iterations = pixels * (pixels + 1) // 2 + 1
+        most = images[0].numel()
+        self.max_iterations = most * (most + 1) // 2 + 1
 
     def start(self, pairs: list[int]) -> loop.State:
         """Line the changes up, see :meth:`captum_deduce.search.Procedure.start`."""
@@ -80,7 +81,7 @@ class Reversal(loop.Procedure):
         success = self.goal.reached(*found) | (state["place"] < 0)
         state["in_vain"] = (state["in_vain"] + 1).masked_fill(success, 0)
         kept = torch.where(_column(success, images), images, state["images"])
-        left = self._changed(kept, state["original"]).flatten(1).sum(1)
+        left = self._changed(kept, state).flatten(1).sum(1)
         return loop.Evaluation(
             images=images,
             confidence=found[0],
@@ -96,23 +97,22 @@ class Reversal(loop.Procedure):
         """Keep what succeeded, see :meth:`captum_deduce.search.Procedure.step`."""
         column = _column(evaluation.success, evaluation.images)
         state["images"] = torch.where(column, evaluation.images, state["images"])
-        changed = self._changed(state["images"], state["original"]).flatten(1)
+        changed = self._changed(state["images"], state).flatten(1)
         changed = changed.gather(1, state["order"])
         places = torch.arange(changed.shape[1], device=changed.device)
         ahead = (places - state["place"].unsqueeze(1) - 1) % changed.shape[1]
         state["place"] = ahead.masked_fill(~changed, changed.shape[1]).argmin(1)
         return torch.zeros_like(evaluation.success)
 
-    def _changed(self, images: Tensor, original: Tensor) -> Tensor:
-        """Which pixels differ, A x channels (by site: 1) x ..., bool."""
-        changed = images != original
-        return changed.any(1, keepdim=True) if self.by_site else changed
+    def _changed(self, images: Tensor, state: loop.State) -> Tensor:
+        """Which pixels differ from the original, bool, one for each pixel."""
+        return self.pixels.of(state).any(images != state["original"])
 
     def _order(self, state: loop.State) -> Tensor:
         """All pixels, those with the smallest changes first, A x pixels."""
         lower, upper = self.problem.bounds(state)
         size = (state["images"] - state["original"]).abs() / (upper - lower)
-        return (size.sum(1) if self.by_site else size).flatten(1).argsort(dim=1, stable=True)
+        return self.pixels.of(state).total(size).flatten(1).argsort(dim=1, stable=True)
 
     def _trial(self, state: loop.State) -> Tensor:
         """The images with one more pixel as it was; at first the images themselves."""
@@ -120,8 +120,8 @@ class Reversal(loop.Procedure):
         pixel = state["order"].gather(1, state["place"].clamp_min(0).unsqueeze(1))
         chosen = torch.zeros_like(state["order"], dtype=torch.bool).scatter_(1, pixel, True)
         chosen &= (state["place"] >= 0).unsqueeze(1)
-        shape = (len(images), -1, *images.shape[2:])
-        return torch.where(chosen.view(shape), original, images)
+        chosen = chosen.view_as(self._changed(images, state))
+        return torch.where(self.pixels.of(state).spread(chosen), original, images)
 
 
 def refine(
@@ -130,7 +130,7 @@ def refine(
     found: loop.SearchResult,
     log_density: LogDensity | None = None,
     *,
-    by_site: bool = False,
+    pixels: Pixels | None = None,
     batch_size: int | None = None,
     show_progress: bool | None = None,
 ) -> loop.SearchResult:
@@ -141,7 +141,7 @@ def refine(
         goal (Goal): What the search ended at.
         found (SearchResult): Of all pairs of the problem; those without success stay as they are.
         log_density (LogDensity, optional): Where the goal or the result has one. Default: None
-        by_site (bool, optional): Whether all channels of a position return together. Default: False
+        pixels (Pixels, optional): Which entries return together. Default: None (each alone)
         batch_size (int, optional): Most pairs at once. Default: None (all)
         show_progress (bool, optional): Draw a progress bar.
             Default: None (after two seconds, in a terminal or a notebook)
@@ -153,7 +153,8 @@ def refine(
     pairs = (found.success & changed).nonzero().flatten().tolist()
     if not pairs:
         return found
-    procedure = Reversal(problem, goal, found.images, pairs, log_density, by_site=by_site)
+    pixels = Entries() if pixels is None else pixels
+    procedure = Reversal(problem, goal, found.images, pairs, log_density, pixels=pixels)
     refined = loop.run(
         procedure,
         len(pairs),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_deduce.checks import TOLERANCE
+from captum_deduce.search.pixels import Pixels
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,10 @@ class PixelStep:
     A pixel is *admissible* where the mask allows it and it was changed fewer than ``max_changes``
     times. The ``pixels_per_step`` admissible ones of the largest ``|direction|`` x (upper - lower)
     move against the sign of the direction, by ``step_size`` x (upper - lower), clipped to the
-    bounds. Scaling by the range makes the choice the same whether inputs are normalised outside or
-    inside of the model. Ties go to the first pixel (with several pixels a step: to any).
+    bounds. Where a pixel has several entries, those that may move add up to its score, and each
+    moves by its own sign. Scaling by the range makes the choice the same whether inputs are
+    normalised outside or inside of the model. Ties go to the first pixel (with several pixels a
+    step: to any).
 
     With ``most_gain`` the number of pixels adapts to the way that is left. A pixel's *gain* is what
     its move takes off the loss by first order, ``|direction|`` x the length of the move. The pixels
@@ -34,9 +37,8 @@ class PixelStep:
             image has its own.
         max_changes (int or None): Most changes of one pixel, :math:`p`; None for any number.
         pixels_per_step (int): Pixels that move together, :math:`m`.
-        by_site (bool): Whether a pixel is a spatial site with all its channels (dimension 1): its
-            score is the sum over channels, each channel moves by its own sign, and the changes of
-            the site count; or one entry of the input.
+        pixels (Pixels): What a pixel is: one entry of the input, a spatial site with all its
+            channels, or a group of entries.
         skip_saturated (bool): Whether a pixel is admissible only if the move would change it by
             more than 1e-6 of the range. False is the algorithm to the letter: a pixel on a bound
             may be chosen, and is then clipped back to where it was.
@@ -53,7 +55,7 @@ class PixelStep:
     step_size: float | Tensor
     max_changes: int | None
     pixels_per_step: int
-    by_site: bool
+    pixels: Pixels
     skip_saturated: bool
     lower: Tensor
     upper: Tensor
@@ -67,9 +69,9 @@ class PixelStep:
             images (Tensor): A x channels x ...
 
         Returns:
-            Tensor: Zeros, one for each pixel: of the images' shape, or with one channel by site.
+            Tensor: Zeros, int32, one for each pixel, as :class:`Pixels` shapes them.
         """
-        return torch.zeros_like(images[:, :1] if self.by_site else images, dtype=torch.int32)
+        return self.pixels.any(torch.zeros_like(images, dtype=torch.bool)).to(torch.int32)
 
     def __call__(
         self,
@@ -95,12 +97,10 @@ class PixelStep:
         proposal = self.proposal(images, direction, original)
         movable = self.movable(images, proposal, allowed)
         length = self.upper - self.lower if self.most_gain is None else (proposal - images).abs()
-        score = direction.abs() * length
-        if self.by_site:
-            score = (score * movable).sum(1, keepdim=True)
+        score = self.pixels.total(direction.abs() * length, movable)
         admissible = self.admissible(movable, changes)
         chosen = self._most_salient(torch.where(admissible, score, -1.0))
-        moved = torch.where(chosen & movable, proposal, images)
+        moved = torch.where(self.pixels.spread(chosen) & movable, proposal, images)
         return moved, changes + chosen.to(changes) * self.change, ~admissible.flatten(1).any(1)
 
     def proposal(self, images: Tensor, direction: Tensor, original: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ class PixelStep:
         Returns:
             Tensor: Bool, of the shape of ``changes``.
         """
-        pixels = movable.any(1, keepdim=True) if self.by_site else movable
+        pixels = self.pixels.any(movable)
         return pixels if self.max_changes is None else pixels & (changes < self.max_changes)
 
     def _most_salient(self, score: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ class PixelStep:
     ) -> Tensor:
         """Find the changed pixels whose return to the original raises the loss least.
 
-        By first order, that is by direction x (original - image), summed over a site's channels.
+        By first order, that is by direction x (original - image), summed over a pixel's entries.
 
         Args:
             images (Tensor): A x channels x ...
@@ -182,10 +182,8 @@ class PixelStep:
         Returns:
             Tensor: Bool, one for each pixel, of the shape of :meth:`initial_changes`.
         """
-        rise = direction * (original - images)
-        changed = images != original
-        if self.by_site:
-            rise, changed = rise.sum(1, keepdim=True), changed.any(1, keepdim=True)
+        rise = self.pixels.total(direction * (original - images))
+        changed = self.pixels.any(images != original)
         count = (share * changed.flatten(1).sum(1, keepdim=True)).ceil()
         order = torch.where(changed, rise, torch.inf).flatten(1).argsort(dim=1, stable=True)
         rank = order.argsort(1)

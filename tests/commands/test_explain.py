@@ -318,6 +318,20 @@ def test_colour_images_and_named_classes(colour_checkpoint, tmp_path, capsys):
         assert (image.mode, image.size) == ("RGB", (8, 10))
 
 
+def test_a_square_of_pixels_moves_as_one(colour_checkpoint, tmp_path, capsys):
+    levels = np.random.default_rng(1).integers(60, 190, (10, 8, 3)).astype(np.uint8)
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    words = ["explain", "--checkpoint", colour_checkpoint, "--images", tmp_path / "a.png"]
+    words += ["--target", "dog", "--max-iterations", "1", "--pixel", "patch", "--patch-size", "4"]
+    words += ["--device", "cpu", "--output", tmp_path / "out"]
+    assert main([str(word) for word in words]) == 0
+    result = Counterfactuals.load(tmp_path / "out" / "counterfactuals.safetensors")
+    changed = (result.attributions[0] != 0).any(0)
+    assert 8 <= changed.sum() <= 16
+    squares = {(row // 4, column // 4) for row, column in changed.nonzero().tolist()}
+    assert len(squares) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "together"),
     [

@@ -496,7 +496,9 @@ def test_a_convolutional_layer_is_flattened(digits):
         ({"classification_weight": float("nan")}, ValueError, "classification_weight"),
         ({"normalize_terms": 1}, TypeError, "normalize_terms must be True or False"),
         ({"skip_saturated": None}, TypeError, "skip_saturated must be True or False"),
-        ({"pixel": "patch"}, ValueError, "pixel must be one of 'entry', 'site', got 'patch'"),
+        ({"pixel": "place"}, ValueError, "pixel must be one of 'entry', 'site', 'patch', got"),
+        ({"patch_size": 0}, ValueError, "patch_size must be a finite number"),
+        ({"patch_size": 2.0}, TypeError, "patch_size must be an int, got float"),
     ],
     ids=str,
 )

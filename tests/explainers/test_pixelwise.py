@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from captum_deduce.explainers import PixelwiseExplainer
-from captum_deduce.search import PixelDescent
+from captum_deduce.search import PixelDescent, Sites
 
 SETTINGS = {
     "confidence": 0.5,
@@ -61,7 +61,7 @@ def test_the_settings_reach_the_descent():
     assert isinstance(descent, PixelDescent)
     assert (descent.momentum, descent.max_iterations, descent.rounds) == (0.3, 20, 1)
     rule = descent.step_rule
-    assert (rule.pixels_per_step, rule.by_site, rule.step_size) == (2, True, 0.5)
+    assert (rule.pixels_per_step, rule.pixels, rule.step_size) == (2, Sites(), 0.5)
 
 
 @pytest.mark.parametrize(

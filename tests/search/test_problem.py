@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from scipy.special import softmax
 
-from captum_deduce.search.problem import Goal, argument_rows, confidence_of, is_success
+from captum_deduce.classifiers import FrozenModel
+from captum_deduce.search.problem import Goal, Problem, argument_rows, confidence_of, is_success
 
 
 def test_confidence_is_the_softmax_probability_of_the_target():
@@ -53,3 +54,22 @@ def test_only_tensors_with_a_row_per_pair_are_cut():
     assert cut[2:] == arguments[2:]
     twice = argument_rows(arguments, 5, [3, 3])
     assert (twice[0].tolist(), twice[2:]) == ([3, 3], arguments[2:])
+
+
+def test_pairs_take_what_is_their_own_along():
+    inputs, each = torch.rand(3, 1, 2, 2), torch.arange(12).view(3, 1, 2, 2)
+    lower, upper = torch.zeros(1, 2, 2), torch.ones(1, 2, 2)
+
+    def rows(**changed):
+        shared = {"mask": None, "lower": lower, "upper": upper, "groups": None}
+        with FrozenModel(torch.nn.Flatten()) as model:
+            problem = Problem(
+                model, inputs, torch.tensor([1, 0, 1]), [1, 0, 1], (), **(shared | changed)
+            )
+        return problem.rows([2, 0])
+
+    assert set(rows()) == set(rows(groups=each[0])) == {"original", "target"}
+    own = {"groups": each, "lower": inputs - 1, "upper": inputs + 1}
+    state = rows(mask=each > 5, **own)
+    for name, value in (own | {"original": inputs, "allowed": each > 5}).items():
+        assert torch.equal(state[name], value[[2, 0]]), name

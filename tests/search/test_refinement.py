@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from torch import Tensor, nn
 
 from captum_deduce import search
 from captum_deduce.classifiers import FrozenModel
+from captum_deduce.search.pixels import Entries, Groups, Sites
 from captum_deduce.search.problem import Goal, Problem
 from captum_deduce.search.refinement import refine
 from tests import reference
@@ -101,19 +105,24 @@ class Curved(nn.Module):
         return torch.stack([torch.zeros_like(score), score], 1)
 
 
-@pytest.mark.parametrize("by_site", [False, True])
-def test_no_single_change_that_remains_can_be_taken_back(by_site):
+@pytest.mark.parametrize("kind", ["entry", "site", "groups", "groups of each image"])
+def test_no_single_change_that_remains_can_be_taken_back(kind):
     generator = torch.Generator().manual_seed(1)
     inputs = torch.rand(240, 2, 3, 3, generator=generator, dtype=torch.float64)
     images = torch.rand(240, 2, 3, 3, generator=generator, dtype=torch.float64)
+    shape = (240 if kind == "groups of each image" else 1, 2, 3, 3)
+    groups = torch.randint(9, shape, generator=generator)
+    given = groups if len(groups) > 1 else groups[0]
+    pixels = {"entry": Entries(), "site": Sites()}.get(kind, Groups(given, 9))
+    groups, by_site = groups.expand(240, -1, -1, -1), kind == "site"
     net = Curved(18)
     reached = net(images)[:, 1] > 0
     with FrozenModel(net) as model:
         refined = refine(
-            problem_of(model, inputs),
+            replace(problem_of(model, inputs), groups=given),
             Goal(0.5),
             found_images(images, reached.tolist(), [0] * 240),
-            by_site=by_site,
+            pixels=pixels,
             batch_size=7,
         )
 
@@ -125,16 +134,21 @@ def test_no_single_change_that_remains_can_be_taken_back(by_site):
     more_than_one_pass = 0
     for i in reached.nonzero().flatten().tolist():
         original = inputs[i].numpy()
-        expected, trials = reference.refined(images[i].numpy(), original, is_enough, by_site)
+        index = groups[i].numpy() if kind.startswith("groups") else None
+        expected, trials = reference.refined(images[i].numpy(), original, is_enough, by_site, index)
         found = refined.images[i].numpy()
         np.testing.assert_array_equal(found, expected)
         assert refined.forward_evaluations[i].item() == 1 + trials
-        changed = (images[i] != inputs[i]).any(0).sum() if by_site else 18
-        more_than_one_pass += trials > changed
-        for place in zip(*np.nonzero(found != original), strict=True):
+        own = (1, 2, 3, 3)
+        changed = pixels.of({"groups": groups[i : i + 1]}).any(torch.ones(own, dtype=torch.bool))
+        more_than_one_pass += trials > changed.sum()
+        pixel_of = functools.partial(reference.pixel_of, by_site=by_site, groups=index)
+        entries = list(np.ndindex(*original.shape))
+        for pixel in {pixel_of(entry) for entry in entries if found[entry] != original[entry]}:
             trial = found.copy()
-            pixel = (slice(None), *place[1:]) if by_site else place
-            trial[pixel] = original[pixel]
+            for entry in entries:
+                if pixel_of(entry) == pixel:
+                    trial[entry] = original[entry]
             assert not is_enough(trial)
     assert more_than_one_pass > 10
 
@@ -193,7 +207,7 @@ def test_by_site_all_channels_return_together():
     with FrozenModel(linear(1.0, 0.0, 3.0, 1.0)) as model:
         problem = problem_of(model, inputs)
         found = found_images(changed, [True], [0])
-        sites = refine(problem, Goal(0.5), found, by_site=True)
+        sites = refine(problem, Goal(0.5), found, pixels=Sites())
         entries = refine(problem, Goal(0.5), found)
     assert sites.images.flatten().tolist() == [0.1, 0.0, 0.9, 0.0]
     assert entries.images.flatten().tolist() == [0.0, 0.0, 0.9, 0.0]

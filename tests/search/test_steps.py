@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from captum_deduce.search.pixels import Entries, Groups, Sites
 from captum_deduce.search.steps import AdamStep, PixelStep, ShrinkageStep, refine_weight
 
 
@@ -13,7 +14,7 @@ def step_rule(shape=(1, 1, 4), **changed) -> PixelStep:
         "step_size": 0.2,
         "max_changes": 5,
         "pixels_per_step": 1,
-        "by_site": False,
+        "pixels": Entries(),
         "skip_saturated": True,
         "lower": torch.zeros(shape, dtype=torch.float64),
         "upper": torch.ones(shape, dtype=torch.float64),
@@ -97,7 +98,7 @@ def test_dispensable_sites_are_judged_by_all_their_channels():
     original = torch.zeros(1, 2, 1, 2, dtype=torch.float64)
     images = torch.tensor([[[[0.5, 0.5]], [[0.5, 0.0]]]], dtype=torch.float64)
     gradient = torch.tensor([[[[-1.0, -1.5]], [[-1.0, 9.0]]]], dtype=torch.float64)
-    rule = step_rule((2, 1, 2), by_site=True)
+    rule = step_rule((2, 1, 2), pixels=Sites())
     undone = rule.dispensable(images, gradient, original, 0.5)
     assert undone.shape == (1, 1, 1, 2)
     assert undone.flatten().tolist() == [False, True]
@@ -142,7 +143,7 @@ def test_ties_go_to_the_first_pixel():
 
 def test_a_site_sums_its_channels_and_each_moves_by_its_own_sign():
     shape = (3, 1, 2)
-    rule = step_rule(shape, by_site=True)
+    rule = step_rule(shape, pixels=Sites())
     images = torch.full((1, *shape), 0.5, dtype=torch.float64)
     images[0, 2, 0, 0] = 0.0  # can't fall further
     gradient = torch.tensor([[[[2.0, -4.0]], [[-2.0, 0.0]], [[9.0, 0.1]]]], dtype=torch.float64)
@@ -151,7 +152,7 @@ def test_a_site_sums_its_channels_and_each_moves_by_its_own_sign():
     assert changes.flatten().tolist() == [0, 1]
     torch.testing.assert_close(moved[0, :, 0, 1], torch.tensor([0.7, 0.5, 0.3]).double())
     torch.testing.assert_close(moved[0, :, 0, 0], images[0, :, 0, 0])
-    literal = step_rule(shape, by_site=True, skip_saturated=False)
+    literal = step_rule(shape, pixels=Sites(), skip_saturated=False)
     moved, changes, _ = literal(images, gradient, literal.initial_changes(images), images, None)
     assert changes.flatten().tolist() == [1, 0]
     torch.testing.assert_close(moved[0, :, 0, 0], torch.tensor([0.3, 0.7, 0.0]).double())
@@ -159,13 +160,59 @@ def test_a_site_sums_its_channels_and_each_moves_by_its_own_sign():
 
 def test_masked_channels_of_a_site_neither_count_nor_move():
     shape = (2, 1, 2)
-    rule = step_rule(shape, by_site=True)
+    rule = step_rule(shape, pixels=Sites())
     images = torch.full((1, *shape), 0.5, dtype=torch.float64)
     gradient = torch.tensor([[[[9.0, -2.0]], [[1.0, 1.0]]]], dtype=torch.float64)
     allowed = torch.tensor([[[[False, True]], [[True, True]]]])
     moved, _, _ = rule(images, gradient, rule.initial_changes(images), images, allowed)
     torch.testing.assert_close(moved[0, :, 0, 0], torch.tensor([0.5, 0.5]).double())
     torch.testing.assert_close(moved[0, :, 0, 1], torch.tensor([0.7, 0.3]).double())
+
+
+def test_a_group_sums_its_entries_and_each_moves_by_its_own_sign():
+    rule = step_rule(pixels=Groups(torch.tensor([[[1, 0, 1, 0]]]), 2))
+    images, gradient = row(0.5, 0.5, 0.5, 0.0), row(2, 3, -2, 9)  # the last can't fall further
+    moved, changes, stuck = rule(images, gradient, rule.initial_changes(images), images, None)
+    torch.testing.assert_close(moved, row(0.3, 0.5, 0.7, 0.0))
+    assert changes.shape == (1, 2, 1, 1)
+    assert changes.flatten().tolist() == [0, 1]
+    literal = step_rule(pixels=rule.pixels, skip_saturated=False)
+    moved, _, _ = literal(images, gradient, literal.initial_changes(images), images, None)
+    torch.testing.assert_close(moved, row(0.5, 0.3, 0.5, 0.0))
+    # only what the mask allows moves, and it alone counts
+    allowed = row(0, 1, 1, 1).bool()
+    moved, changes, _ = rule(images, gradient, changes, images, allowed)
+    torch.testing.assert_close(moved, row(0.5, 0.3, 0.5, 0.0))
+    assert changes.flatten().tolist() == [1, 1]
+    once = step_rule(pixels=rule.pixels, max_changes=1)
+    *_, stuck = once(images, gradient, changes, images, None)
+    assert stuck.tolist() == [True]
+
+
+def test_gains_and_numbers_of_pixels_count_groups():
+    """Gains of the groups are (1 + 4) x .2, 3 x .2 and 2 x .2."""
+    images, gradient = row(0.5, 0.5, 0.5, 0.5), row(1, -3, 2, -4)
+    groups = Groups(torch.tensor([[[0, 1, 2, 0]]]), 3)
+    for settings, expected in (
+        ({"pixels_per_step": 3, "most_gain": 0.9}, row(0.3, 0.5, 0.5, 0.7)),
+        ({"pixels_per_step": 3, "most_gain": 1.1}, row(0.3, 0.7, 0.5, 0.7)),
+        ({"pixels_per_step": 2, "most_gain": 9.0}, row(0.3, 0.7, 0.5, 0.7)),
+        ({"pixels_per_step": 2}, row(0.3, 0.7, 0.5, 0.7)),
+        ({"pixels_per_step": 9}, row(0.3, 0.7, 0.3, 0.7)),
+    ):
+        rule = step_rule(pixels=groups, **settings)
+        moved, _, _ = rule(images, gradient, rule.initial_changes(images), images, None)
+        torch.testing.assert_close(moved, expected)
+
+
+def test_dispensable_groups_are_judged_by_all_their_entries():
+    original, images = row(0, 0, 0, 0.5), row(0.5, 0.5, 0.5, 0.5)
+    gradient = row(-1, -1.5, -1, -9)  # undoing raises the loss by .5 + .5, .75, and nothing
+    rule = step_rule(pixels=Groups(torch.tensor([[[0, 1, 0, 2]]]), 3))
+    for share, expected in ((0.5, [False, True, False]), (0.51, [True, True, False])):
+        undone = rule.dispensable(images, gradient, original, share)
+        assert undone.shape == (1, 3, 1, 1)
+        assert undone.flatten().tolist() == expected
 
 
 def test_saliency_and_step_scale_with_the_range():

@@ -124,10 +124,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     search.add_argument(
         "--pixel",
-        choices=("entry", "site"),
+        choices=("entry", "site", "patch"),
         default=argparse.SUPPRESS,
-        help="what moves: one channel of a pixel, or all of them (default: site for colour images, "
-        "entry with --preset paper)",
+        help="what moves: one channel of a pixel, all of them, or a square of pixels (default: "
+        "site for colour images, entry with --preset paper)",
+    )
+    search.add_argument(
+        "--patch-size",
+        type=whole(1),
+        default=argparse.SUPPRESS,
+        metavar="S",
+        help="with --pixel patch: squares of S x S pixels (default: 8)",
     )
 
 

@@ -12,12 +12,19 @@ def test_the_help_names_the_explainers_defaults(capsys):
     assert main(["explain", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     parameters = inspect.signature(DeDUCE).parameters
-    for name in ("confidence", "step_size", "max_changes", "pixels_per_step", "max_iterations"):
+    for name in (
+        "confidence",
+        "step_size",
+        "max_changes",
+        "pixels_per_step",
+        "max_iterations",
+        "patch_size",
+    ):
         option = name.replace("_", "-")
-        (said,) = re.findall(rf"--{option} X [^(]*\(default: ([\d.]+)\)", text)
+        (said,) = re.findall(rf"--{option} [XS] [^(]*\(default: ([\d.]+)\)", text)
         assert float(said) == parameters[name].default, name
     assert re.search(
-        r"--pixel {entry,site} [^(]*\(default: site for colour images, entry with", text
+        r"--pixel {entry,site,patch} [^(]*\(default: site for colour images, entry with", text
     )
     assert parameters["pixel"].default == "entry", "the paper's"
 
@@ -25,14 +32,16 @@ def test_the_help_names_the_explainers_defaults(capsys):
 def test_only_settings_that_were_given_reach_the_explainer(recorded):
     words = ["explain", "--checkpoint", "c", "--images", "a", "--preset", "realistic"]
     assert main(words) == 0
-    assert main([*words, "--confidence", "0.9", "--pixel", "site"]) == 0
+    given = ["--confidence", "0.9", "--pixel", "patch", "--patch-size", "4"]
+    assert main([*words, *given]) == 0
     (_, none), (_, some) = recorded
     parameters = inspect.signature(DeDUCE).parameters
     assert not [name for name in none if name in parameters]
     assert none["preset"] == some["preset"] == "realistic"
     assert {name: some[name] for name in some if name in parameters} == {
         "confidence": 0.9,
-        "pixel": "site",
+        "pixel": "patch",
+        "patch_size": 4,
     }
 
 
