@@ -106,7 +106,8 @@ class AdaptiveDescent(PixelDescent):
         stuck = self.move(state, direction)
         moved = state["images"] - before
         state["promised"] = -(gradient * moved).flatten(1).sum(1)
-        state["several"] = (moved != 0).flatten(1).sum(1) > 1
+        pixels = self.step_rule.pixels.of(state)
+        state["several"] = pixels.any(moved != 0).flatten(1).sum(1) > 1
         if self.rounds == 1:
             return stuck | broken
         self._undo(state, before, changes, evaluation)

@@ -31,7 +31,7 @@ class HalvingDescent(AdaptiveDescent):
         images = state["images"]
         if "allowed" not in state:
             state["allowed"] = torch.ones_like(images, dtype=torch.bool)
-        state["mask"] = state["allowed"]
+        state["mask"] = state["allowed"].clone()
         state["closest_images"] = images.clone()
         state["closest_gradient"] = torch.zeros_like(images)
         state["share"] = images.new_full((len(pairs),), 0.5)
