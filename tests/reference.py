@@ -282,6 +282,7 @@ def adaptive_deduce(
     rounds: int = 1,
     refine: bool = False,
     halving: bool = False,
+    classification_weight: float = 1.0,
     most_gain: float = 0.5,
     share: float = 0.1,
 ) -> tuple[Found, list[float]]:
@@ -313,7 +314,8 @@ def adaptive_deduce(
     while True:
         probability, log_density = judge(here.image)
         cross_entropy = max(-np.log(probability), 1e-6)
-        loss = np.log(cross_entropy) - np.sign(log_density) * np.log(max(abs(log_density), 1e-6))
+        loss = classification_weight * np.log(cross_entropy)
+        loss -= np.sign(log_density) * np.log(max(abs(log_density), 1e-6))
         here = Walk(here.image, here.changes, gradient_of(here.image), float(loss))
         enough = probability > confidence
         rank = (1.0, log_density) if enough else (probability - 1, 0.0)
@@ -366,7 +368,7 @@ def adaptive_deduce(
         for entry in sorted(gains, key=lambda e: -gains[e][0])[: int(np.ceil(share * free.size))]:
             image[entry], changes[entry] = gains[entry][1], changes[entry] + length
             gained += gains[entry][0]
-            if gained >= most_gain / np.sqrt(length):
+            if gained >= max(classification_weight, 1.0) * most_gain / np.sqrt(length):
                 break
         move = image - here.image
         promised, several = float(-(here.gradient * move).sum()), int((move != 0).sum()) > 1

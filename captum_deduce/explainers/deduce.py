@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from captum_deduce import checks, search
 from captum_deduce.classifiers import FrozenModel, find_layer
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.explainers.pixelwise import ADAPTIVE, PixelwiseExplainer
-from captum_deduce.search import Goal, Problem, losses, refine
+from captum_deduce.search import Goal, PixelStep, Problem, losses, refine
 
 PAPER: dict[str, Any] = {"skip_saturated": False}
 """Settings of :meth:`DeDUCE.paper`."""
@@ -351,6 +352,13 @@ class DeDUCE(PixelwiseExplainer):
                 "targets"
             )
         return super()._procedure(problem)
+
+    def _step(self, problem: Problem) -> PixelStep:
+        step = super()._step(problem)
+        if step.most_gain is None:
+            return step
+        # A step aims at half of the larger term, however large its weight makes it.
+        return replace(step, most_gain=step.most_gain * max(1.0, self.classification_weight))
 
     def _goal(self, problem: Problem) -> Goal:
         if self.density_quantile is None:

@@ -69,7 +69,7 @@ def leave_one_out_quantile(digits: Digits, target: int, q: float) -> float:
     return float(np.quantile(values, q))
 
 
-def naive_judge(digits: Digits, target: int):
+def naive_judge(digits: Digits, target: int, weight: float = 1.0):
     """Confidence and log-density of an image, and the gradient of equation 5."""
     model, place = plain_copy(digits.model), list(digits.model).index(digits.layer) + 1
     features = class_features(digits, target)
@@ -88,7 +88,7 @@ def naive_judge(digits: Digits, target: int):
         return confidence, float(fitted.logpdf(z.numpy()))
 
     def gradient_of(image: np.ndarray) -> np.ndarray:
-        return reference.deduce_gradient(image, target, both, mean, covariance, 1.0, True)
+        return reference.deduce_gradient(image, target, both, mean, covariance, weight, True)
 
     return judge, gradient_of
 
@@ -192,6 +192,7 @@ BEYOND = [
     {"rounds": 4, "pixels_per_step": "adaptive", "step_size": 1.0, "max_changes": 2},
     {"refine": True},
     {"rounds": 6, "pixels_per_step": "adaptive", "step_size": 0.6, "halving": True},
+    {"pixels_per_step": "adaptive", "step_size": 0.6, "classification_weight": 5.0},
     {
         "pixels_per_step": "adaptive",
         "step_size": 1.0,
@@ -225,7 +226,7 @@ def test_what_goes_past_the_paper_equals_its_reference(digits, settings):
         if quantile is not None:
             least = leave_one_out_quantile(digits, target, quantile)
             written["least_log_density"] = least
-        judge, gradient_of = naive_judge(digits, target)
+        judge, gradient_of = naive_judge(digits, target, settings.get("classification_weight", 1.0))
         if adaptive:
             expected, _ = reference.adaptive_deduce(image.numpy(), judge, gradient_of, **written)
         else:
