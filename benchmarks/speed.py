@@ -147,10 +147,13 @@ def compare(
 
     result, as_it_is = against_bare(explainer, plain, pairs, batch_size, rounds)
     before, _, _ = timed(explainer, pairs, batch_size)
+    closest = DeDUCE.closest(model, model.avgpool, density)
+    near_before, near, _ = timed(closest, pairs, batch_size)
     started = time.perf_counter()
     count, found, evaluations = published_pattern(plain, density, images, labels)
     published = time.perf_counter() - started
     after, _, _ = timed(explainer, pairs, batch_size)
+    near_after, _, _ = timed(closest, pairs, batch_size)
 
     ours = int(result.evaluations.sum())
     print(f"DeDUCE: {len(result)} pairs, {int(result.success.sum())} found")
@@ -159,6 +162,11 @@ def compare(
     print(f"published pattern: {count} pairs, {found} found, {published:.1f} s")
     print(f"  {evaluations} evaluations, {evaluations / count:.1f} a pair")
     print(f"published / DeDUCE: {2 * published / (before + after):.2f}")
+    print(f"DeDUCE.closest: {near.evaluations.double().mean():.1f} evaluations a pair")
+    for name in ("l0", "l1"):
+        values = [getattr(each, name)().double().mean() for each in (near, result)]
+        print(f"  {name.upper()} {values[0]:.2f} (DeDUCE {values[1]:.2f})")
+    print(f"published / DeDUCE.closest: {2 * published / (near_before + near_after):.2f}")
     print(f"float32, the copy against the model: {difference(as_it_is, result)}")
     print(f"float32, one at a time against batches: {difference(alone, result[:18])}")
 
