@@ -248,14 +248,27 @@ def deduce_in_rounds(
         return Found(best, judge(best)[0], False, steps, path)
     image, forward_passes = closest[1], 0
     if refine and (image != original).any():
-
-        def is_enough(trial: Array) -> bool:
-            probability, log_density = judge(trial)
-            return probability > confidence and log_density >= least_log_density
-
-        image, trials = refined(image, original, is_enough)
-        forward_passes = 1 + trials
+        image, forward_passes = refined_for(
+            closest[1], original, judge, confidence, least_log_density
+        )
     return Found(image, judge(image)[0], True, steps, path, forward_passes)
+
+
+def refined_for(
+    image: Array,
+    original: Array,
+    judge: Callable[[Array], tuple[float, float]],
+    confidence: float,
+    least_log_density: float,
+) -> tuple[Array, int]:
+    """Take back what neither the confidence nor the log-density needs; also the forward passes."""
+
+    def is_enough(trial: Array) -> bool:
+        probability, log_density = judge(trial)
+        return probability > confidence and log_density >= least_log_density
+
+    image, trials = refined(image, original, is_enough)
+    return image, 1 + trials
 
 
 @dataclass
@@ -400,13 +413,9 @@ def adaptive_deduce(
         return Found(best, judge(best)[0], False, steps, path), lengths
     image, forward_passes = closest[1], 0
     if refine and (image != original).any():
-
-        def is_enough(trial: Array) -> bool:
-            probability, log_density = judge(trial)
-            return probability > confidence and log_density >= least_log_density
-
-        image, trials = refined(image, original, is_enough)
-        forward_passes = 1 + trials
+        image, forward_passes = refined_for(
+            closest[1], original, judge, confidence, least_log_density
+        )
     return Found(image, judge(image)[0], True, steps, path, forward_passes), lengths
 
 

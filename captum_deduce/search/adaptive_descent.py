@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_deduce.search import loop
-from captum_deduce.search.pixel_descent import PixelDescent
+from captum_deduce.search.pixel_descent import PixelDescent, as_column
 from captum_deduce.search.steps import PixelStep
 
 SHORTEST_STEP = 1e-3
@@ -97,11 +97,7 @@ class AdaptiveDescent(PixelDescent):
             Tensor: Whether a pair is stuck (A, bool).
         """
         gradient = self._judge(state, evaluation)
-        direction = gradient
-        if self.momentum:
-            direction = direction + self.momentum * state["direction"]
-            state["direction"] = direction
-        broken = ~torch.isfinite(direction).flatten(1).all(1)
+        direction, broken = self.directed(state, gradient)
         before, changes = state["images"], state["changes"]
         stuck = self.move(state, direction)
         moved = state["images"] - before
@@ -154,16 +150,3 @@ class AdaptiveDescent(PixelDescent):
         state["most_steps"] = torch.where(first, steps.clamp_min(_LEAST_ROUND), state["most_steps"])
         state["round_steps"] = torch.where(success, 0.0, steps + 1)
         return state["round_steps"] > state["most_steps"]
-
-
-def as_column(values: Tensor, images: Tensor) -> Tensor:
-    """Give the pairs' numbers the dimensions of their images.
-
-    Args:
-        values (Tensor): A.
-        images (Tensor): A x ...
-
-    Returns:
-        Tensor: A x 1 x ...
-    """
-    return values.view(-1, *[1] * (images.dim() - 1))

@@ -134,17 +134,30 @@ class PixelDescent(loop.Procedure):
 
     def step(self, state: loop.State, evaluation: loop.Evaluation) -> Tensor:
         """Move pixels, see :meth:`captum_deduce.search.Procedure.step`."""
-        direction = evaluation.gradient
-        if self.momentum:
-            direction = direction + self.momentum * state["direction"]
-            state["direction"] = direction
-        broken = ~torch.isfinite(direction).flatten(1).all(1)
+        direction, broken = self.directed(state, evaluation.gradient)
         if self.rounds == 1:
             return self.move(state, direction) | broken
         before, changes = state["images"], state["changes"]
         stuck = self.move(state, direction)
         self._undo(state, before, changes, evaluation)
         return (stuck & ~evaluation.success) | broken
+
+    def directed(self, state: loop.State, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Add momentum to a gradient.
+
+        Args:
+            state (dict[str, Tensor]): Of the active pairs; the direction is kept there.
+            gradient (Tensor): A x ...
+
+        Returns:
+            tuple[Tensor, Tensor]: What to move against, of the same shape, and whether some of it
+            is not finite (A, bool).
+        """
+        direction = gradient
+        if self.momentum:
+            direction = gradient + self.momentum * state["direction"]
+            state["direction"] = direction
+        return direction, ~torch.isfinite(direction).flatten(1).all(1)
 
     def move(self, state: loop.State, direction: Tensor, allowed: Tensor | None = None) -> Tensor:
         """Apply the step rule to the state.
@@ -218,7 +231,7 @@ class PixelDescent(loop.Procedure):
     ) -> None:
         """Begin the next round of the pairs that were at their goal, in place of their move."""
         success, rule = evaluation.success, self.rule(state)
-        column = success.view(-1, *[1] * (before.dim() - 1))
+        column = as_column(success, before)
         undone = column & rule.dispensable(
             before, evaluation.gradient, state["original"], self.undone(state)
         )
@@ -235,3 +248,16 @@ class PixelDescent(loop.Procedure):
         if evaluation.distance is not None:
             nearer = torch.minimum(state["closest"], evaluation.distance)
             state["closest"] = torch.where(success, nearer, state["closest"])
+
+
+def as_column(values: Tensor, images: Tensor) -> Tensor:
+    """Give the pairs' numbers the dimensions of their images.
+
+    Args:
+        values (Tensor): A.
+        images (Tensor): A x ...
+
+    Returns:
+        Tensor: A x 1 x ...
+    """
+    return values.view(-1, *[1] * (images.dim() - 1))
