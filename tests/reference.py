@@ -224,7 +224,7 @@ def deduce_in_rounds(
                 break
             changed = [e for e in np.ndindex(*original.shape) if image[e] != original[e]]
             changed.sort(key=lambda e: gradient[e] * (original[e] - image[e]))
-            for entry in changed[: int(np.ceil(0.3 * len(changed)))]:
+            for entry in changed[: -(-len(changed) // 3)]:
                 image[entry], changes[entry] = original[entry], 0
             previous = np.zeros_like(original)
         else:
@@ -307,8 +307,9 @@ def adaptive_deduce(
     one_round, free = rounds == 1, np.ones(original.shape, dtype=bool)
     here = Walk(original.copy(), np.zeros_like(original), np.zeros_like(original), np.inf)
     base, last_loss, promised, several, warned = here, np.inf, np.inf, False, False
-    length, previous, taken_back = 1.0, np.zeros_like(original), 0.5 if halving else 0.3
+    length, previous, taken_back = 1.0, np.zeros_like(original), 0.5 if halving else 1 / 3
     path, lengths = [original.copy()], []
+    all_rounds = rounds
     closest: tuple[float, Array, Array] | None = None
     best_rank, best = (-1.0, -np.inf), original
     steps, round_steps, most_steps = 0, 0, np.inf
@@ -381,7 +382,8 @@ def adaptive_deduce(
         for entry in sorted(gains, key=lambda e: -gains[e][0])[: int(np.ceil(share * free.size))]:
             image[entry], changes[entry] = gains[entry][1], changes[entry] + length
             gained += gains[entry][0]
-            if gained >= max(classification_weight, 1.0) * most_gain / np.sqrt(length):
+            aim = 1.4 * most_gain if rounds == all_rounds > 1 else most_gain
+            if gained >= max(classification_weight, 1.0) * aim / np.sqrt(length):
                 break
         move = image - here.image
         promised, several = float(-(here.gradient * move).sum()), int((move != 0).sum()) > 1

@@ -19,6 +19,7 @@ SHORTEST_STEP = 1e-3
 _IN_VAIN, _POOR, _GOOD = 0.1, 0.2, 0.5
 _LENGTHENED, _SHORTENED, _AFTER_RETURN = 2.0, 0.5, 1 / 16
 _LEAST_ROUND = 10
+_FIRST_ROUND = 1.4  # times the gain: what a first round takes too far, later ones take back
 
 
 class AdaptiveDescent(PixelDescent):
@@ -36,7 +37,8 @@ class AdaptiveDescent(PixelDescent):
 
     Within one step pixels move until their gains reach ``most_gain`` over the root of the length:
     on a smooth classifier of small images a few pixels far, on a jagged one of photographs many
-    pixels faintly. No part of this depends on the image's size.
+    pixels faintly. No part of this depends on the image's size. The first of several rounds aims at
+    1.4 times as much.
 
     A round after the first may take as many steps as the first did (at least 10): one that does
     not reach its goal by then ends the pair, which keeps its closest success.
@@ -79,12 +81,12 @@ class AdaptiveDescent(PixelDescent):
         rule, length = super().rule(state), state["length"]
         column = as_column(length, state["images"])
         gain = rule.most_gain
-        return replace(
-            rule,
-            step_size=rule.step_size * column,
-            change=column,
-            most_gain=None if gain is None else gain * length.rsqrt().unsqueeze(1),
-        )
+        if gain is not None:
+            more = length.rsqrt()
+            if self.rounds > 1:
+                more = torch.where(state["rounds"] == self.rounds, _FIRST_ROUND * more, more)
+            gain = gain * more.unsqueeze(1)
+        return replace(rule, step_size=rule.step_size * column, change=column, most_gain=gain)
 
     def step(self, state: loop.State, evaluation: loop.Evaluation) -> Tensor:
         """Judge the last step and make the next, see :meth:`captum_deduce.search.Procedure.step`.

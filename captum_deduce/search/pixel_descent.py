@@ -41,7 +41,7 @@ class PixelDescent(loop.Procedure):
             on a bound. Default: False
     """
 
-    undone_share = 0.3
+    undone_share = 1 / 3
 
     def __init__(
         self,

@@ -204,6 +204,7 @@ BEYOND = [
     {
         "density_quantile": 0.1,
         "confidence": 0.8,
+        "step_size": 0.37,  # no two attempts are equally far, but for rounding
         "rounds": 3,
         "pixels_per_step": "adaptive",
         "refine": True,
