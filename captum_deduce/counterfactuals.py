@@ -42,6 +42,8 @@ class Counterfactuals:
             under the target class, N. Default: None (the explainer has no density)
         trajectory (list[Tensor], optional): For each pair the images that the search evaluated,
             (steps + 1) x channels x height x width, on the CPU. Default: None (not asked for)
+        settings (str, optional): The explainer with its settings, and what they came to for images
+            of this size. Default: None (not known)
 
     Raises:
         ValueError: Tensors whose lengths or shapes do not agree.
@@ -58,6 +60,7 @@ class Counterfactuals:
     prediction: Tensor
     log_density: Tensor | None = None
     trajectory: list[Tensor] | None = None
+    settings: str | None = None
 
     def __post_init__(self) -> None:
         if self.inputs.shape != self.counterfactuals.shape:
@@ -139,10 +142,11 @@ class Counterfactuals:
         """Say in a few lines how the search went.
 
         Distances are means over the pairs for which a counterfactual was found. Pairs that were
-        :attr:`already` there are counted apart and enter no mean.
+        :attr:`already` there are counted apart and enter no mean. The last line has the settings,
+        with the numbers that rules came to.
 
         Returns:
-            str: One line to three.
+            str: One line to four.
         """
         searched = self[~self.already]
         found = searched[searched.success]
@@ -159,6 +163,8 @@ class Counterfactuals:
                 f"{_mean(searched.iterations)} steps, {_mean(searched.evaluations)} gradient and "
                 f"{_mean(searched.forward_evaluations)} forward-only evaluations per pair"
             )
+        if self.settings:
+            lines.append(self.settings)
         return "\n".join(lines)
 
     def plot(
@@ -222,7 +228,7 @@ class Counterfactuals:
 
         Returns:
             Counterfactuals: Of all their pairs, in that order. ``log_density`` and ``trajectory``
-            are kept where all of them have one.
+            are kept where all of them have one, ``settings`` where all have the same.
 
         Raises:
             TypeError: Something else than results.
@@ -252,6 +258,8 @@ class Counterfactuals:
         }
         if all(part.trajectory is not None for part in parts):
             values["trajectory"] = [path for part in parts for path in part.trajectory or []]
+        if len({part.settings for part in parts}) == 1:
+            values["settings"] = parts[0].settings
         return cls(**values)
 
     def _repr_html_(self) -> str:
@@ -282,7 +290,7 @@ class Counterfactuals:
         }
         if self.trajectory is not None:
             values["trajectory"] = [self.trajectory[i] for i in chosen.tolist()]
-        return Counterfactuals(**values)
+        return Counterfactuals(**values, settings=self.settings)
 
     def save(self, path: str | Path) -> None:
         """Write everything to one safetensors file.
@@ -297,7 +305,10 @@ class Counterfactuals:
             tensors["trajectory_lengths"] = torch.tensor(
                 [len(images) for images in self.trajectory], dtype=torch.int64
             )
-        storage.write(path, tensors, {"format": _FORMAT, "format_version": "1"})
+        words = {"format": _FORMAT, "format_version": "1"}
+        if self.settings is not None:
+            words["settings"] = self.settings
+        storage.write(path, tensors, words)
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Counterfactuals:
@@ -328,7 +339,7 @@ class Counterfactuals:
                 images = tensors.pop("trajectory")
                 trajectory = list(torch.split(images, lengths.tolist())) if len(lengths) else []
             moved = {name: value.to(device) for name, value in tensors.items()}
-            return cls(**moved, trajectory=trajectory)
+            return cls(**moved, trajectory=trajectory, settings=metadata.get("settings"))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path} holds no complete set of counterfactuals: {error}") from error
 

@@ -290,6 +290,10 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         """Do what is left to do after the search, while the model is still prepared."""
         return found
 
+    def _resolved(self, problem: Problem) -> str:
+        """Say what settings that are rules came to for these images."""
+        return ""
+
     def _frozen_model(self) -> FrozenModel:
         return FrozenModel(self.forward_func)
 
@@ -428,6 +432,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             prediction=found.prediction,
             log_density=found.log_density,
             trajectory=found.trajectory,
+            settings=": ".join(filter(None, [repr(self), self._resolved(problem)])),
         )
 
     def _probe(

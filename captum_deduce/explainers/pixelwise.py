@@ -108,11 +108,18 @@ class PixelwiseExplainer(CounterfactualExplainer):
             return Groups(groups, int(groups.max()) + 1)
         return Sites() if self.pixel == "site" else Entries()
 
+    def _resolved(self, problem: Problem) -> str:
+        if self.pixels_per_step != ADAPTIVE:
+            return ""
+        pixels = self._pixels(problem)
+        what = {Entries: "entries", Sites: "places", Groups: "groups"}[type(pixels)]
+        most, all_of_them = _most_moved(problem, pixels), _most_pixels(problem, pixels)
+        return f"at most {most:,} of {all_of_them:,} {what} a step"
+
     def _step(self, problem: Problem) -> PixelStep:
         pixels, count, gain = self._pixels(problem), self.pixels_per_step, None
         if isinstance(count, str):
-            count = max(math.ceil(MOST_MOVED * _most_pixels(problem, pixels)), 1)
-            gain = MOST_GAIN
+            count, gain = _most_moved(problem, pixels), MOST_GAIN
         return PixelStep(
             step_size=self.step_size,
             max_changes=self.max_changes,
@@ -135,6 +142,11 @@ class PixelwiseExplainer(CounterfactualExplainer):
             descent = HalvingDescent if self.halving else AdaptiveDescent
             return descent(*arguments, **settings)
         return PixelDescent(*arguments, **settings, retire_at_bounds=self._retire_at_bounds)
+
+
+def _most_moved(problem: Problem, pixels: Pixels) -> int:
+    """How many pixels may move in one adaptive step."""
+    return max(math.ceil(MOST_MOVED * _most_pixels(problem, pixels)), 1)
 
 
 def _most_pixels(problem: Problem, pixels: Pixels) -> int:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from captum_deduce.explainers import PixelwiseExplainer
+from captum_deduce.explainers import JSMA, PixelwiseExplainer
 from captum_deduce.search import PixelDescent, Sites
 
 SETTINGS = {
@@ -79,3 +79,28 @@ def test_the_settings_reach_the_descent():
 def test_settings_out_of_their_ranges_are_refused_by_name(name, value):
     with pytest.raises(ValueError, match=f"{name} must be"):
         Plain(model(), **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "numbers"),
+    [
+        ({}, "at most 75 of 750 entries a step"),
+        ({"pixel": "site"}, "at most 25 of 250 places a step"),
+        ({"pixel": "patch", "patch_size": 10}, "at most 1 of 3 groups a step"),
+        ({"mask": torch.arange(750).view(1, 3, 25, 10) < 31}, "at most 4 of 31 entries a step"),
+    ],
+)
+def test_a_result_says_what_its_rules_came_to(settings, numbers):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(750, 2))
+    explainer = JSMA(model, saliency="gradient", pixels_per_step="adaptive")
+    call = {"mask": settings.pop("mask")} if "mask" in settings else {}
+    result = explainer.generate(torch.rand(2, 3, 25, 10), max_iterations=1, **call, **settings)
+    words = result.settings
+    assert words.startswith("JSMA(")
+    assert words.endswith(f": {numbers}")
+    assert "pixels_per_step='adaptive'" in words
+    assert all(f"{name}={value!r}" in words for name, value in settings.items())
+    counted = explainer.generate(torch.rand(1, 3, 25, 10), pixels_per_step=2, max_iterations=1)
+    assert counted.settings == repr(
+        JSMA(model, saliency="gradient", pixels_per_step=2, max_iterations=1)
+    )
