@@ -351,7 +351,8 @@ def adaptive_deduce(
             worth = (last_loss - here.loss) / promised
             shortens = several and length > 1e-3
             in_vain = shortens and worth < 0.1
-            back = in_vain and warned
+            worse = shortens and here.loss > base.loss
+            back = warned and (in_vain or worse)
             warned = in_vain and not back
             if back:
                 length /= 16

@@ -29,11 +29,11 @@ class AdaptiveDescent(PixelDescent):
     of it that begins at 1. After a step the decrease of the loss is divided by the decrease that
     its gradient promised, :math:`\rho = (L_{k-1} - L_k) / (-\mathbf g_{k-1} \cdot \Delta)`, as in a
     trust-region method: for :math:`\rho` < .2 the length is halved, for :math:`\rho` > .5 it
-    doubles, up to 1. A step with :math:`\rho` < .1 was in vain. One is forgiven; after two in a
-    row the pair returns to where it was before them, with a sixteenth of the length: the watchdog
-    technique (Chamberlain et al., "The watchdog technique for forcing convergence in algorithms for
+    doubles, up to 1. A step with :math:`\rho` < .1 was in vain. One is forgiven; if the next is in
+    vain, too, or ends above the loss before both, the pair returns to where it was before them,
+    with a sixteenth of the length: the watchdog technique (Chamberlain et al., "The watchdog technique for forcing convergence in algorithms for
     constrained optimization", 1982). So does a pair whose gradient is not finite. A step that moved
-    a single pixel neither shortens the next nor counts as in vain.
+    a single entry neither shortens the next nor counts as in vain.
 
     Within one step pixels move until their gains reach ``most_gain`` over the root of the length:
     on a smooth classifier of small images a few pixels far, on a jagged one of photographs many
@@ -104,8 +104,7 @@ class AdaptiveDescent(PixelDescent):
         stuck = self.move(state, direction)
         moved = state["images"] - before
         state["promised"] = -(gradient * moved).flatten(1).sum(1)
-        pixels = self.step_rule.pixels.of(state)
-        state["several"] = pixels.any(moved != 0).flatten(1).sum(1) > 1
+        state["several"] = (moved != 0).flatten(1).sum(1) > 1
         if self.rounds == 1:
             return stuck | broken
         self._undo(state, before, changes, evaluation)
@@ -120,7 +119,8 @@ class AdaptiveDescent(PixelDescent):
         shorter = judged & state["several"] & (state["length"] > SHORTEST_STEP)
         vain = shorter & ~(ratio >= _IN_VAIN)
         unfit = ~torch.isfinite(gradient).flatten(1).all(1) & shorter
-        back = (vain & state["in_vain"]) | unfit
+        worse = shorter & (state["loss"] > state["base_loss"])
+        back = ((vain | worse) & state["in_vain"]) | unfit
         forgiven = vain & ~back
 
         factor = torch.where(judged & (ratio > _GOOD), _LENGTHENED, 1.0)

@@ -116,3 +116,23 @@ def test_a_later_round_takes_no_longer_than_the_first(digits):
     most = first.iterations + 3 * (first.iterations.clamp_min(10) + 1)
     assert (several.iterations <= most).all()
     assert several.success.equal(first.success)
+
+
+def test_a_group_that_moved_in_vain_moves_less_far_the_next_time():
+    class Resonant(nn.Module):
+        """The target's score rises with the mean for a while only, and then falls deep."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            moved = images.flatten(1).mean(1) - 0.5
+            score = 400 * moved.abs() * (0.02 - moved.abs())
+            return torch.stack([torch.zeros_like(score), 100 * score - 1], 1)
+
+    images = torch.full((1, 1, 8, 8), 0.5, dtype=torch.float64)
+    images[..., 0, 0] = 0.501
+    explainer = JSMA(
+        Resonant(), saliency="gradient", pixels_per_step="adaptive", step_size=0.6, max_changes=9
+    )
+    everything = torch.zeros(8, 8, dtype=torch.int64)
+    result = explainer.generate(images, 1, feature_mask=everything, max_iterations=40)
+    assert result.success.all()
+    assert 0 < result.linf().item() < 0.02
