@@ -31,9 +31,10 @@ class AdaptiveDescent(PixelDescent):
     trust-region method: for :math:`\rho` < .2 the length is halved, for :math:`\rho` > .5 it
     doubles, up to 1. A step with :math:`\rho` < .1 was in vain. One is forgiven; if the next is in
     vain, too, or ends above the loss before both, the pair returns to where it was before them,
-    with a sixteenth of the length: the watchdog technique (Chamberlain et al., "The watchdog technique for forcing convergence in algorithms for
-    constrained optimization", 1982). So does a pair whose gradient is not finite. A step that moved
-    a single entry neither shortens the next nor counts as in vain.
+    with a sixteenth of the length: the watchdog technique (Chamberlain et al., "The watchdog
+    technique for forcing convergence in algorithms for constrained optimization", 1982). So does a
+    pair whose gradient is not finite. A step that moved a single entry neither shortens the next
+    nor counts as in vain.
 
     Within one step pixels move until their gains reach ``most_gain`` over the root of the length:
     on a smooth classifier of small images a few pixels far, on a jagged one of photographs many
