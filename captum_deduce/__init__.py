@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from captum_deduce.counterfactuals import Counterfactuals
     from captum_deduce.density import ClassGaussianMixture
     from captum_deduce.explainers import (
+        CEM,
         JSMA,
         REVISE,
         VLK,
         CounterfactualExplainer,
         DeDUCE,
+        LatentShift,
         Schut,
         Wachter,
         median_absolute_deviation,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from captum_deduce.spectral import remove_spectral_normalization, spectral_normalize
 
 __all__ = [
+    "CEM",
     "JSMA",
     "REVISE",
     "VLK",
@@ -34,6 +37,7 @@ __all__ = [
     "CounterfactualExplainer",
     "Counterfactuals",
     "DeDUCE",
+    "LatentShift",
     "MultiLayerClassifier",
     "PrototypeIndex",
     "Schut",

@@ -130,6 +130,8 @@ class SearchResult:
         target (Tensor, optional): Of the best attempt, N, int64. Default: None
         forward_evaluations (Tensor, optional): N, int64. Default: None (the procedure counts none)
         evaluations (Tensor, optional): N, int64. Default: None (one more than the steps)
+        distance (Tensor, optional): Of the best attempt, N. Default: None (the first success is
+            the best)
         trajectory (list[Tensor], optional): All images evaluated, on the CPU. Default: None
     """
 
@@ -142,6 +144,7 @@ class SearchResult:
     target: Tensor | None = None
     forward_evaluations: Tensor | None = None
     evaluations: Tensor | None = None
+    distance: Tensor | None = None
     trajectory: list[Tensor] | None = None
 
 
@@ -380,8 +383,7 @@ def _in_order(
     order = sorted(range(len(pairs)), key=pairs.__getitem__)
     joined = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
     values = _rows(joined, order)
-    for name in ("distance", "merit"):
-        values.pop(name, None)
+    values.pop("merit", None)
     iterations = torch.tensor([steps[place] for place in order])
     return SearchResult(
         **values,
