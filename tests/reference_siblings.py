@@ -231,3 +231,27 @@ def latent_shift(
     if nearest is not None:
         return Shift(nearest, True, succeeded, path)
     return Shift(likeliest, False, likeliest_shift, path)
+
+
+def nearest_example(
+    image: Array,
+    target: int,
+    images: Array,
+    labels: npt.NDArray[np.int64],
+    probabilities_of: Callable[[Array], Array],
+    features_of: Callable[[Array], Array],
+    *,
+    confidence: float = 0.5,
+    most: int = 10,
+) -> tuple[Array, bool, int]:
+    """The first example of the class that the classifier agrees on, and how many were tried."""
+    rows = np.flatnonzero(labels == target)
+    far = [float(((features_of(images[n]) - features_of(image)) ** 2).sum()) for n in rows]
+    best, highest = image, probabilities_of(image)[target]
+    for tried, place in enumerate(np.argsort(far, kind="stable")[:most], 1):
+        p = probabilities_of(images[rows[place]])[target]
+        if p > confidence:
+            return images[rows[place]], True, tried
+        if p > highest:
+            best, highest = images[rows[place]], p
+    return best, False, min(most, len(rows))

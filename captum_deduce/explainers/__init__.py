@@ -8,6 +8,7 @@ from captum_deduce.explainers.deduce import DeDUCE
 from captum_deduce.explainers.guidance import Guidance
 from captum_deduce.explainers.jsma import JSMA
 from captum_deduce.explainers.latent_shift import LatentPath, LatentShift
+from captum_deduce.explainers.nearest_example import NearestExample
 from captum_deduce.explainers.pixelwise import PixelwiseExplainer
 from captum_deduce.explainers.revise import LEARNING_RATES, REVISE
 from captum_deduce.explainers.schut import Schut
@@ -15,7 +16,8 @@ from captum_deduce.explainers.vlk import VLK
 from captum_deduce.explainers.wachter import PATIENCE, Wachter, median_absolute_deviation
 
 METHODS: dict[str, type[CounterfactualExplainer]] = {
-    method.__name__: method for method in (CEM, JSMA, REVISE, VLK, DeDUCE, LatentShift, Schut, Wachter)
+    method.__name__: method
+    for method in (CEM, JSMA, REVISE, VLK, DeDUCE, LatentShift, NearestExample, Schut, Wachter)
 }
 """Every method by its name; the others in this room are what methods are made of."""
 
@@ -32,6 +34,7 @@ __all__ = [
     "Guidance",
     "LatentPath",
     "LatentShift",
+    "NearestExample",
     "PixelwiseExplainer",
     "Schut",
     "Wachter",

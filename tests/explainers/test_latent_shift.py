@@ -211,9 +211,7 @@ def test_what_is_refused(digits, space, settings, error, message):
 
 
 def test_a_target_to_be_lowered_is_refused(digits, space):
-    explainer = LatentShift(
-        digits.model, space.decoder, encoder=space.encoder, direction="lower"
-    )
+    explainer = LatentShift(digits.model, space.decoder, encoder=space.encoder, direction="lower")
     with pytest.raises(ValueError, match='target must be None where direction="lower"'):
         explainer.generate(digits.images[:2], 3)
     with pytest.raises(ValueError, match="frames must be a finite number"):
