@@ -120,7 +120,8 @@ class CEM(CounterfactualExplainer):
             baseline (float or Tensor): :math:`\mathbf b`, in the inputs' units: a number, or a
                 tensor that broadcasts to one input, as one number per channel (channels x 1 x 1) or
                 an image. For digits on black it is 0 (or what 0 is normalised to); for photographs
-                the mean or median of the training data is a common choice.
+                the mean or median of the training data is a common choice. It has no default, as a
+                wrong one turns the explanation round without a word.
             untargeted (bool, optional): Without a target any class but the predicted one will do,
                 and ``Counterfactuals.target`` holds the one that was reached; False: without a
                 target it is the runner-up. Default: False
@@ -245,7 +246,6 @@ class CEM(CounterfactualExplainer):
 
     def _procedure(self, problem: Problem) -> search.Procedure:
         baseline = checks.per_input("baseline", self.baseline, problem.inputs)
-        _check_within(baseline, problem)
         return ContrastiveDescent(problem, self, baseline, positive=self._positive)
 
 
@@ -288,22 +288,22 @@ class ContrastiveDescent(search.ShrinkageDescent):
         """Say where rounds begin, see :meth:`captum_deduce.search.ShrinkageDescent.prepare`."""
         if self.positive:
             original = state["original"]
-            beginning = self.baseline.expand_as(original)
+            beginning = torch.clamp(self.baseline.expand_as(original), *self.problem.bounds(state))
             if "allowed" in state:
                 beginning = torch.where(state["allowed"], beginning, original)
-            state["beginning"] = beginning.clone()
+            state["beginning"] = beginning
 
     def rule(self, state: search.State) -> ShrinkageStep:
         """Keep each entry on its side, see :meth:`captum_deduce.search.ShrinkageDescent.rule`."""
         lower, upper = self.problem.bounds(state)
         # Inputs that noise took out of the bounds count as if they were on them.
         original = torch.clamp(state["original"], lower, upper)
-        baseline = self.baseline
         if self.positive:
-            lowest, highest = torch.minimum(original, baseline), torch.maximum(original, baseline)
+            beginning = state["beginning"]
+            lowest, highest = torch.minimum(original, beginning), torch.maximum(original, beginning)
         else:
-            lowest = torch.where(original > baseline, original, lower)
-            highest = torch.where(original < baseline, original, upper)
+            lowest = torch.where(original > self.baseline, original, lower)
+            highest = torch.where(original < self.baseline, original, upper)
         return replace(self.step_rule, lower=lowest, upper=highest, span=upper - lower)
 
     def judge(self, scores: Tensor, state: search.State) -> Verdict:
@@ -341,14 +341,3 @@ class ContrastiveDescent(search.ShrinkageDescent):
         if self.untargeted:
             return state["original_class"], -1
         return state["target"], 1
-
-
-def _check_within(baseline: Tensor, problem: Problem) -> None:
-    lower, upper = problem.lower, problem.upper
-    slack = checks.TOLERANCE * (upper - lower)
-    if ((baseline < lower - slack) | (baseline > upper + slack)).any():
-        raise ValueError(
-            "baseline must lie within lower_bound and upper_bound "
-            f"({lower.min().item():g} to {upper.max().item():g}), in the inputs' units, got values "
-            f"from {baseline.min().item():g} to {baseline.max().item():g}"
-        )

@@ -475,7 +475,7 @@ class _Camera:
     def film(self, shift: Tensor, batch_size: int) -> None:
         if self.procedure is None:
             return
-        batches = torch.arange(len(shift)).split(batch_size)
+        batches = torch.split(torch.arange(len(shift)), batch_size)
         frames = [self._frames(self.procedure, pairs.tolist(), shift) for pairs in batches]
         self.frames, self.shift = torch.cat(frames), shift
 

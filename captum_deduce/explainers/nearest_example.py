@@ -188,7 +188,7 @@ class NearestExample(CounterfactualExplainer):
             )
         if self.encoder is not None:
             check_placement("encoder", self.encoder, inputs)
-        held = set(examples.target.unique().tolist())
+        held = set(examples.target.tolist())
         missing = sorted(set(problem.classes) - held - {ANY_CLASS})
         if missing:
             raise ValueError(f"target must be a class of the examples, got {checks.some(missing)}")

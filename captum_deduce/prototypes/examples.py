@@ -131,7 +131,7 @@ class Examples:
 
     def __repr__(self) -> str:
         by = "pixels" if self.features is None else f"{self.features.shape[1]} features"
-        return f"Examples({len(self)} images, {len(self.target.unique())} classes, by {by})"
+        return f"Examples({len(self)} images, {len(set(self.target.tolist()))} classes, by {by})"
 
     def nearest(
         self, features: Tensor, target: Tensor, k: int = 1, *, other_classes: bool = False
@@ -161,7 +161,7 @@ class Examples:
         found = torch.full((len(features), k), -1, dtype=torch.int64)
         classes = target.cpu()
         queries = features.detach().to(held.device, held.dtype)
-        for wanted in classes.unique().tolist():
+        for wanted in sorted(set(classes.tolist())):
             among = (self.target != wanted) if other_classes else (self.target == wanted)
             rows = among.nonzero().flatten()
             asking = (classes == wanted).nonzero().flatten()
@@ -177,14 +177,14 @@ class Examples:
         size = max(1, self.memory_budget // (4 * row_bytes * (count + 1)))
         chunk = max(count, self.memory_budget // (4 * (row_bytes + 8 * min(size, len(queries)))))
         return torch.cat(
-            [self._among(part, held, rows, count, chunk) for part in queries.split(size)]
+            [self._among(part, held, rows, count, chunk) for part in torch.split(queries, size)]
         )
 
     def _among(self, queries: Tensor, held: Tensor, rows: Tensor, k: int, chunk: int) -> Tensor:
         """Merge the nearest of each chunk with those of the chunks before it."""
         best: Tensor | None = None
         distances = queries.new_empty(0)
-        for part in torch.arange(len(rows)).split(chunk):
+        for part in torch.split(torch.arange(len(rows)), chunk):
             values = held[rows[part].to(held.device)]
             found, places = nearest_rows(queries, values, min(k, len(part)), len(part))
             places = part[places.cpu()]
