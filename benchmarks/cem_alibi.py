@@ -15,10 +15,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import alibi.explainers
 import numpy as np
 import tensorflow as tf
 import torch
-import alibi.explainers
 from torch import nn
 
 from captum_deduce import CEM
