@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from captum_deduce.counterfactuals import Counterfactuals
     from captum_deduce.density import ClassGaussianMixture
     from captum_deduce.explainers import (
+        CEM,
         JSMA,
         REVISE,
         VLK,
         CounterfactualExplainer,
         DeDUCE,
+        LatentShift,
+        NearestExample,
         Schut,
         Wachter,
         median_absolute_deviation,
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from captum_deduce.spectral import remove_spectral_normalization, spectral_normalize
 
 __all__ = [
+    "CEM",
     "JSMA",
     "REVISE",
     "VLK",
@@ -34,7 +38,9 @@ __all__ = [
     "CounterfactualExplainer",
     "Counterfactuals",
     "DeDUCE",
+    "LatentShift",
     "MultiLayerClassifier",
+    "NearestExample",
     "PrototypeIndex",
     "Schut",
     "SmoothedClassifier",

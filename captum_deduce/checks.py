@@ -439,7 +439,8 @@ def _values(name: str, value: object, inputs: Tensor) -> Tensor:
     """A number or an array as a tensor like the inputs."""
     if isinstance(value, bool) or not isinstance(value, Real | Tensor | np.ndarray):
         raise TypeError(f"{name} must be a float or a tensor, got {type(value).__name__}")
-    values = torch.as_tensor(value).detach().to(inputs.device, inputs.dtype)
+    # A number is read in the inputs' precision, not in float32 and then widened.
+    values = torch.as_tensor(value, dtype=inputs.dtype, device=inputs.device).detach()
     if not torch.isfinite(values).all():
         raise ValueError(f"{name} must be finite, got {_short(value)}")
     return values

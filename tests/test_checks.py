@@ -281,3 +281,9 @@ def test_rows_are_counted_from_both_ends():
 def test_some_of_many_numbers():
     assert checks.some([3, 1]) == "3, 1"
     assert checks.some(list(range(9)), most=2) == "0, 1, ... (9 in all)"
+
+
+def test_numbers_are_read_in_the_precision_of_the_inputs():
+    inputs = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
+    assert checks.per_input("baseline", 0.1, inputs).unique().tolist() == [0.1]
+    assert checks.bounds(0.1, 0.7, inputs)[1].unique().tolist() == [0.7]

@@ -20,17 +20,21 @@ from captum.robust import AttackComparator, MinParamPerturbation
 from torch import Tensor, nn
 
 from captum_deduce import (
+    CEM,
     JSMA,
     REVISE,
     VLK,
     CounterfactualExplainer,
     Counterfactuals,
     DeDUCE,
+    LatentShift,
+    NearestExample,
     PrototypeIndex,
     Schut,
     Wachter,
     explainers,
 )
+from captum_deduce.prototypes import Examples
 from tests.autoencoders import PrincipalComponents
 from tests.conftest import Digits
 
@@ -68,9 +72,34 @@ def short_revise(digits: Digits) -> REVISE:
     )
 
 
+def short_cem(digits: Digits) -> CEM:
+    """Few steps, of which the first are long."""
+    return CEM(
+        digits.model,
+        baseline=0.0,
+        c_steps=3,
+        max_iterations=30,
+        beta=0.01,
+        learning_rate_init=0.05,
+    )
+
+
+def latent_shift(digits: Digits) -> LatentShift:
+    autoencoder = PrincipalComponents(digits.train_images.to(digits.model[7].weight.dtype))
+    return LatentShift(digits.model, autoencoder.decoder, encoder=autoencoder.encoder)
+
+
+def nearest_example(digits: Digits) -> NearestExample:
+    examples = Examples(digits.train_images, digits.train_labels)
+    return NearestExample(digits.model, examples, max_iterations=30)
+
+
 BUILDERS: dict[str, Builder] = {
+    "CEM": short_cem,
     "DeDUCE": lambda digits: DeDUCE(digits.model, digits.layer, digits.density),
     "JSMA": lambda digits: JSMA(digits.model),
+    "LatentShift": latent_shift,
+    "NearestExample": nearest_example,
     "REVISE": short_revise,
     "Schut": lambda digits: Schut([digits.model, digits.model], confidence=0.5),
     "VLK": short_vlk,
@@ -79,21 +108,31 @@ BUILDERS: dict[str, Builder] = {
 """How each public explainer is built around a classifier; a new explainer needs a line here."""
 
 # What an explainer promises or takes otherwise than most do.
-ARGMAX_IS_SUCCESS = {"VLK"}
+ARGMAX_IS_SUCCESS = {"CEM", "VLK"}
 """No threshold: success means that the target is the most likely class."""
-RETURNS_THE_CLOSEST = {"VLK", "Wachter"}
+RETURNS_THE_CLOSEST = {"CEM", "LatentShift", "VLK", "Wachter"}
 """The closest of all successes is returned, not the first."""
-MOVES_EVERY_PIXEL = {"REVISE"}
-"""Its images are drawn by a decoder, which reproduces none of the original's pixels exactly."""
+MOVES_EVERY_PIXEL = {"LatentShift", "NearestExample", "REVISE"}
+"""Its images are drawn by a decoder, or others altogether: none of the original's pixels stays."""
+NO_GRADIENT = {"NearestExample"}
+"""It has none, counts none, and goes on where there is none."""
+FEW_GRADIENTS = {"LatentShift", "NearestExample"}
+"""Most evaluations are forward passes."""
+LONG = {"NearestExample": {"confidence": 1 - 1e-9}}
+"""Settings with which a search that is over at once takes longer; most: none."""
 FIRST_GRADIENT_AFTER_A_STEP = {"REVISE"}
 """The first step needs no gradient: it replaces the original by its reconstruction."""
 UNTARGETED = {"VLK"}
 """Without a target any class but the predicted one will do."""
-HOPELESS = {"VLK": {"kappa": 1.0}}
+HOPELESS = {
+    "CEM": {"kappa": 1e3},
+    "NearestExample": {"confidence": 1 - 1e-9},
+    "VLK": {"kappa": 1.0},
+}
 """Settings with which a pair fails that has two steps; most: a high confidence."""
 MOVES_GROUPS = {"DeDUCE", "JSMA", "Schut"}
 """Few pixels a step, and so groups of them; the others move all entries at once."""
-VARIED = {"VLK": ("theta", 1.0, 9.0, 2.0)}
+VARIED = {"CEM": ("kappa", 0.1, 0.9, 0.2), "VLK": ("theta", 1.0, 9.0, 2.0)}
 """A setting for Captum to vary, from where, to where and in what steps; most: the confidence."""
 
 every_explainer = pytest.mark.parametrize("name", sorted(BUILDERS))
@@ -154,7 +193,7 @@ def test_the_result_is_true(name, digits, images, target):
     assert torch.equal(result.prediction, digits.model(original).argmax(1))
     assert result.counterfactuals.min() >= 0
     assert result.counterfactuals.max() <= 1
-    assert (result.evaluations >= 1).all()
+    assert ((result.evaluations >= 1) | (name in NO_GRADIENT)).all()
     assert (result.forward_evaluations >= 0).all()
     assert not result.counterfactuals.requires_grad
 
@@ -222,19 +261,19 @@ def test_a_pair_does_not_depend_on_its_batch(name, digits, images, target):
 @every_explainer
 @pytest.mark.filterwarnings("ignore:.*too many for the memory:UserWarning")
 def test_a_search_that_runs_out_of_memory_goes_on(name, digits, images, target):
-    explainer = build(name, digits)
-    free = explainer.generate(images, target, return_trajectory=True)
+    explainer, settings = build(name, digits), LONG.get(name, {})
+    free = explainer.generate(images, target, return_trajectory=True, **settings)
     evaluated = []
 
     def crowded(inputs: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or name in FEW_GRADIENTS:
             evaluated.append(len(inputs))
             if len(evaluated) > 9 and len(inputs) > 2:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return digits.model(inputs)
 
     set_model(explainer, crowded)
-    result = explainer.generate(images, target, return_trajectory=True)
+    result = explainer.generate(images, target, return_trajectory=True, **settings)
     assert max(evaluated) == len(images)
     assert evaluated.count(6) > 3
     assert evaluated[-1] <= 2
@@ -470,7 +509,7 @@ def test_the_model_is_left_as_it_was_after_an_error(name, unsettled, images, tar
     handle = unsettled.model[7].register_forward_hook(fails_later)
     before = snapshot(unsettled.model)
     with pytest.raises(error):
-        explainer.generate(images, target)
+        explainer.generate(images, target, **LONG.get(name, {}))
     after = snapshot(unsettled.model)
     handle.remove()
     assert before[0] == after[0]
@@ -856,6 +895,8 @@ def test_models_that_are_refused(name, digits, wrap, error, message):
 
 @every_explainer
 def test_a_non_finite_gradient_ends_a_pair_and_no_other(name, digits, images, target):
+    if name in NO_GRADIENT:
+        pytest.skip("computes none")
     explainer = build(name, digits)
     expected = explainer.generate(images, target)
     model = digits.model

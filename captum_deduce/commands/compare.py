@@ -14,9 +14,19 @@ from torch import Tensor, nn
 from captum_deduce import datasets
 from captum_deduce.commands.pairs import Pairs
 from captum_deduce.counterfactuals import Counterfactuals
-from captum_deduce.explainers import JSMA, REVISE, VLK, CounterfactualExplainer, Schut, Wachter
+from captum_deduce.explainers import (
+    CEM,
+    JSMA,
+    REVISE,
+    VLK,
+    CounterfactualExplainer,
+    LatentShift,
+    NearestExample,
+    Schut,
+    Wachter,
+)
 from captum_deduce.models import VAE, Autoencoder
-from captum_deduce.prototypes import PrototypeIndex
+from captum_deduce.prototypes import Examples, PrototypeIndex
 from captum_deduce.reports import BATCH_SIZE, DPI, tables
 from captum_deduce.visualization import plot_grid
 from captum_deduce.zoo import (
@@ -45,8 +55,9 @@ class Models:
         checkpoint (Checkpoint): The classifier that all of them explain, with its density.
         others (list[nn.Module]): The classifiers that make an ensemble with it.
         autoencoder (Autoencoder): Of VLK.
-        vae (VAE): Of REVISE.
+        vae (VAE): Of REVISE and LatentShift.
         prototypes (PrototypeIndex): The training images as the autoencoder's encoder sees them.
+        examples (Examples): The training images with their labels.
     """
 
     checkpoint: Checkpoint
@@ -54,6 +65,7 @@ class Models:
     autoencoder: Autoencoder
     vae: VAE
     prototypes: PrototypeIndex
+    examples: Examples
 
 
 @dataclass(frozen=True)
@@ -136,7 +148,7 @@ def obtain_models(
         )
         others.append(member.model)
     generative = {}
-    for name, explainer in (("autoencoder", "VLK"), ("vae", "REVISE")):
+    for name, explainer in (("autoencoder", "VLK"), ("vae", "REVISE and LatentShift")):
         print(f"\nFor {explainer}:")
         generative[name] = obtain_reconstruction(
             name,
@@ -150,7 +162,9 @@ def obtain_models(
         )
     autoencoder = cast(Autoencoder, generative["autoencoder"])
     prototypes = make_prototypes(model, autoencoder.encoder, splits.train)
-    return Models(checkpoint, others, autoencoder, cast(VAE, generative["vae"]), prototypes)
+    vae = cast(VAE, generative["vae"])
+    examples = Examples(splits.train.images, splits.train.target)
+    return Models(checkpoint, others, autoencoder, vae, prototypes, examples)
 
 
 def explainers(
@@ -176,6 +190,7 @@ def explainers(
         max_iterations=how.vlk_steps,
     )
     revise = REVISE(model, models.vae, optimizer="adam", max_iterations=how.revise_steps)
+    cem = CEM(model, baseline=0.0, max_iterations=how.cem_steps)
     return {
         "DeDUCE": ("", make_explainer(models.checkpoint)),
         "JSMA": ("", JSMA(model)),
@@ -183,6 +198,9 @@ def explainers(
         "Wachter": ("", Wachter(model)),
         "VLK": (f"{vlk.c_steps} x {how.vlk_steps} steps", vlk),
         "REVISE": (f"Adam, {how.revise_steps} steps", revise),
+        "CEM": (f"{cem.c_steps} x {how.cem_steps} steps", cem),
+        "LatentShift": ("", LatentShift(model, models.vae)),
+        "NearestExample": ("", NearestExample(model, models.examples)),
     }
 
 
@@ -276,8 +294,8 @@ def explanation(compared: Sequence[Compared]) -> str:
             "that were trained like it, without spectral normalisation and from other seeds.",
             "",
             "- found: pairs whose search reached its goal. For most that is a probability of the",
-            "  target above 0.5; for VLK, that the target is the most likely class; for Schut, a",
-            "  mean probability above 0.99 in the ensemble.",
+            "  target above 0.5; for VLK and CEM, that the target is the most likely class; for",
+            "  Schut, a mean probability above 0.99 in the ensemble.",
             *([f"- there already, and not counted: {already}."] if already else []),
             "- L0, L1: entries that changed, and by how much in all; means over the pairs that the",
             "  explainer itself found. Failed pairs never count.",
@@ -285,8 +303,8 @@ def explanation(compared: Sequence[Compared]) -> str:
             "- seconds: wall time of the search per pair, failed ones included, all in one",
             "  call; without the training of what the explainer needs.",
             "- evaluations: forward passes with an input gradient per pair; forward: those",
-            "  without. One of Schut's runs every member of the ensemble; one of VLK's and of",
-            "  REVISE's runs the autoencoder or the decoder too.",
+            "  without. One of Schut's runs every member of the ensemble; one of VLK's, of",
+            "  REVISE's and of LatentShift's runs the autoencoder or the decoder too.",
         ]
     )
 

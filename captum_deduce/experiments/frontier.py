@@ -18,6 +18,7 @@ from captum_deduce.experiments.methods import (
     published,
     revise,
     search,
+    siblings,
 )
 from captum_deduce.experiments.plan import every_target
 from captum_deduce.experiments.runs import Run, Store
@@ -111,6 +112,7 @@ def frontier(models: Trained, store: Store) -> Report:
         for name, explainer in published(models).items()
         if name != "DeDUCE"
     }
+    entries |= {name: Entry("plain", explainer) for name, explainer in siblings(models).items()}
     lighter = revise(models, models.size.revise, LIGHTER)
     entries[f"REVISE, lambda {LIGHTER:g}"] = Entry("plain", lighter)
     runs = search(store, {name: entry.explainer for name, entry in entries.items()}, cases)
@@ -124,7 +126,8 @@ def frontier(models: Trained, store: Store) -> Report:
         f"{models.size.smoothing:g}: an evaluation is that many passes of its own; layers: with "
         f"the density of an early layer's {models.size.grid} x {models.size.grid} means and of "
         "the last features. REVISE: "
-        f"{models.size.revise.label}. VLK: 2 x {models.size.vlk_steps} steps.",
+        f"{models.size.revise.label}. VLK: 2 x {models.size.vlk_steps} steps. CEM: 9 x "
+        f"{models.size.cem_steps}.",
     ]
     data = {
         "evaluation": table.to_dict(),

@@ -13,9 +13,19 @@ from captum_deduce.experiments.paper import METHODS
 from captum_deduce.experiments.plan import Cases, Descent, Scoring
 from captum_deduce.experiments.runs import Run, Store
 from captum_deduce.experiments.trained import Trained
-from captum_deduce.explainers import JSMA, REVISE, VLK, CounterfactualExplainer, DeDUCE
+from captum_deduce.explainers import (
+    CEM,
+    JSMA,
+    REVISE,
+    VLK,
+    CounterfactualExplainer,
+    DeDUCE,
+    LatentShift,
+    NearestExample,
+)
 from captum_deduce.metrics import AnoGAN, EvaluationTable, Oracle, evaluate
 from captum_deduce.models import WGAN
+from captum_deduce.prototypes import Examples
 from captum_deduce.zoo import NEIGHBOURS, make_explainer
 
 AGREEMENT = "oracle"
@@ -80,6 +90,23 @@ def published(models: Trained) -> dict[str, CounterfactualExplainer]:
     )
     made = (deduce(models), JSMA(model), vlk, revise(models, models.size.revise))
     return dict(zip(METHODS, made, strict=True))
+
+
+def siblings(models: Trained) -> dict[str, CounterfactualExplainer]:
+    """Make methods that the paper has not, of the plain classifier.
+
+    Args:
+        models (Trained): What they need.
+
+    Returns:
+        dict[str, CounterfactualExplainer]: By name.
+    """
+    model, train = models.plain.model, models.splits.train
+    return {
+        "CEM": CEM(model, baseline=0.0, max_iterations=models.size.cem_steps),
+        "LatentShift": LatentShift(model, models.vae),
+        "NearestExample": NearestExample(model, Examples(train.images, train.target)),
+    }
 
 
 def search(

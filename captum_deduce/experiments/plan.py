@@ -95,6 +95,7 @@ class Size:
         noise_epochs (int): Of that training.
         smoothing (float): Noise over which that classifier is averaged, where it is.
         smoothing_copies (int): Of each image.
+        cem_steps (int): Of CEM, in each of its nine rounds.
         grid (int): Rows and columns of an early layer's features, where a density has these, too.
     """
 
@@ -117,6 +118,7 @@ class Size:
     noise_epochs: int = 7
     smoothing: float = 0.5
     smoothing_copies: int = 4
+    cem_steps: int = 100
     grid: int = 4
 
     def overridden(self, images: int | None = None, width: int | None = None) -> Size:
@@ -162,6 +164,7 @@ SMOKE = Size(
     noise=0.5,
     noise_epochs=8,
     smoothing=0.25,
+    cem_steps=10,
     grid=2,
 )
 """Seconds on one core: that everything runs, no more."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,11 +14,10 @@ from captum_deduce.explainers.base import CounterfactualExplainer
 from captum_deduce.explainers.guidance import Guidance
 from captum_deduce.prototypes import K_TYPES, PrototypeIndex
 from captum_deduce.search import (
-    ANY_CLASS,
     Problem,
     ShrinkageStep,
-    elastic_net,
-    refine_weight,
+    Verdict,
+    likeliest_other,
     squared_norm,
     untargeted_hinge,
 )
@@ -207,8 +205,8 @@ class VLK(CounterfactualExplainer):
         return PrototypeDescent(problem, self)
 
 
-class PrototypeDescent(search.Procedure):
-    """Descend in rounds, each from the original and with a prediction loss of another weight.
+class PrototypeDescent(search.ShrinkageDescent):
+    """Descend in rounds from the originals, guided by an autoencoder and prototypes.
 
     Args:
         problem (Problem): What the call asks for.
@@ -216,10 +214,16 @@ class PrototypeDescent(search.Procedure):
     """
 
     def __init__(self, problem: Problem, settings: VLK) -> None:
-        self.problem = problem
+        rule = ShrinkageStep(
+            learning_rate=settings.learning_rate_init,
+            threshold=settings.beta,
+            clip=settings.clip,
+            max_iterations=settings.max_iterations,
+            lower=problem.lower,
+            upper=problem.upper,
+        )
+        super().__init__(problem, rule, rounds=settings.c_steps, weight=settings.c_init)
         self.settings = settings
-        self.max_iterations = settings.c_steps * settings.max_iterations
-        self.untargeted = problem.classes[0] == ANY_CLASS
         self.guidance = Guidance(
             settings.autoencoder if settings.gamma else None,
             settings.encoder,
@@ -228,103 +232,24 @@ class PrototypeDescent(search.Procedure):
         self.guidance.prepare(
             problem.inputs[:2], settings.k, None if self.untargeted else problem.classes
         )
-        self.step_rule = ShrinkageStep(
-            learning_rate=settings.learning_rate_init,
-            threshold=settings.beta,
-            clip=settings.clip,
-            max_iterations=settings.max_iterations,
-            lower=problem.lower,
-            upper=problem.upper,
-        )
 
-    def start(self, pairs: list[int]) -> search.State:
-        """Begin at the originals, see :meth:`captum_deduce.search.Procedure.start`."""
-        state = self.problem.rows(pairs)
-        original = state["original"]
-        with torch.no_grad():
-            scores, _ = self.problem.forward(original, state)
-            state["original_class"] = scores.argmax(1)
-            prototype = self.guidance.select(
-                original,
-                self._admissible(state, scores.shape[1]),
-                k=self.settings.k,
-                k_type=self.settings.k_type,
-            )
+    def prepare(self, state: search.State, scores: Tensor) -> None:
+        """Choose the prototypes, see :meth:`captum_deduce.search.ShrinkageDescent.prepare`."""
+        classes = torch.arange(scores.shape[1], device=scores.device)
+        if self.untargeted:
+            admissible = classes != state["original_class"].unsqueeze(1)
+        else:
+            admissible = classes == state["target"].unsqueeze(1)
+        settings = self.settings
+        prototype = self.guidance.select(
+            state["original"], admissible, k=settings.k, k_type=settings.k_type
+        )
         if prototype is not None:
             state["prototype"] = prototype
-        counts = torch.zeros_like(state["target"])
-        return state | {
-            "images": original.clone(),
-            "ahead": original.clone(),
-            "iteration": counts,
-            "round": counts.clone(),
-            "forward_evaluations": counts + 1,
-            "found": torch.zeros_like(counts, dtype=torch.bool),
-            "weight": torch.full_like(counts, self.settings.c_init, dtype=original.dtype),
-            "highest_failure": torch.zeros_like(counts, dtype=original.dtype),
-            "lowest_success": torch.full_like(counts, float("inf"), dtype=original.dtype),
-        }
 
-    def _admissible(self, state: search.State, num_classes: int) -> Tensor:
-        classes = torch.arange(num_classes, device=state["target"].device)
-        if self.untargeted:
-            return classes != state["original_class"].unsqueeze(1)
-        return classes == state["target"].unsqueeze(1)
-
-    def evaluate(self, state: search.State, pairs: list[int]) -> search.Evaluation:
-        """Judge the images, and differentiate ahead of them.
-
-        A pair whose round is over begins the next one here, not in :meth:`step`, as the gradient is
-        for the step after: the last image of a round is judged in the same evaluation that starts
-        the next one at the original.
-
-        Args:
-            state (dict[str, Tensor]): Of the active pairs; their round is changed in place.
-            pairs (list[int]): Their indices in the call.
-
-        Returns:
-            Evaluation: What it showed.
-        """
-        images, original = state["images"], state["original"]
-        with torch.no_grad():
-            scores, _ = self.problem.forward(images, state)
-            probabilities = scores.softmax(1)
-        state["forward_evaluations"] = state["forward_evaluations"] + 1
-        success = self._success(probabilities, state)
-        # Where the original is of the target class, there is nothing to search for.
-        there = success & (state["target"] == state["original_class"])
-        confidence, target = self._confidence(probabilities, state)
-        finished = self._next_round(state, success)
-        return search.Evaluation(
-            images=images,
-            confidence=confidence,
-            success=success,
-            finished=finished | there,
-            prediction=probabilities.argmax(1),
-            gradient=self._gradient(state),
-            distance=elastic_net((images - original) / self._span(state), self.settings.beta),
-            target=target,
-        )
-
-    def step(self, state: search.State, evaluation: search.Evaluation) -> Tensor:
-        """Descend and shrink, see :meth:`captum_deduce.search.Procedure.step`."""
-        gradient = evaluation.gradient
-        lower, upper = self.problem.bounds(state)
-        rule = replace(self.step_rule, lower=lower, upper=upper)
-        state["images"], state["ahead"] = rule(
-            state["images"],
-            state["ahead"],
-            gradient,
-            state["iteration"],
-            state["original"],
-            state.get("allowed"),
-        )
-        state["iteration"] = state["iteration"] + 1
-        stuck = ~torch.isfinite(gradient).flatten(1).all(1)
-        return stuck | ~state["allowed"].flatten(1).any(1) if "allowed" in state else stuck
-
-    def _success(self, probabilities: Tensor, state: search.State) -> Tensor:
-        original_class = state["original_class"]
+    def judge(self, scores: Tensor, state: search.State) -> Verdict:
+        """See :meth:`captum_deduce.search.ShrinkageDescent.judge`."""
+        probabilities, original_class = scores.softmax(1), state["original_class"]
         with_margin = probabilities.scatter_add(
             1,
             original_class.unsqueeze(1),
@@ -332,51 +257,18 @@ class PrototypeDescent(search.Procedure):
         )
         flipped = (with_margin.argmax(1) != original_class) & (state["iteration"] > 0)
         if self.untargeted:
-            return flipped
+            confidence, target = likeliest_other(probabilities, original_class)
+            return Verdict(confidence, target, flipped, torch.zeros_like(flipped))
         target = state["target"]
-        return (probabilities.argmax(1) == target) & (flipped | (target == original_class))
+        confidence = probabilities.gather(1, target.unsqueeze(1)).squeeze(1)
+        # Where the original is of the target class, there is nothing to search for.
+        own = target == original_class
+        success = (probabilities.argmax(1) == target) & (flipped | own)
+        return Verdict(confidence, target, success, success & own)
 
-    def _confidence(self, probabilities: Tensor, state: search.State) -> tuple[Tensor, Tensor]:
-        """Probability of the target, and the target: if any class will do, the likeliest but o."""
-        if self.untargeted:
-            others = probabilities.scatter(1, state["original_class"].unsqueeze(1), -1.0)
-            confidence, target = others.max(1)
-            return confidence, target
-        target = state["target"]
-        return probabilities.gather(1, target.unsqueeze(1)).squeeze(1), target
-
-    def _next_round(self, state: search.State, success: Tensor) -> Tensor:
-        """Take the pairs whose round is over to the next; tell for which it was the last."""
-        over = state["iteration"] == self.settings.max_iterations
-        found = state["found"] | success
-        refined = refine_weight(
-            state["weight"], state["highest_failure"], state["lowest_success"], found
-        )
-        names = ("weight", "highest_failure", "lowest_success")
-        for name, value in zip(names, refined, strict=True):
-            state[name] = torch.where(over, value, state[name])
-        pixels = over.view(-1, *[1] * (state["images"].dim() - 1))
-        state |= {
-            "found": found & ~over,
-            "round": state["round"] + over,
-            "iteration": state["iteration"].masked_fill(over, 0),
-            "images": torch.where(pixels, state["original"], state["images"]),
-            "ahead": torch.where(pixels, state["original"], state["ahead"]),
-        }
-        return state["round"] == self.settings.c_steps
-
-    def _span(self, state: search.State) -> Tensor:
-        lower, upper = self.problem.bounds(state)
-        return upper - lower
-
-    def _gradient(self, state: search.State) -> Tensor:
-        ahead = state["ahead"].detach().requires_grad_()
-        loss = self._loss(ahead, state)
-        (gradient,) = torch.autograd.grad(loss.sum(), ahead)
-        return gradient
-
-    def _loss(self, ahead: Tensor, state: search.State) -> Tensor:
-        settings, span = self.settings, self._span(state)
+    def loss(self, ahead: Tensor, state: search.State) -> Tensor:
+        """See :meth:`captum_deduce.search.ShrinkageDescent.loss`."""
+        settings, span = self.settings, self.span(state)
         scores, _ = self.problem.forward(ahead, state)
         hinge = untargeted_hinge(scores.softmax(1), state["original_class"], settings.kappa)
         loss = state["weight"] * hinge + squared_norm((ahead - state["original"]) / span)

@@ -5,6 +5,7 @@ called with :class:`~captum_deduce.Counterfactuals` and return one value a pair.
 explainer. :func:`evaluate` tabulates them for the results of several.
 """
 
+from captum_deduce.metrics.alignment import counterfactual_alignment
 from captum_deduce.metrics.anogan import AnoGAN
 from captum_deduce.metrics.distance import failure_rate, l0, l1, l2, linf, sites
 from captum_deduce.metrics.evaluation import DEFAULT_METRICS, evaluate
@@ -27,6 +28,7 @@ __all__ = [
     "Summary",
     "TargetDensity",
     "ValidityUnderNoise",
+    "counterfactual_alignment",
     "evaluate",
     "failure_rate",
     "l0",

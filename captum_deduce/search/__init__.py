@@ -7,6 +7,7 @@ from captum_deduce.search.losses import (
     LOSS_FLOOR,
     elastic_net,
     l1_norm,
+    margin,
     relative_sum,
     squared_norm,
     target_log_probability,
@@ -26,6 +27,7 @@ from captum_deduce.search.problem import (
     is_success,
 )
 from captum_deduce.search.refinement import LogDensity, Reversal, refine
+from captum_deduce.search.shrinkage_descent import ShrinkageDescent, Verdict, likeliest_other
 from captum_deduce.search.steps import AdamStep, PixelStep, ShrinkageStep, refine_weight
 
 __all__ = [
@@ -48,14 +50,18 @@ __all__ = [
     "Procedure",
     "Reversal",
     "SearchResult",
+    "ShrinkageDescent",
     "ShrinkageStep",
     "Sites",
     "State",
+    "Verdict",
     "argument_rows",
     "confidence_of",
     "elastic_net",
     "is_success",
     "l1_norm",
+    "likeliest_other",
+    "margin",
     "refine",
     "refine_weight",
     "relative_sum",

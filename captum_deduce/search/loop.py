@@ -25,8 +25,12 @@ State = dict[str, Tensor]
 """Tensors on one device with a leading dimension of the pairs in the active set.
 
 A procedure that makes forward passes besides its evaluations counts them for each pair under
-``forward_evaluations`` (int64); all other names are its own.
+``forward_evaluations`` (int64), and one whose evaluations do not all compute a gradient counts
+those that do under ``evaluations``; all other names are its own.
 """
+
+
+_COUNTS = ("forward_evaluations", "evaluations")
 
 
 @dataclass
@@ -125,6 +129,9 @@ class SearchResult:
         log_density (Tensor, optional): N. Default: None
         target (Tensor, optional): Of the best attempt, N, int64. Default: None
         forward_evaluations (Tensor, optional): N, int64. Default: None (the procedure counts none)
+        evaluations (Tensor, optional): N, int64. Default: None (one more than the steps)
+        distance (Tensor, optional): Of the best attempt, N. Default: None (the first success is
+            the best)
         trajectory (list[Tensor], optional): All images evaluated, on the CPU. Default: None
     """
 
@@ -136,6 +143,8 @@ class SearchResult:
     log_density: Tensor | None = None
     target: Tensor | None = None
     forward_evaluations: Tensor | None = None
+    evaluations: Tensor | None = None
+    distance: Tensor | None = None
     trajectory: list[Tensor] | None = None
 
 
@@ -214,7 +223,7 @@ def run(
             if not any(ended):
                 continue
             out = [slot for slot, ends in enumerate(ended) if ends]
-            counted = {name: state[name] for name in ("forward_evaluations",) if name in state}
+            counted = {name: state[name] for name in _COUNTS if name in state}
             ended_rows.append(_rows(best | counted, out))
             ended_pairs += [active[slot] for slot in out]
             ended_steps += [steps[slot] - 1 for slot in out]
@@ -374,8 +383,7 @@ def _in_order(
     order = sorted(range(len(pairs)), key=pairs.__getitem__)
     joined = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
     values = _rows(joined, order)
-    for name in ("distance", "merit"):
-        values.pop(name, None)
+    values.pop("merit", None)
     iterations = torch.tensor([steps[place] for place in order])
     return SearchResult(
         **values,

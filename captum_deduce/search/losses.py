@@ -6,6 +6,7 @@ before it differentiates, as no pair's loss depends on another's image.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
@@ -130,3 +131,21 @@ def untargeted_hinge(probabilities: Tensor, original_class: Tensor, margin: floa
     original = probabilities.gather(1, place).squeeze(1)
     others = probabilities.scatter(1, place, -1.0).amax(1)
     return (original - others + margin).relu()
+
+
+def margin(scores: Tensor, target: Tensor) -> Tensor:
+    r"""How far a class is ahead of all others: :math:`s_t - \max_{j \neq t} s_j`.
+
+    Logits and log-probabilities give the same, as they differ by the same number in all classes.
+    Where several other classes share the maximum, each gets an equal part of the gradient.
+
+    Args:
+        scores (Tensor): N x C.
+        target (Tensor): :math:`t`, N, int64.
+
+    Returns:
+        Tensor: N margins; above 0 where the class is the most likely one.
+    """
+    place = target.unsqueeze(1)
+    others = scores.scatter(1, place, -torch.inf).amax(1)
+    return scores.gather(1, place).squeeze(1) - others

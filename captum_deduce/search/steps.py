@@ -192,7 +192,7 @@ class PixelStep:
 
 @dataclass(frozen=True)
 class ShrinkageStep:
-    r"""The step of VLK: gradient descent with shrinkage towards the original, and momentum.
+    r"""The step of VLK and CEM: gradient descent with shrinkage towards the original, and momentum.
 
     From the point :math:`\mathbf y` ahead of the image :math:`\mathbf x`, with the gradient
     :math:`\mathbf g` there, step t of T (counted from 0) makes
@@ -218,6 +218,8 @@ class ShrinkageStep:
         lower (Tensor): Lower bound, of the shape of one input, or A x ... where each image has its
             own.
         upper (Tensor): Upper bound, likewise.
+        span (Tensor, optional): The unit, likewise, where the bounds are closer than the range of
+            an image. Default: None (``upper - lower``)
     """
 
     learning_rate: float
@@ -226,6 +228,7 @@ class ShrinkageStep:
     max_iterations: int
     lower: Tensor
     upper: Tensor
+    span: Tensor | None = None
 
     def __call__(
         self,
@@ -250,7 +253,7 @@ class ShrinkageStep:
         Returns:
             tuple[Tensor, Tensor]: The next images, and the next points ahead of them.
         """
-        span = self.upper - self.lower
+        span = self.upper - self.lower if self.span is None else self.span
         column = (-1, *[1] * (images.dim() - 1))
         done = iteration.to(images.dtype).view(column)
         rate = self.learning_rate * (1 - done / self.max_iterations).sqrt()

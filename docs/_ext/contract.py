@@ -23,6 +23,7 @@ from captum.robust import AttackComparator, MinParamPerturbation
 from torch import Tensor, nn
 
 from captum_deduce import (
+    CEM,
     JSMA,
     REVISE,
     VLK,
@@ -30,6 +31,8 @@ from captum_deduce import (
     CounterfactualExplainer,
     Counterfactuals,
     DeDUCE,
+    LatentShift,
+    NearestExample,
     PrototypeIndex,
     Schut,
     Wachter,
@@ -37,6 +40,7 @@ from captum_deduce import (
 )
 from captum_deduce.datasets import load_digits
 from captum_deduce.models import VAE, Autoencoder
+from captum_deduce.prototypes import Examples
 from captum_deduce.training import predict, train_autoencoder, train_classifier, train_vae
 
 Model = Callable[..., Tensor]
@@ -60,6 +64,7 @@ class Workbench:
     autoencoder: Autoencoder
     vae: VAE
     prototypes: PrototypeIndex
+    examples: Examples
     images: Tensor
     target: Tensor
 
@@ -71,6 +76,7 @@ class Workbench:
             autoencoder=copy.deepcopy(self.autoencoder).to(*place),
             vae=copy.deepcopy(self.vae).to(*place),
             prototypes=copy.deepcopy(self.prototypes).to(*place),
+            examples=self.examples,  # wherever they are, what is found goes where the images are
             images=self.images.to(*place),
             target=self.target.to(self.images.to(*place).device),
         )
@@ -108,6 +114,7 @@ def workbench(epochs: int = 20) -> Workbench:
         autoencoder=autoencoder,
         vae=vae,
         prototypes=PrototypeIndex.from_loader(model, autoencoder.encoder, train.batches()),
+        examples=Examples(train.images, train.target),
         images=images,
         target=(predict(model, images).argmax(1) + torch.arange(1, 7)) % 10,
     )
@@ -134,6 +141,11 @@ BUILDERS: dict[str, Builder] = {
     "REVISE": lambda bench, model, layer: REVISE(
         model, bench.vae, optimizer="adam", distance_weight=0.01, max_iterations=300
     ),
+    "CEM": lambda bench, model, layer: CEM(
+        model, baseline=0.0, c_steps=3, max_iterations=30, beta=0.01, learning_rate_init=0.05
+    ),
+    "LatentShift": lambda bench, model, layer: LatentShift(model, bench.vae),
+    "NearestExample": lambda bench, model, layer: NearestExample(model, bench.examples),
 }
 """Each explainer around a model and a layer of it; short searches, to keep the page quick."""
 

@@ -84,3 +84,21 @@ def test_the_hinge_pulls_at_the_original_and_the_likeliest_other_class():
     # Beyond the boundary and on it there is no pull; rivals that are level share it.
     expected = [[1.0, 0.0, -1.0], [0.0, 0.0, 0.0], [1.0, -0.5, -0.5], [0.0, 0.0, 0.0]]
     assert gradient.tolist() == expected
+
+
+def test_margin_is_the_lead_over_the_best_of_the_others():
+    scores = torch.randn(6, 5, dtype=torch.float64) * 4
+    target = torch.tensor([0, 4, 2, 1, 3, 2])
+    expected = [
+        row[t] - max(value for c, value in enumerate(row) if c != t)
+        for row, t in zip(scores.tolist(), target.tolist(), strict=True)
+    ]
+    np.testing.assert_allclose(losses.margin(scores, target).numpy(), expected, rtol=1e-12)
+    probabilities = torch.from_numpy(log_softmax(scores.numpy(), 1))
+    np.testing.assert_allclose(losses.margin(probabilities, target).numpy(), expected, rtol=1e-9)
+
+
+def test_margin_shares_its_gradient_among_the_best_of_the_others():
+    scores = torch.tensor([[1.0, 3.0, 3.0]], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(losses.margin(scores, torch.tensor([0])).sum(), scores)
+    assert gradient.tolist() == [[1.0, -0.5, -0.5]]

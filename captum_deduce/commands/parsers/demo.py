@@ -30,11 +30,12 @@ files of these names only:
   right-1.png, right-2.png     right images turned into every other class
   counterfactuals.safetensors  all of them, for Counterfactuals.load
 
-With --compare, all six explainers (DeDUCE, JSMA, Schut, Wachter, VLK, REVISE)
-explain these same images instead, and a table says how many counterfactuals
-each finds, how many entries they change (L0) and by how much (L1), and what
-they cost. Trains what else they need: two plain ResNets that make an ensemble
-with the classifier (Schut), an autoencoder (VLK) and a VAE (REVISE). Writes:
+With --compare, every explainer of this package (DeDUCE, JSMA, Schut, Wachter,
+VLK, REVISE, CEM, LatentShift, NearestExample) explains these same images
+instead, and a table says how many counterfactuals each finds, how many entries
+they change (L0) and by how much (L1), and what they cost. Trains what else they
+need: two plain ResNets that make an ensemble with the classifier (Schut), an
+autoencoder (VLK) and a VAE (REVISE, LatentShift). Writes:
   compare.png                  six of the images, a row per explainer, and what
                                each changed
   compare.md                   the table, and what its columns mean
@@ -71,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compare",
         action="store_true",
-        help="explain with all six explainers, and compare them",
+        help="explain with every explainer, and compare them",
     )
     parser.add_argument(
         "--smoke",
