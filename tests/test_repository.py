@@ -37,7 +37,7 @@ ORDER = Order(
         ["spectral", "counterfactuals"],
         ["classifiers"],
         ["density", "prototypes", "search", "models"],
-        ["explainers.base", "explainers.guidance"],
+        ["explainers.base", "explainers.guidance", "explainers.latent_space"],
         ["explainers.pixelwise"],
         ["explainers.*"],
         ["explainers"],

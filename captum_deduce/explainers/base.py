@@ -423,7 +423,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             success=found.success,
             confidence=found.confidence,
             iterations=found.iterations,
-            evaluations=found.iterations + 1,
+            evaluations=found.iterations + 1 if found.evaluations is None else found.evaluations,
             forward_evaluations=forward_only,
             prediction=found.prediction,
             log_density=found.log_density,

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from captum_deduce import checks, search
-from captum_deduce.classifiers import FrozenModel, check_placement
+from captum_deduce.classifiers import FrozenModel
 from captum_deduce.explainers.base import CounterfactualExplainer
+from captum_deduce.explainers.latent_space import LatentSpace
 from captum_deduce.search import AdamStep, Problem, confidence_of, is_success, losses
 
 LEARNING_RATES = {"sgd": 1e-5, "adam": 0.05}
@@ -132,22 +133,7 @@ class REVISE(CounterfactualExplainer):
         self._check_settings()
 
     def _check_settings(self) -> None:
-        if not callable(self._decoder):
-            raise TypeError(
-                "vae must have the methods encode and decode, or be a decoder: a function from "
-                f"latents to images; got {type(self.vae).__name__}"
-            )
-        if self.initial_latent is not None:
-            if not isinstance(self.initial_latent, Tensor):
-                raise TypeError(
-                    "initial_latent must be a torch.Tensor or None, got "
-                    f"{type(self.initial_latent).__name__}"
-                )
-        elif not callable(self._encoder):
-            raise ValueError(
-                "vae has no method encode: pass encoder, a function from inputs to latents, or "
-                "initial_latent, so that the search has a place to begin"
-            )
+        self._space()
         checks.number("confidence", self.confidence, minimum=0, maximum=1, exclusive=True)
         checks.number("distance_weight", self.distance_weight, minimum=0)
         if self.learning_rate is not None:
@@ -156,96 +142,16 @@ class REVISE(CounterfactualExplainer):
         checks.choice("optimizer", self.optimizer, tuple(LEARNING_RATES))
         checks.choice("select", self.select, SELECTIONS)
 
-    @property
-    def _decoder(self) -> Any:
-        return getattr(self.vae, "decode", self.vae)
-
-    @property
-    def _encoder(self) -> Any:
-        return getattr(self.vae, "encode", None) if self.encoder is None else self.encoder
+    def _space(self) -> LatentSpace:
+        return LatentSpace.around(self.vae, self.encoder, self.initial_latent)
 
     def _frozen_model(self) -> FrozenModel:
-        parts = (self._decoder, self._encoder)
-        return FrozenModel(self.forward_func, companions=[part for part in parts if callable(part)])
+        return FrozenModel(self.forward_func, companions=self._space().models)
 
     def _procedure(self, problem: Problem) -> search.Procedure:
-        beginning = self._encoder if self.initial_latent is None else self.initial_latent
-        space = LatentSpace(self._decoder, beginning)
+        space = self._space()
         space.prepare(problem.inputs)
         return LatentDescent(problem, self, space)
-
-
-class LatentSpace:
-    """A decoder, and where in its latent space a search begins.
-
-    Args:
-        decoder (Callable): N latents to N images.
-        beginning (Callable or Tensor): An encoder, from N images to N latents or to a tuple that
-            begins with them; or latents, 1 x ... or N x ...
-    """
-
-    def __init__(self, decoder: Callable[..., Any], beginning: Callable[..., Any] | Tensor) -> None:
-        self.decode = decoder
-        self.beginning = beginning
-
-    def prepare(self, inputs: Tensor) -> None:
-        """Say what does not fit before any work.
-
-        Args:
-            inputs (Tensor): All inputs, N x ...
-
-        Raises:
-            TypeError: The encoder or the decoder returns no tensor.
-            ValueError: ``initial_latent`` has another number of rows, the decoder's images another
-                shape, dtype or device than the inputs, or they can't be differentiated.
-        """
-        count = len(inputs)
-        check_placement("decoder", self.decode, inputs)
-        if not isinstance(self.beginning, Tensor):
-            check_placement("encoder", self.beginning, inputs)
-        elif self.beginning.dim() < 2 or len(self.beginning) not in (1, count):
-            raise ValueError(
-                "initial_latent must hold one latent for all images (1 x ...) or one per image "
-                f"({count} x ...), got shape {tuple(self.beginning.shape)}"
-            )
-        pairs = list(range(min(2, count)))
-        latents = self.start(inputs[pairs], pairs).requires_grad_()
-        _check_images(self.decode(latents.clone()), latents, inputs[pairs])
-
-    def start(self, images: Tensor, pairs: list[int]) -> Tensor:
-        """Find the latents at which a search begins.
-
-        Args:
-            images (Tensor): A x ...
-            pairs (list[int]): Their indices in the call.
-
-        Returns:
-            Tensor: A latents, detached, of the images' dtype.
-
-        Raises:
-            TypeError: The encoder returns no tensor, or one of integers.
-            ValueError: It returns another number of rows.
-        """
-        if isinstance(self.beginning, Tensor):
-            given = self.beginning.detach().to(images.device, images.dtype)
-            return given[[0] * len(pairs) if len(given) == 1 else pairs].clone()
-        with torch.no_grad():
-            # A clone, as a first layer may work in place.
-            encoded = self.beginning(images.clone())
-        latents = encoded[0] if isinstance(encoded, tuple) else encoded
-        if not isinstance(latents, Tensor):
-            raise TypeError(
-                "encoder must return latents, or a tuple that begins with them, got "
-                f"{type(latents).__name__}"
-            )
-        if not latents.is_floating_point():
-            raise TypeError(f"encoder must return floating-point latents, got {latents.dtype}")
-        if latents.dim() == 0 or len(latents) != len(images):
-            raise ValueError(
-                f"encoder must return one latent per image ({len(images)}), got shape "
-                f"{tuple(latents.shape)}"
-            )
-        return latents.detach().clone()
 
 
 class LatentDescent(search.Procedure):
@@ -319,19 +225,3 @@ class LatentDescent(search.Procedure):
         state["iteration"] = iteration + 1
         steepest = gradient.abs().flatten(1).amax(1)
         return ((steepest == 0) & (iteration > 0)) | ~steepest.isfinite()
-
-
-def _check_images(drawn: object, latents: Tensor, inputs: Tensor) -> None:
-    if not isinstance(drawn, Tensor):
-        raise TypeError(f"the decoder must return a tensor, got {type(drawn).__name__}")
-    if drawn.shape != inputs.shape or (drawn.dtype, drawn.device) != (inputs.dtype, inputs.device):
-        raise ValueError(
-            f"the decoder must return images like the inputs: for {len(latents)} latents of shape "
-            f"{tuple(latents.shape[1:])} that is {tuple(inputs.shape)}, {inputs.dtype} on "
-            f"{inputs.device}; got {tuple(drawn.shape)}, {drawn.dtype} on {drawn.device}"
-        )
-    if not drawn.requires_grad:
-        raise ValueError(
-            "the decoder's images do not depend on the latents by operations that can be "
-            "differentiated (does it detach them, or run under torch.no_grad?)"
-        )

@@ -25,8 +25,12 @@ State = dict[str, Tensor]
 """Tensors on one device with a leading dimension of the pairs in the active set.
 
 A procedure that makes forward passes besides its evaluations counts them for each pair under
-``forward_evaluations`` (int64); all other names are its own.
+``forward_evaluations`` (int64), and one whose evaluations do not all compute a gradient counts
+those that do under ``evaluations``; all other names are its own.
 """
+
+
+_COUNTS = ("forward_evaluations", "evaluations")
 
 
 @dataclass
@@ -125,6 +129,7 @@ class SearchResult:
         log_density (Tensor, optional): N. Default: None
         target (Tensor, optional): Of the best attempt, N, int64. Default: None
         forward_evaluations (Tensor, optional): N, int64. Default: None (the procedure counts none)
+        evaluations (Tensor, optional): N, int64. Default: None (one more than the steps)
         trajectory (list[Tensor], optional): All images evaluated, on the CPU. Default: None
     """
 
@@ -136,6 +141,7 @@ class SearchResult:
     log_density: Tensor | None = None
     target: Tensor | None = None
     forward_evaluations: Tensor | None = None
+    evaluations: Tensor | None = None
     trajectory: list[Tensor] | None = None
 
 
@@ -214,7 +220,7 @@ def run(
             if not any(ended):
                 continue
             out = [slot for slot, ends in enumerate(ended) if ends]
-            counted = {name: state[name] for name in ("forward_evaluations",) if name in state}
+            counted = {name: state[name] for name in _COUNTS if name in state}
             ended_rows.append(_rows(best | counted, out))
             ended_pairs += [active[slot] for slot in out]
             ended_steps += [steps[slot] - 1 for slot in out]
