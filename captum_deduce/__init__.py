@@ -11,9 +11,10 @@ if TYPE_CHECKING:
         SmoothedClassifier,
     )
     from captum_deduce.counterfactuals import Counterfactuals
-    from captum_deduce.density import ClassGaussianMixture
+    from captum_deduce.density import ClassGaussianMixture, ClassHurdles
     from captum_deduce.explainers import (
         JSMA,
+        PIECE,
         REVISE,
         VLK,
         CounterfactualExplainer,
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "JSMA",
+    "PIECE",
     "REVISE",
     "VLK",
     "BinaryClassifier",
     "ClassGaussianMixture",
+    "ClassHurdles",
     "CounterfactualExplainer",
     "Counterfactuals",
     "DeDUCE",
@@ -58,7 +61,7 @@ def __getattr__(name: str) -> Any:
         from captum_deduce import classifiers as room
     elif name == "Counterfactuals":
         from captum_deduce import counterfactuals as room
-    elif name == "ClassGaussianMixture":
+    elif name in ("ClassGaussianMixture", "ClassHurdles"):
         from captum_deduce import density as room
     elif name == "PrototypeIndex":
         from captum_deduce import prototypes as room

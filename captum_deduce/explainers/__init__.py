@@ -6,6 +6,7 @@ from captum_deduce.explainers.base import CounterfactualExplainer
 from captum_deduce.explainers.deduce import DeDUCE
 from captum_deduce.explainers.guidance import Guidance
 from captum_deduce.explainers.jsma import JSMA
+from captum_deduce.explainers.piece import PIECE
 from captum_deduce.explainers.pixelwise import PixelwiseExplainer
 from captum_deduce.explainers.revise import LEARNING_RATES, REVISE
 from captum_deduce.explainers.schut import Schut
@@ -13,7 +14,7 @@ from captum_deduce.explainers.vlk import VLK
 from captum_deduce.explainers.wachter import PATIENCE, Wachter, median_absolute_deviation
 
 METHODS: dict[str, type[CounterfactualExplainer]] = {
-    method.__name__: method for method in (JSMA, REVISE, VLK, DeDUCE, Schut, Wachter)
+    method.__name__: method for method in (JSMA, PIECE, REVISE, VLK, DeDUCE, Schut, Wachter)
 }
 """Every method by its name; the others in this room are what methods are made of."""
 
@@ -22,6 +23,7 @@ __all__ = [
     "LEARNING_RATES",
     "METHODS",
     "PATIENCE",
+    "PIECE",
     "REVISE",
     "VLK",
     "CounterfactualExplainer",
