@@ -6,6 +6,8 @@ from captum_deduce.explainers.base import CounterfactualExplainer
 from captum_deduce.explainers.deduce import DeDUCE
 from captum_deduce.explainers.guidance import Guidance
 from captum_deduce.explainers.jsma import JSMA
+from captum_deduce.explainers.patch_swap import PatchSwap
+from captum_deduce.explainers.patches import PatchGrid, PatchSwaps
 from captum_deduce.explainers.piece import PIECE
 from captum_deduce.explainers.pixelwise import PixelwiseExplainer
 from captum_deduce.explainers.revise import LEARNING_RATES, REVISE
@@ -14,7 +16,7 @@ from captum_deduce.explainers.vlk import VLK
 from captum_deduce.explainers.wachter import PATIENCE, Wachter, median_absolute_deviation
 
 METHODS: dict[str, type[CounterfactualExplainer]] = {
-    method.__name__: method for method in (JSMA, PIECE, REVISE, VLK, DeDUCE, Schut, Wachter)
+    method.__name__: method for method in (JSMA, PIECE, REVISE, VLK, DeDUCE, PatchSwap, Schut, Wachter)
 }
 """Every method by its name; the others in this room are what methods are made of."""
 
@@ -29,6 +31,9 @@ __all__ = [
     "CounterfactualExplainer",
     "DeDUCE",
     "Guidance",
+    "PatchGrid",
+    "PatchSwap",
+    "PatchSwaps",
     "PixelwiseExplainer",
     "Schut",
     "Wachter",
