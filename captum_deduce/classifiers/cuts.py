@@ -1,4 +1,4 @@
-"""Whether a model can be cut in two at a layer: the rest sees nothing but what the layer outputs."""
+"""Whether a model can be cut in two at a layer: nothing goes past it to the rest."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def is_cut(
         try:
             found = [
                 model.from_layer(features.clone(), each.clone(), additional_forward_args)
-                for each in inputs.split(1)
+                for each in torch.split(inputs, 1)
             ]
         except Exception:  # whatever a model raises that wants as many inputs as features
             return False

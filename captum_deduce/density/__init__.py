@@ -3,11 +3,11 @@
 from captum_deduce.density.calibrated import CalibratedMixture
 from captum_deduce.density.choice import CHOICES
 from captum_deduce.density.class_gaussian_mixture import ClassGaussianMixture
-from captum_deduce.density.class_hurdles import ClassHurdles, Spread
+from captum_deduce.density.class_hurdles import ClassHurdles
 from captum_deduce.density.estimation import estimate
 from captum_deduce.density.fitted_module import FittedModule, dtype_kept
 from captum_deduce.density.gaussians import Gaussians
-from captum_deduce.density.hurdles import DISTRIBUTIONS, Hurdles, gamma_shape
+from captum_deduce.density.hurdles import DISTRIBUTIONS, Hurdles, Spread, gamma_shape
 from captum_deduce.density.low_rank import RANK
 from captum_deduce.density.mixture import ClassMixture, plain_tensors
 from captum_deduce.density.moments import COVARIANCE_TYPES, Moments

@@ -199,9 +199,7 @@ class ClassHurdles(FittedModule):
         self._add(
             counts,
             Spread(here(other.active), here(other.active_mean), here(other.active_scatter)),
-            Spread(
-                counts.unsqueeze(1).expand_as(self.mean), here(other.mean), here(other.scatter)
-            ),
+            Spread(counts.unsqueeze(1).expand_as(self.mean), here(other.mean), here(other.scatter)),
             here(other.log_mean),
             other.negative.to(self.device),
         )
@@ -312,7 +310,7 @@ class ClassHurdles(FittedModule):
     def _add(
         self, counts: Tensor, active: Spread, values: Spread, log_mean: Tensor, negative: Tensor
     ) -> None:
-        share = active.count / (self.active + active.count).clamp_min(1)
+        share = active.counts / (self.active + active.counts).clamp_min(1)
         self.log_mean = self.log_mean + share * (log_mean - self.log_mean)
         united = self._active().united(active)
         self.active, self.active_mean, self.active_scatter = united

@@ -20,12 +20,12 @@ class Spread(NamedTuple):
     """How many values there are of each feature in each class, and how they are spread.
 
     Attributes:
-        count (Tensor): C x D.
+        counts (Tensor): C x D.
         mean (Tensor): C x D; 0 where there are none.
         scatter (Tensor): Sum of squares about the mean, C x D.
     """
 
-    count: Tensor
+    counts: Tensor
     mean: Tensor
     scatter: Tensor
 
@@ -56,13 +56,13 @@ class Spread(NamedTuple):
         Returns:
             Spread: Of all.
         """
-        count = self.count + other.count
-        share = other.count / count.clamp_min(1)
+        count = self.counts + other.counts
+        share = other.counts / count.clamp_min(1)
         apart = other.mean - self.mean
         return Spread(
             count,
             self.mean + share * apart,
-            self.scatter + other.scatter + self.count * share * apart.square(),
+            self.scatter + other.scatter + self.counts * share * apart.square(),
         )
 
 
@@ -113,9 +113,7 @@ class Hurdles(NamedTuple):
         shape = gamma_shape(gap.clamp_min(_EQUAL))
         # Log-likelihoods of a value; the logarithm of its mean is what the gap is taken from.
         normal = -0.5 * ((2 * torch.pi * variance).log() + 1)
-        gamma = (
-            (shape - 1) * log_mean - shape - shape * (positive / shape).log() - shape.lgamma()
-        )
+        gamma = (shape - 1) * log_mean - shape - shape * (positive / shape).log() - shape.lgamma()
         exponential = -(positive.log() + 1)
         gamma = gamma.masked_fill(gap <= _EQUAL, -torch.inf)
         normal = normal.masked_fill(equal, -torch.inf)
@@ -128,7 +126,7 @@ class Hurdles(NamedTuple):
         least = torch.maximum(mean.abs(), torch.ones_like(mean)) * _EQUAL**0.5
         is_normal = kind == _NORMAL
         return cls(
-            activity=torch.where(hurdle, active.count / values.count.clamp_min(1), 1.0),
+            activity=torch.where(hurdle, active.counts / values.counts.clamp_min(1), 1.0),
             kind=kind,
             first=torch.where(is_normal, mean, shape),
             scale=torch.where(is_normal, torch.maximum(variance.sqrt(), least), positive / shape),

@@ -16,7 +16,8 @@ from captum_deduce.explainers.vlk import VLK
 from captum_deduce.explainers.wachter import PATIENCE, Wachter, median_absolute_deviation
 
 METHODS: dict[str, type[CounterfactualExplainer]] = {
-    method.__name__: method for method in (JSMA, PIECE, REVISE, VLK, DeDUCE, PatchSwap, Schut, Wachter)
+    method.__name__: method
+    for method in (JSMA, PIECE, REVISE, VLK, DeDUCE, PatchSwap, Schut, Wachter)
 }
 """Every method by its name; the others in this room are what methods are made of."""
 

@@ -46,7 +46,9 @@ class PatchSwap(CounterfactualExplainer):
     * The edit lives in features, which see more of an image than their cell, so that the pasted
       pixels need not flip the class where the features do. With ``until="pixels"`` the search goes
       on until the classifier puts the *pasted image* into the target class, which is what
-      ``success`` says in either case; ``until="features"`` ends where the papers' do.
+      ``success`` says in either case; ``until="features"`` ends where the papers' do. As what
+      gains most at the features may gain nothing in pixels, features propose only: of the
+      ``verified`` best exchanges the one is made whose pasted pixels the classifier likes best.
     * The head is run by putting other features in the place of what ``layer`` outputs: nobody has
       to cut the model. That they decide alone about the scores is tried at each call.
     * Distractors of a pair are the ``num_distractors`` of its target class that are nearest in the
@@ -57,11 +59,11 @@ class PatchSwap(CounterfactualExplainer):
     * With a mask, pixels are pasted where they may change; cells without any are not exchanged.
       What is pasted is clipped to the bounds.
 
-    No gradient is computed: ``evaluations`` is 0 and ``forward_evaluations`` counts, for each step
-    of a pair, one pass of the whole model, one of the head, and one of the head for each pair of
-    cells that was tried, up to h w times M h w. That the distractors are encoded once in a call is
-    not counted. A pair without a cell left to exchange ends with ``success=False`` and its best
-    attempt.
+    No gradient is computed: ``evaluations`` is 0, and ``forward_evaluations`` counts for each step
+    of a pair a pass of the whole model and one of the head, ``verified`` ones of the whole model,
+    and one of the head for each pair of cells that was tried, up to h w times M h w. That the
+    distractors are encoded once in a call is not counted. A pair without a cell left to exchange
+    ends with ``success=False`` and its best attempt.
 
     Examples::
 
@@ -105,8 +107,8 @@ class PatchSwap(CounterfactualExplainer):
                 few: 7 x 7 behind VGG's last convolution or in ResNet's last stage.
             distractors (Tensor): Images to take cells from, K x channels x height x width, in the
                 inputs' units.
-            labels (Tensor or list[int], optional): Their classes, K. Only those of the classes asked
-                for are encoded. Default: None (what the classifier predicts, for which all are)
+            labels (Tensor or list[int], optional): Their classes, K; only those of the classes
+                asked for are encoded. Default: None (what the classifier predicts; all are)
             num_distractors (int, optional): Most distractors for an image, M. Default: 1
             similarity (Callable, optional): N images to N x S x h' x w' features whose cosine says
                 what is alike; averaged to h x w cells. Default: None (no such term)
@@ -116,6 +118,9 @@ class PatchSwap(CounterfactualExplainer):
                 similar ones; only with a ``similarity``. Default: 0.2
             until (str, optional): ``"pixels"``: the search ends when the pasted image is a
                 counterfactual; ``"features"``: when the exchanged features are. Default: "pixels"
+            verified (int, optional): With ``until="pixels"``: of how many exchanges, those with the
+                largest gains at the features, the pasted pixels are classified, so that the one
+                that gains most there is made. 1: the best at the features, unseen. Default: 16
             confidence (float, optional): Of the target's softmax probability, what has to be
                 exceeded; where it is below .5 the target must also be the argmax. Default: 0.5
             max_iterations (int, optional): Most cells of an image that are exchanged.
@@ -165,7 +170,7 @@ class PatchSwap(CounterfactualExplainer):
             **arguments (Any): As :meth:`generate` takes them by keyword.
 
         Returns:
-            PatchSwaps: The cells, and the :class:`~captum_deduce.Counterfactuals` as its ``result``.
+            PatchSwaps: The cells, and as its ``result`` the images.
 
         Raises:
             TypeError: As :meth:`generate`.

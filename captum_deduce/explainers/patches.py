@@ -13,9 +13,9 @@ from captum_deduce.counterfactuals import Counterfactuals
 class PatchGrid:
     """How the cells of a layer's maps divide an image.
 
-    Cell (r, c) of h x w is the part of the image with the rows y for which ``y * h // height`` is r
-    and the columns likewise. Where h does not divide the height, cells differ by a row; a larger one
-    that goes into the place of a smaller one then loses it, and the other way round one is doubled.
+    Cell (r, c) of h x w is the part of the image with the rows y for which ``y * h // height`` is
+    r, and the columns likewise. Where h does not divide the height, cells differ by a row: one that
+    goes into the place of a smaller one loses it, and the other way round one is doubled.
 
     Args:
         cells (tuple[int, int]): h and w.

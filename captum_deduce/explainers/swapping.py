@@ -125,7 +125,7 @@ class CellExchange(search.Procedure):
         return state
 
     def evaluate(self, state: search.State, pairs: list[int]) -> search.Evaluation:
-        """Classify the pasted pixels, and the features; see the base class."""
+        """Classify pixels and features, see :meth:`captum_deduce.search.Procedure.evaluate`."""
         rules, target, images = self.rules, state["target"], state["images"]
         with torch.no_grad():
             scores, features = self.problem.forward(images, state)
@@ -243,7 +243,9 @@ class CellExchange(search.Procedure):
 
         def encode(part: slice) -> None:
             some = images[part]
-            rows = {name: value.expand(len(some), *value.shape[1:]) for name, value in state.items()}
+            rows = {
+                name: value.expand(len(some), *value.shape[1:]) for name, value in state.items()
+            }
             scores, found = problem.forward(some, rows)
             alike = None if rules.similarity is None else self._alike(some)
             predicted.append(scores.argmax(1))
@@ -408,8 +410,8 @@ def _quantised(gains: Tensor) -> Tensor:
     Cells that look the same, as of a black background, give the same score; which of them is taken
     must not depend on how a batch is computed.
     """
-    step = torch.finfo(gains.dtype).eps ** 0.75
-    return (gains.double().nan_to_num(nan=-torch.inf) / step).round()
+    known = gains.double().nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+    return torch.round(known / torch.finfo(gains.dtype).eps ** 0.75)
 
 
 def _in_parts(work: Callable[[slice], None], count: int, size: int) -> None:
