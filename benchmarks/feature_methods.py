@@ -5,12 +5,13 @@ and 20 test images x 9 targets. PIECE has the VAE of ``captum-deduce train --mod
 trained where it is not cached (minutes), and hurdle models of the training images; PatchSwap the
 first 20 training images of each class as distractors.
 
-For each setting: pairs found; evaluations with a gradient and forward passes a pair; the wall time
-of the search over that of as many bare passes, made right before each of the search's own, in its
-very batches: for PIECE one of decoder, classifier and the gradient with respect to the latents, for
-PatchSwap one of the whole model or of its last part. With ``--quality`` also IM1 and NN-Dist, the
-distance in the classifier's features to the nearest training image, which need an autoencoder for
-each class (minutes); and with ``--memory`` what a search takes with ten times the steps.
+For each setting: pairs found; evaluations with a gradient and forward passes a pair. With
+``--time`` the wall time of the search over that of as many bare passes, made right before each of
+the search's own, in its very batches: for PIECE one of decoder, classifier and the gradient with
+respect to the latents, for PatchSwap one of the whole model or of its last part. With ``--quality``
+IM1 and NN-Dist, the distance in the classifier's features to the nearest training image, which need
+an autoencoder for each class (minutes); with ``--memory`` what a search takes with ten times the
+steps.
 
     python benchmarks/feature_methods.py --checkpoint mnist.safetensors --method piece
     python benchmarks/feature_methods.py --checkpoint mnist.safetensors --method patch-swap
@@ -22,7 +23,7 @@ import argparse
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -65,14 +66,14 @@ def piece(
         "vae", "mnist", splits, RECONSTRUCTIONS["vae"]["mnist"], seed, torch.device("cpu"), None
     )
     for alpha in (0.001, 0.05, 0.2):
-        yield f"alpha {alpha}", PIECE(model, model.avgpool, hurdles, vae, alpha=alpha)
+        yield f"alpha {alpha:g}", PIECE(model, model.avgpool, hurdles, vae, alpha=alpha)
     settings: dict[str, Any] = {"alpha": 0.2, "learning_rate": 0.05}
     yield (
-        "alpha .2, steps of .05",
+        "alpha 0.2, steps of .05",
         PIECE(model, model.avgpool, hurdles, vae, **settings),
     )
     yield (
-        "alpha .2, steps of .05, first",
+        "alpha 0.2, steps of .05, first",
         PIECE(model, model.avgpool, hurdles, vae, select="first", **settings),
     )
 
@@ -173,14 +174,18 @@ def report(
     given: argparse.Namespace,
     metrics: dict[str, Callable[[Counterfactuals], Tensor]],
 ) -> None:
-    with bare_times(explainer if isinstance(explainer, PIECE) else None, model) as bare:
+    beside = bare_times(explainer if isinstance(explainer, PIECE) else None, model)
+    with beside if given.time else nullcontext([0.0]) as bare:
         started = time.perf_counter()
-        result = explainer.generate(*pairs, internal_batch_size=given.batch_size)
+        if isinstance(explainer, PatchSwap):
+            swaps = explainer.swaps(*pairs, internal_batch_size=given.batch_size)
+            result = swaps.result
+        else:
+            result = explainer.generate(*pairs, internal_batch_size=given.batch_size)
         seconds = time.perf_counter() - started - bare[0]
     found = result[result.success & ~result.already]
     said = {key: f"{metric(found).double().mean():.3f}" for key, metric in metrics.items()}
     if isinstance(explainer, PatchSwap):
-        swaps = explainer.swaps(*pairs, internal_batch_size=given.batch_size)
         edits = swaps.edits[swaps.result.success].double().mean()
         flipped = swaps.feature_edits[swaps.feature_success].double().mean()
         said |= {
@@ -192,7 +197,8 @@ def report(
         f"{found.l0().double().mean():.1f}, L1 {found.l1().mean():.2f}; "
         f"{result.evaluations.double().mean():.1f} gradients and "
         f"{result.forward_evaluations.double().mean():.1f} forward passes a pair; "
-        f"{seconds:.1f} s, wall / bare {seconds / bare[0]:.3f}; "
+        f"{seconds:.1f} s"
+        + (f", wall / bare {seconds / bare[0]:.3f}; " if given.time else "; ")
         + ", ".join(f"{key} {value}" for key, value in said.items()),
         flush=True,
     )
@@ -220,6 +226,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20, help="test images (default: 20)")
     parser.add_argument("--batch-size", type=int, default=100, help="active pairs (default: 100)")
     parser.add_argument("--settings", nargs="+", default=[""], help="beginnings of their names")
+    parser.add_argument("--time", action="store_true", help="measure bare passes beside")
     parser.add_argument("--quality", action="store_true", help="measure IM1 and NN-Dist")
     parser.add_argument("--memory", action="store_true", help="measure the memory of a search")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")

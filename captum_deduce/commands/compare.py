@@ -27,6 +27,8 @@ from captum_deduce.zoo import (
     Recipe,
     describe_classifier,
     make_explainer,
+    make_patch_swap,
+    make_piece,
     make_prototypes,
     obtain_classifier,
     obtain_reconstruction,
@@ -45,8 +47,9 @@ class Models:
         checkpoint (Checkpoint): The classifier that all of them explain, with its density.
         others (list[nn.Module]): The classifiers that make an ensemble with it.
         autoencoder (Autoencoder): Of VLK.
-        vae (VAE): Of REVISE.
+        vae (VAE): Of REVISE and PIECE.
         prototypes (PrototypeIndex): The training images as the autoencoder's encoder sees them.
+        train (ImageData): The training images.
     """
 
     checkpoint: Checkpoint
@@ -54,6 +57,7 @@ class Models:
     autoencoder: Autoencoder
     vae: VAE
     prototypes: PrototypeIndex
+    train: datasets.ImageData
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ def obtain_models(
         )
         others.append(member.model)
     generative = {}
-    for name, explainer in (("autoencoder", "VLK"), ("vae", "REVISE")):
+    for name, explainer in (("autoencoder", "VLK"), ("vae", "REVISE and PIECE")):
         print(f"\nFor {explainer}:")
         generative[name] = obtain_reconstruction(
             name,
@@ -150,13 +154,14 @@ def obtain_models(
         )
     autoencoder = cast(Autoencoder, generative["autoencoder"])
     prototypes = make_prototypes(model, autoencoder.encoder, splits.train)
-    return Models(checkpoint, others, autoencoder, cast(VAE, generative["vae"]), prototypes)
+    vae = cast(VAE, generative["vae"])
+    return Models(checkpoint, others, autoencoder, vae, prototypes, splits.train)
 
 
 def explainers(
     models: Models, how: ComparisonRecipe
 ) -> dict[str, tuple[str, CounterfactualExplainer]]:
-    """Make every explainer, with its defaults but for the number of steps and REVISE's optimizer.
+    """Make every explainer, with its defaults but for numbers and sizes of steps and REVISE's optimizer.
 
     Args:
         models (Models): What they need.
@@ -176,6 +181,9 @@ def explainers(
         max_iterations=how.vlk_steps,
     )
     revise = REVISE(model, models.vae, optimizer="adam", max_iterations=how.revise_steps)
+    piece = make_piece(
+        models.checkpoint, models.vae, models.train, max_iterations=how.piece_steps, **PIECE_FASTER
+    )
     return {
         "DeDUCE": ("", make_explainer(models.checkpoint)),
         "JSMA": ("", JSMA(model)),
@@ -183,6 +191,8 @@ def explainers(
         "Wachter": ("", Wachter(model)),
         "VLK": (f"{vlk.c_steps} x {how.vlk_steps} steps", vlk),
         "REVISE": (f"Adam, {how.revise_steps} steps", revise),
+        "PIECE": (f"{how.piece_steps} steps", piece),
+        "PatchSwap": ("", make_patch_swap(models.checkpoint, models.train)),
     }
 
 
@@ -285,8 +295,9 @@ def explanation(compared: Sequence[Compared]) -> str:
             "- seconds: wall time of the search per pair, failed ones included, all in one",
             "  call; without the training of what the explainer needs.",
             "- evaluations: forward passes with an input gradient per pair; forward: those",
-            "  without. One of Schut's runs every member of the ensemble; one of VLK's and of",
-            "  REVISE's runs the autoencoder or the decoder too.",
+            "  without. One of Schut's runs every member of the ensemble; one of VLK's, of REVISE's",
+            "  and of PIECE's runs the autoencoder or the decoder too; most of PatchSwap's forward",
+            "  passes are of the classifier's last layers only.",
         ]
     )
 

@@ -40,7 +40,7 @@ class PatchSwap(CounterfactualExplainer):
 
     Sources: Goyal, Wu, Ernst, Batra, Parikh, Lee, "Counterfactual Visual Explanations", ICML 2019
     (no similarity, one distractor: the defaults); Vandenhende, Mahajan, Radenovic, Ghadiyaram,
-    "Making Heads or Tails: Towards Semantically Consistent Visual Explanations", ECCV 2022
+    "Making Heads or Tails: Towards Semantically Consistent Visual Counterfactuals", ECCV 2022
     (``similarity``, 20 distractors). Deviations and choices:
 
     * The edit lives in features, which see more of an image than their cell, so that the pasted

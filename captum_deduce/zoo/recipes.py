@@ -94,6 +94,7 @@ class ComparisonRecipe:
         other_members (int): Plain ResNets beside that classifier in Schut's ensemble.
         vlk_steps (int): Of VLK, in each of its rounds.
         revise_steps (int): Most of REVISE, with Adam.
+        piece_steps (int): Of PIECE.
         reconstructions (ReconstructionRecipe or None): Of autoencoder and VAE; None: those of
             :data:`RECONSTRUCTIONS`.
     """
@@ -101,6 +102,7 @@ class ComparisonRecipe:
     other_members: int = 2
     vlk_steps: int = 1000
     revise_steps: int = 500
+    piece_steps: int = 300
     reconstructions: ReconstructionRecipe | None = None
 
 
@@ -111,6 +113,7 @@ SMOKE_COMPARISON = ComparisonRecipe(
     other_members=1,
     vlk_steps=20,
     revise_steps=20,
+    piece_steps=20,
     reconstructions=ReconstructionRecipe(3, batch_size=64, learning_rate=3e-3, threads=1),
 )
 """For :data:`SMOKE`."""

@@ -24,12 +24,15 @@ from torch import Tensor, nn
 
 from captum_deduce import (
     JSMA,
+    PIECE,
     REVISE,
     VLK,
     ClassGaussianMixture,
+    ClassHurdles,
     CounterfactualExplainer,
     Counterfactuals,
     DeDUCE,
+    PatchSwap,
     PrototypeIndex,
     Schut,
     Wachter,
@@ -60,6 +63,8 @@ class Workbench:
     autoencoder: Autoencoder
     vae: VAE
     prototypes: PrototypeIndex
+    hurdles: ClassHurdles
+    distractors: Tensor
     images: Tensor
     target: Tensor
 
@@ -71,6 +76,8 @@ class Workbench:
             autoencoder=copy.deepcopy(self.autoencoder).to(*place),
             vae=copy.deepcopy(self.vae).to(*place),
             prototypes=copy.deepcopy(self.prototypes).to(*place),
+            hurdles=copy.deepcopy(self.hurdles).to(*place),
+            distractors=self.distractors.to(*place),
             images=self.images.to(*place),
             target=self.target.to(self.images.to(*place).device),
         )
@@ -108,6 +115,8 @@ def workbench(epochs: int = 20) -> Workbench:
         autoencoder=autoencoder,
         vae=vae,
         prototypes=PrototypeIndex.from_loader(model, autoencoder.encoder, train.batches()),
+        hurdles=ClassHurdles.fit_loader(model, "features", train.batches()),
+        distractors=train.images[:200],
         images=images,
         target=(predict(model, images).argmax(1) + torch.arange(1, 7)) % 10,
     )
@@ -133,6 +142,18 @@ BUILDERS: dict[str, Builder] = {
     ),
     "REVISE": lambda bench, model, layer: REVISE(
         model, bench.vae, optimizer="adam", distance_weight=0.01, max_iterations=300
+    ),
+    "PIECE": lambda bench, model, layer: PIECE(
+        model,
+        layer,
+        bench.hurdles,
+        bench.vae,
+        alpha=0.3,
+        learning_rate=0.1,
+        max_iterations=60,
+    ),
+    "PatchSwap": lambda bench, model, layer: PatchSwap(
+        model, "leaky" if isinstance(layer, str) else bench.model.leaky, bench.distractors
     ),
 }
 """Each explainer around a model and a layer of it; short searches, to keep the page quick."""
