@@ -21,6 +21,7 @@ from captum_deduce.reports import BATCH_SIZE, DPI, tables
 from captum_deduce.visualization import plot_grid
 from captum_deduce.zoo import (
     NEIGHBOURS,
+    PIECE_SETTINGS,
     RECONSTRUCTIONS,
     Checkpoint,
     ComparisonRecipe,
@@ -34,9 +35,6 @@ from captum_deduce.zoo import (
     obtain_reconstruction,
     plan_classifier,
 )
-
-PIECE_SETTINGS = {"alpha": 0.2, "learning_rate": 0.05}
-"""With which PIECE finds more than as published, in as many steps."""
 
 _PICTURE_PAIRS = 6
 """As many as the paper's figure 3 shows."""

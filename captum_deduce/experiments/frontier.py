@@ -14,6 +14,7 @@ from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.experiments.methods import (
     AGREEMENT,
     PROBABILITY,
+    of_features,
     oracle_metrics,
     published,
     revise,
@@ -111,6 +112,7 @@ def frontier(models: Trained, store: Store) -> Report:
         for name, explainer in published(models).items()
         if name != "DeDUCE"
     }
+    entries |= {name: Entry("plain", each) for name, each in of_features(models).items()}
     lighter = revise(models, models.size.revise, LIGHTER)
     entries[f"REVISE, lambda {LIGHTER:g}"] = Entry("plain", lighter)
     runs = search(store, {name: entry.explainer for name, entry in entries.items()}, cases)

@@ -16,10 +16,19 @@ from captum_deduce.experiments.trained import Trained
 from captum_deduce.explainers import JSMA, REVISE, VLK, CounterfactualExplainer, DeDUCE
 from captum_deduce.metrics import AnoGAN, EvaluationTable, Oracle, evaluate
 from captum_deduce.models import WGAN
-from captum_deduce.zoo import NEIGHBOURS, make_explainer
+from captum_deduce.zoo import (
+    NEIGHBOURS,
+    PIECE_SETTINGS,
+    make_explainer,
+    make_patch_swap,
+    make_piece,
+)
 
 AGREEMENT = "oracle"
 """Share of the oracles, over pairs and oracles, for which the target is the most likely class."""
+
+PIECE_STEPS = 300
+"""Of PIECE, unless REVISE makes fewer."""
 
 PROBABILITY = "oracle p"
 """Mean over pairs and oracles of the target's probability."""
@@ -80,6 +89,21 @@ def published(models: Trained) -> dict[str, CounterfactualExplainer]:
     )
     made = (deduce(models), JSMA(model), vlk, revise(models, models.size.revise))
     return dict(zip(METHODS, made, strict=True))
+
+
+def of_features(models: Trained) -> dict[str, CounterfactualExplainer]:
+    """Make the methods that set or exchange features, which are in no table of the paper.
+
+    Args:
+        models (Trained): Of which the plain classifier is explained.
+
+    Returns:
+        dict[str, CounterfactualExplainer]: By name.
+    """
+    plain, train = models.plain, models.splits.train
+    steps = min(PIECE_STEPS, models.size.revise.max_iterations)
+    piece = make_piece(plain, models.vae, train, max_iterations=steps, **PIECE_SETTINGS)
+    return {"PIECE": piece, "PatchSwap": make_patch_swap(plain, train)}
 
 
 def search(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from captum_deduce.zoo.explainers import (
         DISTRACTORS,
+        PIECE_SETTINGS,
         make_explainer,
         make_patch_swap,
         make_piece,
@@ -46,6 +47,7 @@ __all__ = [
     "COMPARISON",
     "DISTRACTORS",
     "NEIGHBOURS",
+    "PIECE_SETTINGS",
     "RECIPES",
     "RECONSTRUCTIONS",
     "RECONSTRUCTION_MODELS",
@@ -81,7 +83,13 @@ def __getattr__(name: str) -> Any:
     module: Any
     if name in ("NEIGHBOURS", "make_prototypes"):
         from captum_deduce.zoo import prototypes as module
-    elif name in ("DISTRACTORS", "make_explainer", "make_patch_swap", "make_piece"):
+    elif name in (
+        "DISTRACTORS",
+        "PIECE_SETTINGS",
+        "make_explainer",
+        "make_patch_swap",
+        "make_piece",
+    ):
         from captum_deduce.zoo import explainers as module
     elif name == "torch_threads":
         from captum_deduce.zoo import threads as module

@@ -16,6 +16,9 @@ from captum_deduce.zoo.checkpoint import Checkpoint
 DISTRACTORS = 20
 """Training images of each class that PatchSwap may take parts of."""
 
+PIECE_SETTINGS = {"alpha": 0.2, "learning_rate": 0.05}
+"""With which PIECE finds more than as published, in as many steps."""
+
 _FEWEST_CELLS = 4
 
 
