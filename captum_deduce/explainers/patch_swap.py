@@ -93,7 +93,7 @@ class PatchSwap(CounterfactualExplainer):
         verified: int = 16,
         confidence: float = 0.5,
         max_iterations: int | None = None,
-        memory_budget: int = 2**26,
+        memory_budget: int = 2**24,
         lower_bound: float | Tensor = 0.0,
         upper_bound: float | Tensor = 1.0,
     ) -> None:
@@ -126,7 +126,7 @@ class PatchSwap(CounterfactualExplainer):
             max_iterations (int, optional): Most cells of an image that are exchanged.
                 Default: None (all)
             memory_budget (int, optional): Most bytes of features that are tried at once; the head
-                takes its own memory besides. Default: 64 MiB
+                takes its own memory besides. A GPU likes more. Default: 16 MiB
             lower_bound (float or Tensor, optional): Smallest input value; a tensor broadcasts to
                 one input (channels x 1 x 1 for inputs normalised per channel), or to all, as
                 ``images - eps``. Default: 0.0

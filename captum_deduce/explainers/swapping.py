@@ -41,7 +41,7 @@ class Distractors:
     Args:
         images (Tensor): K x channels x height x width.
         labels (Tensor): K classes.
-        features (Tensor): What the layer outputs, K x D x h w.
+        features (Tensor): What the layer outputs, cell by cell, K x h w x D.
         similar (Tensor or None): Features whose cosine says what is alike, K x S x h w, of length 1
             in each cell.
     """
@@ -249,7 +249,8 @@ class CellExchange(search.Procedure):
             scores, found = problem.forward(some, rows)
             alike = None if rules.similarity is None else self._alike(some)
             predicted.append(scores.argmax(1))
-            features.append(found.view(len(some), self.depth, self.cells))
+            maps = found.view(len(some), self.depth, self.cells)
+            features.append(maps.transpose(1, 2).contiguous())
             if alike is not None:
                 similar.append(alike)
 
@@ -284,7 +285,7 @@ class CellExchange(search.Procedure):
         mine, target = features[index], state["target"][index]
         known = self.distractors
         means = mine.view(len(mine), self.depth, self.cells).mean(2)
-        distance = torch.cdist(means, known.features.mean(2))
+        distance = torch.cdist(means, known.features.mean(1))
         distance = distance.masked_fill(known.labels != target.unsqueeze(1), torch.inf)
         near = distance.sort(dim=1, stable=True)
         donors = near.indices[:, : self.donors]
@@ -321,7 +322,7 @@ class CellExchange(search.Procedure):
             donor = state["donors"][rows, there // self.cells]
             changed = state["features"][rows].view(len(rows), self.depth, self.cells)
             number = torch.arange(len(rows), device=rows.device)
-            changed[number, :, here] = self.distractors.features[donor, :, there % self.cells]
+            changed[number, :, here] = self.distractors.features[donor, there % self.cells]
             scores = self.problem.from_layer(
                 changed.flatten(1), state, rows, one_input=self.one_input
             )
@@ -386,7 +387,7 @@ class CellExchange(search.Procedure):
         number = torch.arange(len(choice), device=choice.device)
         moved = move.unsqueeze(1)
         donor, cell = self._sources(state, choice)
-        part = self.distractors.features[donor[number, here], :, cell[number, here]]
+        part = self.distractors.features[donor[number, here], cell[number, here]]
         maps = state["features"].view(len(number), self.depth, self.cells)
         maps[number, :, here] = torch.where(moved, part, maps[number, :, here])
         state["donor"] = torch.where(moved, donor, state["donor"])
