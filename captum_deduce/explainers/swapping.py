@@ -285,7 +285,10 @@ class CellExchange(search.Procedure):
         mine, target = features[index], state["target"][index]
         known = self.distractors
         means = mine.view(len(mine), self.depth, self.cells).mean(2)
-        distance = torch.cdist(means, known.features.mean(1))
+        # Not by a matrix product, whose rounding depends on the number of pairs.
+        distance = torch.cdist(
+            means, known.features.mean(1), compute_mode="donot_use_mm_for_euclid_dist"
+        )
         distance = distance.masked_fill(known.labels != target.unsqueeze(1), torch.inf)
         near = distance.sort(dim=1, stable=True)
         donors = near.indices[:, : self.donors]
