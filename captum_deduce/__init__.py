@@ -11,16 +11,18 @@ if TYPE_CHECKING:
         SmoothedClassifier,
     )
     from captum_deduce.counterfactuals import Counterfactuals
-    from captum_deduce.density import ClassGaussianMixture
+    from captum_deduce.density import ClassGaussianMixture, ClassHurdles
     from captum_deduce.explainers import (
         CEM,
         JSMA,
+        PIECE,
         REVISE,
         VLK,
         CounterfactualExplainer,
         DeDUCE,
         LatentShift,
         NearestExample,
+        PatchSwap,
         Schut,
         Wachter,
         median_absolute_deviation,
@@ -31,16 +33,19 @@ if TYPE_CHECKING:
 __all__ = [
     "CEM",
     "JSMA",
+    "PIECE",
     "REVISE",
     "VLK",
     "BinaryClassifier",
     "ClassGaussianMixture",
+    "ClassHurdles",
     "CounterfactualExplainer",
     "Counterfactuals",
     "DeDUCE",
     "LatentShift",
     "MultiLayerClassifier",
     "NearestExample",
+    "PatchSwap",
     "PrototypeIndex",
     "Schut",
     "SmoothedClassifier",
@@ -64,7 +69,7 @@ def __getattr__(name: str) -> Any:
         from captum_deduce import classifiers as room
     elif name == "Counterfactuals":
         from captum_deduce import counterfactuals as room
-    elif name == "ClassGaussianMixture":
+    elif name in ("ClassGaussianMixture", "ClassHurdles"):
         from captum_deduce import density as room
     elif name == "PrototypeIndex":
         from captum_deduce import prototypes as room

@@ -38,7 +38,8 @@ ORDER = Order(
         ["classifiers"],
         ["density", "prototypes", "search", "models"],
         ["explainers.base", "explainers.guidance", "explainers.latent_space"],
-        ["explainers.pixelwise"],
+        ["explainers.patches"],
+        ["explainers.pixelwise", "explainers.swapping"],
         ["explainers.*"],
         ["explainers"],
         [""],  # captum_deduce/__init__.py

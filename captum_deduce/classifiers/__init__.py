@@ -1,6 +1,7 @@
 """A user's classifier, as a search sees it: frozen, its layer read; smoothed; several layers."""
 
 from captum_deduce.classifiers.binary import BinaryClassifier
+from captum_deduce.classifiers.cuts import is_cut
 from captum_deduce.classifiers.frozen import FrozenModel
 from captum_deduce.classifiers.layers import (
     as_rows,
@@ -9,6 +10,7 @@ from captum_deduce.classifiers.layers import (
     layer_named,
     modules_of,
     recorded_outputs,
+    replaced_output,
     single_output,
 )
 from captum_deduce.classifiers.memory import ran_out_of_memory
@@ -43,6 +45,7 @@ __all__ = [
     "feature_rows",
     "find_layer",
     "fixed_size_error",
+    "is_cut",
     "layer_named",
     "modules_of",
     "no_gradient",
@@ -50,6 +53,7 @@ __all__ = [
     "ran_out_of_memory",
     "recorded_outputs",
     "refuse_probabilities",
+    "replaced_output",
     "scores_differ",
     "single_output",
     "taken_sizes",

@@ -18,11 +18,13 @@ from torch.utils.hooks import RemovableHandle
 from captum_deduce import checks
 from captum_deduce.classifiers.compiled import run_eagerly
 from captum_deduce.classifiers.layers import (
-    feature_rows,
+    as_rows,
     find_layer,
     layer_named,
     modules_of,
     recorded_outputs,
+    replaced_output,
+    single_output,
 )
 from captum_deduce.classifiers.memory import ran_out_of_memory
 from captum_deduce.classifiers.modes import eval_mode
@@ -66,6 +68,7 @@ class FrozenModel:
     Attributes:
         modules (list[nn.Module]): The outermost modules that are known to run, without those of
             companions; of a function that does not name them they are known after the first call.
+        layer_shape (torch.Size): Of what the layer outputs for an image, after the first call.
 
     Raises:
         TypeError: ``forward_func`` or ``layer`` of another kind.
@@ -101,6 +104,7 @@ class FrozenModel:
         self._name = layer if isinstance(layer, str) else None
         self.layer = None if layer is None else find_layer(forward_func, layer)
         self._held: set[nn.Module] = set()
+        self.layer_shape = torch.Size()
         self._outputs: list[Any] = []
         self._running = False
         self._watch: RemovableHandle | None = None
@@ -186,9 +190,50 @@ class FrozenModel:
         if self._name is not None and self._observes and self._searched != len(self.modules):
             # Once, and again where more modules have run: a walk through all their parts.
             self.layer, self._searched = layer_named(self._name, self.modules), len(self.modules)
-        features = feature_rows(self._outputs, len(inputs))
+        output = single_output(self._outputs, len(inputs))
         self._outputs.clear()
-        return scores, features
+        self.layer_shape = output.shape[1:]
+        return scores, as_rows(output)
+
+    def from_layer(
+        self, features: Tensor, inputs: Tensor, additional_forward_args: tuple[Any, ...] = ()
+    ) -> Tensor:
+        """Run the model with something else in the place of what the layer outputs.
+
+        Only where :func:`~captum_deduce.classifiers.is_cut` says so are the scores those of the
+        features alone.
+
+        Args:
+            features (Tensor): K x D, rows as a call returns them.
+            inputs (Tensor): K x ..., what the layers before are run on; of most models one input
+                will do, 1 x ...
+            additional_forward_args (tuple, optional): Passed on after the inputs. Default: ()
+
+        Returns:
+            Tensor: The class scores of the features, K x C.
+
+        Raises:
+            TypeError: The model returned something other than a tensor.
+            ValueError: Class scores that are not K x C.
+        """
+        if self._quick is not None:
+            try:
+                return self._quick.from_layer(features, inputs, additional_forward_args)
+            except Exception as error:
+                if ran_out_of_memory(error):
+                    raise
+                self._quick = None
+        if self.layer is None:
+            raise ValueError("layer must be given for a model to be run from it on")
+        shape = self.layer_shape or features.shape[1:]
+        self._running = True
+        try:
+            with replaced_output(self.layer, features.view(len(features), *shape)):
+                output = self.forward_func(inputs, *additional_forward_args)
+        finally:
+            self._running = False
+            self._outputs.clear()
+        return class_scores(output, len(features))
 
     @contextmanager
     def _observed(self) -> Iterator[None]:

@@ -179,6 +179,25 @@ def recorded_outputs(layers: Sequence[nn.Module]) -> Iterator[list[list[Any]]]:
         yield [recorder.outputs for recorder in recorders]
 
 
+@contextmanager
+def replaced_output(layer: nn.Module, output: Tensor) -> Iterator[None]:
+    """Have a layer output something else while the block runs, in this thread only.
+
+    Args:
+        layer (nn.Module): A hook is on it for as long as the block runs.
+        output (Tensor): What it outputs; the layers behind it may overwrite it.
+    """
+    caller = threading.get_ident()
+
+    def replace(module: nn.Module, inputs: Any, found: Any) -> Any:
+        if threading.get_ident() != caller:
+            return None
+        return (output,) if isinstance(found, tuple) else output
+
+    with layer.register_forward_hook(replace):
+        yield
+
+
 class _Recorder:
     """A forward hook that keeps what its module outputs in the thread that made it."""
 

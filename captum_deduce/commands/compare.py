@@ -31,12 +31,15 @@ from captum_deduce.reports import BATCH_SIZE, DPI, tables
 from captum_deduce.visualization import plot_grid
 from captum_deduce.zoo import (
     NEIGHBOURS,
+    PIECE_SETTINGS,
     RECONSTRUCTIONS,
     Checkpoint,
     ComparisonRecipe,
     Recipe,
     describe_classifier,
     make_explainer,
+    make_patch_swap,
+    make_piece,
     make_prototypes,
     obtain_classifier,
     obtain_reconstruction,
@@ -55,9 +58,10 @@ class Models:
         checkpoint (Checkpoint): The classifier that all of them explain, with its density.
         others (list[nn.Module]): The classifiers that make an ensemble with it.
         autoencoder (Autoencoder): Of VLK.
-        vae (VAE): Of REVISE and LatentShift.
+        vae (VAE): Of REVISE, LatentShift and PIECE.
         prototypes (PrototypeIndex): The training images as the autoencoder's encoder sees them.
         examples (Examples): The training images with their labels.
+        train (ImageData): The training images.
     """
 
     checkpoint: Checkpoint
@@ -66,6 +70,7 @@ class Models:
     vae: VAE
     prototypes: PrototypeIndex
     examples: Examples
+    train: datasets.ImageData
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,7 @@ def obtain_models(
         )
         others.append(member.model)
     generative = {}
-    for name, explainer in (("autoencoder", "VLK"), ("vae", "REVISE and LatentShift")):
+    for name, explainer in (("autoencoder", "VLK"), ("vae", "REVISE, LatentShift and PIECE")):
         print(f"\nFor {explainer}:")
         generative[name] = obtain_reconstruction(
             name,
@@ -164,13 +169,13 @@ def obtain_models(
     prototypes = make_prototypes(model, autoencoder.encoder, splits.train)
     vae = cast(VAE, generative["vae"])
     examples = Examples(splits.train.images, splits.train.target)
-    return Models(checkpoint, others, autoencoder, vae, prototypes, examples)
+    return Models(checkpoint, others, autoencoder, vae, prototypes, examples, splits.train)
 
 
 def explainers(
     models: Models, how: ComparisonRecipe
 ) -> dict[str, tuple[str, CounterfactualExplainer]]:
-    """Make every explainer, with its defaults but for the number of steps and REVISE's optimizer.
+    """Make every explainer, with its defaults but for how REVISE and PIECE descend, and how long.
 
     Args:
         models (Models): What they need.
@@ -191,6 +196,13 @@ def explainers(
     )
     revise = REVISE(model, models.vae, optimizer="adam", max_iterations=how.revise_steps)
     cem = CEM(model, baseline=0.0, max_iterations=how.cem_steps)
+    piece = make_piece(
+        models.checkpoint,
+        models.vae,
+        models.train,
+        max_iterations=how.piece_steps,
+        **PIECE_SETTINGS,
+    )
     return {
         "DeDUCE": ("", make_explainer(models.checkpoint)),
         "JSMA": ("", JSMA(model)),
@@ -201,6 +213,8 @@ def explainers(
         "CEM": (f"{cem.c_steps} x {how.cem_steps} steps", cem),
         "LatentShift": ("", LatentShift(model, models.vae)),
         "NearestExample": ("", NearestExample(model, models.examples)),
+        "PIECE": (f"{how.piece_steps} steps of {piece.learning_rate:g}", piece),
+        "PatchSwap": ("", make_patch_swap(models.checkpoint, models.train)),
     }
 
 
@@ -303,8 +317,9 @@ def explanation(compared: Sequence[Compared]) -> str:
             "- seconds: wall time of the search per pair, failed ones included, all in one",
             "  call; without the training of what the explainer needs.",
             "- evaluations: forward passes with an input gradient per pair; forward: those",
-            "  without. One of Schut's runs every member of the ensemble; one of VLK's, of",
-            "  REVISE's and of LatentShift's runs the autoencoder or the decoder too.",
+            "  without. One of Schut's runs every member of the ensemble; one of VLK's, REVISE's,",
+            "  LatentShift's and PIECE's runs the autoencoder or the decoder too; most of",
+            "  PatchSwap's forward passes are of the classifier's last layers only.",
         ]
     )
 

@@ -3,9 +3,11 @@
 from captum_deduce.density.calibrated import CalibratedMixture
 from captum_deduce.density.choice import CHOICES
 from captum_deduce.density.class_gaussian_mixture import ClassGaussianMixture
+from captum_deduce.density.class_hurdles import ClassHurdles
 from captum_deduce.density.estimation import estimate
 from captum_deduce.density.fitted_module import FittedModule, dtype_kept
 from captum_deduce.density.gaussians import Gaussians
+from captum_deduce.density.hurdles import DISTRIBUTIONS, Hurdles, Spread, gamma_shape
 from captum_deduce.density.low_rank import RANK
 from captum_deduce.density.mixture import ClassMixture, plain_tensors
 from captum_deduce.density.moments import COVARIANCE_TYPES, Moments
@@ -26,24 +28,29 @@ from captum_deduce.density.samples import (
 __all__ = [
     "CHOICES",
     "COVARIANCE_TYPES",
+    "DISTRIBUTIONS",
     "JITTERS",
     "RANK",
     "REGULARIZATIONS",
     "CalibratedMixture",
     "ClassGaussianMixture",
+    "ClassHurdles",
     "ClassMixture",
     "ClassQuantiles",
     "FittedModule",
     "Gaussians",
+    "Hurdles",
     "LeaveOneOut",
     "Moments",
     "Samples",
+    "Spread",
     "add_to_diagonal",
     "check_component_class",
     "check_features",
     "check_samples",
     "dtype_kept",
     "estimate",
+    "gamma_shape",
     "oas_shrinkage",
     "plain_tensors",
 ]

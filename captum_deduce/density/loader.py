@@ -18,7 +18,7 @@ from captum_deduce.progress import bar
 
 def loader_features(
     name: str, loader: Iterable[Any], frozen: FrozenModel, show_progress: bool | None
-) -> Iterator[tuple[Tensor, Tensor, int]]:
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Run a loader's images through a model.
 
     Args:
@@ -28,8 +28,8 @@ def loader_features(
         show_progress (bool or None): Draw a progress bar.
 
     Yields:
-        tuple[Tensor, Tensor, int]: Features of a batch, N x D, its target as it came, and the
-        number of classes that the model has scores of.
+        tuple[Tensor, Tensor, Tensor]: Features of a batch, N x D, its target as it came, and the
+        model's scores, N x C.
 
     Raises:
         TypeError: A loader that yields something else.
@@ -60,7 +60,7 @@ def loader_features(
         scores, features = frozen(images.to(device))
         if alone is not None:
             _warn_of_neighbours(name, frozen, alone, features[0])
-        yield features, target, scores.shape[1]
+        yield features, target, scores
         empty = False
     if empty:
         raise ValueError(f"{name} must yield at least one batch, got none")
@@ -111,13 +111,13 @@ class LoaderSamples:
         """Run through the loader for the first time.
 
         Yields:
-            tuple[Tensor, Tensor, int]: As :func:`loader_features`.
+            tuple[Tensor, Tensor, int]: Features, targets, and the number of the model's classes.
         """
         self._passes += 1
-        for features, target, num_classes in loader_features(
+        for features, target, scores in loader_features(
             self.name, self.loader, self.frozen, self.show_progress
         ):
-            yield features, target, num_classes
+            yield features, target, scores.shape[1]
             # The loader may write the next batch's labels into the same tensor; labels may come as
             # a column.
             self.kept.add(Samples(features, target.flatten().clone(), None))
@@ -140,6 +140,7 @@ class LoaderSamples:
         if self._passes and self.kept.complete:
             yield from self.kept.blocks()
             return
+        passed: Iterator[tuple[Tensor, Tensor, object]]
         if self._passes:
             self.refuse_single_pass()
             passed = loader_features(self.name, self.loader, self.frozen, self.show_progress)

@@ -26,10 +26,19 @@ from captum_deduce.explainers import (
 from captum_deduce.metrics import AnoGAN, EvaluationTable, Oracle, evaluate
 from captum_deduce.models import WGAN
 from captum_deduce.prototypes import Examples
-from captum_deduce.zoo import NEIGHBOURS, make_explainer
+from captum_deduce.zoo import (
+    NEIGHBOURS,
+    PIECE_SETTINGS,
+    make_explainer,
+    make_patch_swap,
+    make_piece,
+)
 
 AGREEMENT = "oracle"
 """Share of the oracles, over pairs and oracles, for which the target is the most likely class."""
+
+PIECE_STEPS = 300
+"""Of PIECE, unless REVISE makes fewer."""
 
 PROBABILITY = "oracle p"
 """Mean over pairs and oracles of the target's probability."""
@@ -93,19 +102,24 @@ def published(models: Trained) -> dict[str, CounterfactualExplainer]:
 
 
 def siblings(models: Trained) -> dict[str, CounterfactualExplainer]:
-    """Make methods that the paper has not, of the plain classifier.
+    """Make the methods that are in no table of the paper.
 
     Args:
-        models (Trained): What they need.
+        models (Trained): What they need; the plain classifier is explained.
 
     Returns:
         dict[str, CounterfactualExplainer]: By name.
     """
-    model, train = models.plain.model, models.splits.train
+    plain, train = models.plain, models.splits.train
+    steps = min(PIECE_STEPS, models.size.revise.max_iterations)
+    piece = make_piece(plain, models.vae, train, max_iterations=steps, **PIECE_SETTINGS)
+    examples = Examples(train.images, train.target)
     return {
-        "CEM": CEM(model, baseline=0.0, max_iterations=models.size.cem_steps),
-        "LatentShift": LatentShift(model, models.vae),
-        "NearestExample": NearestExample(model, Examples(train.images, train.target)),
+        "CEM": CEM(plain.model, baseline=0.0, max_iterations=models.size.cem_steps),
+        "LatentShift": LatentShift(plain.model, models.vae),
+        "PIECE": piece,
+        "PatchSwap": make_patch_swap(plain, train),
+        "NearestExample": NearestExample(plain.model, examples),
     }
 
 

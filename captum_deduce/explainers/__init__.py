@@ -9,6 +9,9 @@ from captum_deduce.explainers.guidance import Guidance
 from captum_deduce.explainers.jsma import JSMA
 from captum_deduce.explainers.latent_shift import LatentPath, LatentShift
 from captum_deduce.explainers.nearest_example import NearestExample
+from captum_deduce.explainers.patch_swap import PatchSwap
+from captum_deduce.explainers.patches import PatchGrid, PatchSwaps
+from captum_deduce.explainers.piece import PIECE
 from captum_deduce.explainers.pixelwise import PixelwiseExplainer
 from captum_deduce.explainers.revise import LEARNING_RATES, REVISE
 from captum_deduce.explainers.schut import Schut
@@ -17,7 +20,10 @@ from captum_deduce.explainers.wachter import PATIENCE, Wachter, median_absolute_
 
 METHODS: dict[str, type[CounterfactualExplainer]] = {
     method.__name__: method
-    for method in (CEM, JSMA, REVISE, VLK, DeDUCE, LatentShift, NearestExample, Schut, Wachter)
+    for method in (
+        *(CEM, JSMA, PIECE, REVISE, VLK),
+        *(DeDUCE, LatentShift, NearestExample, PatchSwap, Schut, Wachter),
+    )
 }
 """Every method by its name; the others in this room are what methods are made of."""
 
@@ -27,6 +33,7 @@ __all__ = [
     "LEARNING_RATES",
     "METHODS",
     "PATIENCE",
+    "PIECE",
     "REVISE",
     "VLK",
     "CounterfactualExplainer",
@@ -35,6 +42,9 @@ __all__ = [
     "LatentPath",
     "LatentShift",
     "NearestExample",
+    "PatchGrid",
+    "PatchSwap",
+    "PatchSwaps",
     "PixelwiseExplainer",
     "Schut",
     "Wachter",

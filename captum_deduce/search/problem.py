@@ -97,12 +97,47 @@ class Problem:
         Returns:
             tuple[Tensor, Tensor]: Class scores, A x C, and features, A x D.
         """
-        arguments = (
+        # A clone, as a first layer may work in place, which a leaf does not allow.
+        return self.model(images.clone(), self.arguments(state))
+
+    def arguments(self, state: loop.State) -> tuple[Any, ...]:
+        """What the model takes besides the images of the active pairs.
+
+        Args:
+            state (dict[str, Tensor]): Of the active pairs, with what :meth:`rows` put there.
+
+        Returns:
+            tuple: Tensors with a row for each of them, and what is the same for all.
+        """
+        return tuple(
             state.get(_argument(place), value)
             for place, value in enumerate(self.additional_forward_args)
         )
-        # A clone, as a first layer may work in place, which a leaf does not allow.
-        return self.model(images.clone(), tuple(arguments))
+
+    def from_layer(
+        self, features: Tensor, state: loop.State, rows: Tensor, *, one_input: bool
+    ) -> Tensor:
+        """Evaluate the model from its layer on.
+
+        Args:
+            features (Tensor): What the layer might output, K x D.
+            state (dict[str, Tensor]): Of the active pairs, with what :meth:`rows` put there.
+            rows (Tensor): Which of the pairs each belongs to, K, int64.
+            one_input (bool): The layers before run on a single input, see
+                :func:`~captum_deduce.classifiers.is_cut`; only without arguments of each pair.
+
+        Returns:
+            Tensor: Class scores, K x C.
+        """
+        before = slice(1) if one_input else rows
+        inputs = state["original"][before].clone()
+        of_each = {name: value[before] for name, value in state.items() if _is_argument(name)}
+        return self.model.from_layer(features, inputs, self.arguments(of_each))
+
+    @property
+    def arguments_of_each(self) -> bool:
+        """Whether the model takes something besides that differs from pair to pair."""
+        return any(_is_per_pair(a, len(self.inputs)) for a in self.additional_forward_args)
 
 
 @dataclass(frozen=True)
@@ -212,3 +247,7 @@ def _argument(place: int) -> str:
 
 def _is_per_pair(value: Any, count: int) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0 and len(value) == count
+
+
+def _is_argument(name: str) -> bool:
+    return name.startswith("additional_forward_args[")

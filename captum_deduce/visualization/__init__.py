@@ -13,6 +13,7 @@ from captum_deduce.visualization.grids import plot_grid
 from captum_deduce.visualization.images import plot_images
 from captum_deduce.visualization.notebook import notebook_html
 from captum_deduce.visualization.sheet import new_figure, own_style
+from captum_deduce.visualization.swaps import plot_swaps
 from captum_deduce.visualization.traces import Trace, trace_trajectory
 from captum_deduce.visualization.trajectories import plot_trajectory
 
@@ -28,6 +29,7 @@ __all__ = [
     "plot_density",
     "plot_grid",
     "plot_images",
+    "plot_swaps",
     "plot_trajectory",
     "read_class_names",
     "save_animation",

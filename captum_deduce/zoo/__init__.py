@@ -28,7 +28,13 @@ if TYPE_CHECKING:
         obtain_classifier,
         plan_classifier,
     )
-    from captum_deduce.zoo.explainers import make_explainer
+    from captum_deduce.zoo.explainers import (
+        DISTRACTORS,
+        PIECE_SETTINGS,
+        make_explainer,
+        make_patch_swap,
+        make_piece,
+    )
     from captum_deduce.zoo.prototypes import NEIGHBOURS, make_prototypes
     from captum_deduce.zoo.reconstructions import (
         RECONSTRUCTION_MODELS,
@@ -39,7 +45,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMPARISON",
+    "DISTRACTORS",
     "NEIGHBOURS",
+    "PIECE_SETTINGS",
     "RECIPES",
     "RECONSTRUCTIONS",
     "RECONSTRUCTION_MODELS",
@@ -57,6 +65,8 @@ __all__ = [
     "fit_reconstruction",
     "load_checkpoint",
     "make_explainer",
+    "make_patch_swap",
+    "make_piece",
     "make_prototypes",
     "obtain_classifier",
     "obtain_reconstruction",
@@ -73,7 +83,13 @@ def __getattr__(name: str) -> Any:
     module: Any
     if name in ("NEIGHBOURS", "make_prototypes"):
         from captum_deduce.zoo import prototypes as module
-    elif name == "make_explainer":
+    elif name in (
+        "DISTRACTORS",
+        "PIECE_SETTINGS",
+        "make_explainer",
+        "make_patch_swap",
+        "make_piece",
+    ):
         from captum_deduce.zoo import explainers as module
     elif name == "torch_threads":
         from captum_deduce.zoo import threads as module

@@ -95,6 +95,7 @@ class ComparisonRecipe:
         vlk_steps (int): Of VLK, in each of its rounds.
         revise_steps (int): Most of REVISE, with Adam.
         cem_steps (int): Of CEM, in each of its rounds.
+        piece_steps (int): Of PIECE.
         reconstructions (ReconstructionRecipe or None): Of autoencoder and VAE; None: those of
             :data:`RECONSTRUCTIONS`.
     """
@@ -103,6 +104,7 @@ class ComparisonRecipe:
     vlk_steps: int = 1000
     revise_steps: int = 500
     cem_steps: int = 100
+    piece_steps: int = 300
     reconstructions: ReconstructionRecipe | None = None
 
 
@@ -114,6 +116,7 @@ SMOKE_COMPARISON = ComparisonRecipe(
     vlk_steps=20,
     revise_steps=20,
     cem_steps=10,
+    piece_steps=20,
     reconstructions=ReconstructionRecipe(3, batch_size=64, learning_rate=3e-3, threads=1),
 )
 """For :data:`SMOKE`."""

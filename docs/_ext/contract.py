@@ -25,14 +25,17 @@ from torch import Tensor, nn
 from captum_deduce import (
     CEM,
     JSMA,
+    PIECE,
     REVISE,
     VLK,
     ClassGaussianMixture,
+    ClassHurdles,
     CounterfactualExplainer,
     Counterfactuals,
     DeDUCE,
     LatentShift,
     NearestExample,
+    PatchSwap,
     PrototypeIndex,
     Schut,
     Wachter,
@@ -65,6 +68,8 @@ class Workbench:
     vae: VAE
     prototypes: PrototypeIndex
     examples: Examples
+    hurdles: ClassHurdles
+    distractors: Tensor
     images: Tensor
     target: Tensor
 
@@ -77,6 +82,8 @@ class Workbench:
             vae=copy.deepcopy(self.vae).to(*place),
             prototypes=copy.deepcopy(self.prototypes).to(*place),
             examples=self.examples,  # wherever they are, what is found goes where the images are
+            hurdles=copy.deepcopy(self.hurdles).to(*place),
+            distractors=self.distractors.to(*place),
             images=self.images.to(*place),
             target=self.target.to(self.images.to(*place).device),
         )
@@ -115,6 +122,8 @@ def workbench(epochs: int = 20) -> Workbench:
         vae=vae,
         prototypes=PrototypeIndex.from_loader(model, autoencoder.encoder, train.batches()),
         examples=Examples(train.images, train.target),
+        hurdles=ClassHurdles.fit_loader(model, "features", train.batches()),
+        distractors=train.images[:200],
         images=images,
         target=(predict(model, images).argmax(1) + torch.arange(1, 7)) % 10,
     )
@@ -146,6 +155,18 @@ BUILDERS: dict[str, Builder] = {
     ),
     "LatentShift": lambda bench, model, layer: LatentShift(model, bench.vae),
     "NearestExample": lambda bench, model, layer: NearestExample(model, bench.examples),
+    "PIECE": lambda bench, model, layer: PIECE(
+        model,
+        layer,
+        bench.hurdles,
+        bench.vae,
+        alpha=0.3,
+        learning_rate=0.1,
+        max_iterations=60,
+    ),
+    "PatchSwap": lambda bench, model, layer: PatchSwap(
+        model, "leaky" if isinstance(layer, str) else bench.model.leaky, bench.distractors
+    ),
 }
 """Each explainer around a model and a layer of it; short searches, to keep the page quick."""
 

@@ -33,6 +33,8 @@ NAMES = [
     "CEM",
     "LatentShift",
     "NearestExample",
+    "PIECE",
+    "PatchSwap",
 ]
 ROW = re.compile(
     r"(?P<label>(?P<name>\w+).*?)  +(?P<found>\d+)/(?P<pairs>\d+) +(?P<l0>\S+) +(?P<l1>\S+)"

@@ -16,6 +16,7 @@ from captum_deduce.experiments.methods import (
     found_by_all,
     make_anogan,
     measure,
+    of_features,
     oracle_metrics,
     published,
     revise,
@@ -170,3 +171,12 @@ def test_pairs_are_chosen_evenly():
     assert evenly_among(mask, 20).tolist() == list(range(1, 10))
     assert evenly_among(mask, 3).tolist() == [1, 5, 9]
     assert evenly_among(~mask, 2).tolist() == [0, 10]
+
+
+def test_methods_of_features_explain_the_plain_classifier(models):
+    found = of_features(models)
+    assert list(found) == ["PIECE", "PatchSwap"]
+    for explainer in found.values():
+        assert explainer.forward_func is models.plain.model
+    assert found["PIECE"].vae is models.vae
+    assert found["PIECE"].max_iterations == models.size.revise.max_iterations
