@@ -16,11 +16,11 @@ from captum_deduce.experiments.methods import (
     found_by_all,
     make_anogan,
     measure,
-    of_features,
     oracle_metrics,
     published,
     revise,
     search,
+    siblings,
 )
 from captum_deduce.experiments.plan import FULL, every_target
 from captum_deduce.models import WGAN
@@ -173,9 +173,9 @@ def test_pairs_are_chosen_evenly():
     assert evenly_among(~mask, 2).tolist() == [0, 10]
 
 
-def test_methods_of_features_explain_the_plain_classifier(models):
-    found = of_features(models)
-    assert list(found) == ["PIECE", "PatchSwap"]
+def test_siblings_explain_the_plain_classifier(models):
+    found = siblings(models)
+    assert list(found) == ["CEM", "LatentShift", "PIECE", "PatchSwap", "NearestExample"]
     for explainer in found.values():
         assert explainer.forward_func is models.plain.model
     assert found["PIECE"].vae is models.vae
