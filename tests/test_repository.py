@@ -47,7 +47,7 @@ ORDER = Order(
         ["metrics", "training", "visualization"],
         ["zoo"],
         ["reports"],
-        ["experiments"],
+        ["bulk", "experiments"],
         ["commands"],
         ["__main__"],
     ],
