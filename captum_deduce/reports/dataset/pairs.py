@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from captum_deduce.visualization import ClassNames, read_class_names
 
@@ -16,6 +17,7 @@ QUESTIONS = {
     "mistake elsewhere": "Mistakes, towards another class than their label",
     "right": "Right answers, towards another class",
     "no label": "Images without a label",
+    "error": "Images that could not be explained",
 }
 """What a pair asks, in the order in which a report prefers to answer, and in words."""
 
@@ -28,7 +30,8 @@ STATES = {
 """What became of a pair, and in words."""
 
 _NEEDED = ("index", "label", "prediction", "target", "success", "confidence", "l0", "l1", "error")
-_CLASSES = ("label", "prediction", "target")
+CLASSES = ("label", "prediction", "target")
+"""The columns of classes."""
 
 
 def pairs_table(table: DataFrame, class_names: ClassNames | None = None) -> DataFrame:
@@ -62,7 +65,7 @@ def pairs_table(table: DataFrame, class_names: ClassNames | None = None) -> Data
     if missing:
         raise ValueError(f"table must have the columns {', '.join(_NEEDED)}; it lacks {missing}")
     pairs = table.reset_index(drop=True)
-    for name in _CLASSES:
+    for name in CLASSES:
         pairs[name] = pairs[name].astype("Int64")
     pairs["success"] = pairs["success"].astype("boolean").fillna(False).astype(bool)
     for name in ("confidence", "l0", "l1"):
@@ -70,33 +73,39 @@ def pairs_table(table: DataFrame, class_names: ClassNames | None = None) -> Data
     pairs["question"] = _question(pairs)
     pairs["state"] = _state(pairs)
     pairs["cost"] = pairs["l1"].where(pairs["state"] == "found")
-    seen = max((int(pairs[name].max()) for name in _CLASSES if pairs[name].notna().any()), default=-1)
-    names = read_class_names(class_names, seen + 1)
-    for name in _CLASSES:
-        pairs[f"{name}_name"] = [None if is_none else names[number] for is_none, number in zip(
-            pairs[name].isna(), pairs[name].fillna(0), strict=True
-        )]
+    seen = max(
+        (int(pairs[name].max()) for name in CLASSES if pairs[name].notna().any()), default=-1
+    )
+    names = dict(enumerate(read_class_names(class_names, seen + 1)))
+    for name in CLASSES:
+        pairs[f"{name}_name"] = pairs[name].map(names).astype(object)
     return pairs
 
 
-def _question(pairs: DataFrame) -> np.ndarray:
-    labelled = pairs["label"].notna()
-    # an image that raised has no prediction: it counts as what was asked, a way to its label
-    asked_for_label = (pairs["target"] == pairs["label"]).fillna(False)
-    wrong = (pairs["prediction"] != pairs["label"]).fillna(True)
-    return np.select(
-        [~labelled, wrong & asked_for_label, wrong],
-        ["no label", "mistake", "mistake elsewhere"],
-        "right",
-    ).astype(object)
+def _question(pairs: DataFrame) -> NDArray[np.object_]:
+    wrong = (pairs["prediction"] != pairs["label"]).fillna(False)
+    towards_label = (pairs["target"] == pairs["label"]).fillna(False)
+    conditions = {
+        "error": pairs["error"].notna(),
+        "no label": pairs["label"].isna(),
+        "mistake": wrong & towards_label,
+        "mistake elsewhere": wrong,
+    }
+    return _first_that_holds(conditions, "right")
 
 
-def _state(pairs: DataFrame) -> np.ndarray:
-    return np.select(
-        [pairs["error"].notna(), ~pairs["success"], pairs["l0"] == 0],
-        ["error", "failed", "already"],
-        "found",
-    ).astype(object)
+def _state(pairs: DataFrame) -> NDArray[np.object_]:
+    conditions = {
+        "error": pairs["error"].notna(),
+        "failed": ~pairs["success"],
+        "already": pairs["l0"] == 0,
+    }
+    return _first_that_holds(conditions, "found")
+
+
+def _first_that_holds(conditions: dict[str, Series], otherwise: str) -> NDArray[np.object_]:
+    masks = [condition.to_numpy(bool) for condition in conditions.values()]
+    return np.select(masks, list(conditions), otherwise).astype(object)
 
 
 def main_question(pairs: DataFrame) -> str:

@@ -67,7 +67,8 @@ class Range:
         """
         level = ((images - self.lower) / self.span).clip(0, 1) * 255
         drawn = np.moveaxis(level, 1, -1) if images.shape[1] == 3 else level.mean(1)
-        return drawn.round().astype(np.uint8)
+        pixels: Pixels = drawn.round().astype(np.uint8)
+        return pixels
 
 
 def change_pixels(change: Array) -> Pixels:

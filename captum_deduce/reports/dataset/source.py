@@ -17,8 +17,8 @@ class ExplainedRun(Protocol):
     """A run over a data set, such as ``captum_deduce.bulk.read`` opens.
 
     Attributes:
-        manifest (Mapping[str, Any]): How it was made: ``lower_bound`` and ``upper_bound`` as numbers
-            or nested lists, ``store_images``, and what else is worth showing.
+        manifest (Mapping[str, Any]): How it was made: ``lower_bound`` and ``upper_bound`` as
+            numbers or nested lists, ``store_images``, and what else is worth showing.
     """
 
     @property
