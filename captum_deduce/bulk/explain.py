@@ -15,6 +15,7 @@ from captum_deduce import checks, progress
 from captum_deduce.bulk.bar import Bar
 from captum_deduce.bulk.folder import RunFolder, locked
 from captum_deduce.bulk.manifest import describe_run
+from captum_deduce.bulk.ray_engine import RaySettings, explain_with_ray
 from captum_deduce.bulk.reader import Run
 from captum_deduce.bulk.schema import Layout, arrow
 from captum_deduce.bulk.source import LABEL_NAMES, Source
@@ -145,8 +146,14 @@ def explain_dataset(
     if overwrite and world_size > 1:
         raise ValueError("overwrite must be False where several processes share the folder")
     if engine_settings and engine == "local":
-        raise TypeError(f"unknown argument(s) {', '.join(engine_settings)} for engine='local'")
+        raise TypeError(f"engine='local' has no argument {', '.join(engine_settings)}")
+    shared_out = RaySettings(**engine_settings)
     source = Source(dataset, transform, num_workers)
+    if engine == "ray" and not source.indexed:
+        raise ValueError(
+            "dataset must be map-style for engine='ray', as workers read images by position, got "
+            f"{type(dataset).__name__}"
+        )
     example, layout = _looked_at(source, plan, store_images)
     work = Work(
         explainer=explainer,
@@ -171,7 +178,11 @@ def explain_dataset(
             warnings.warn(reason, stacklevel=2)
         try:
             with Bar(source.length, folder.items_seen(), show_progress) as bar:
-                work.explain(stream, folder.missing(source.length, shard_size), bar)
+                spans = folder.missing(source.length, shard_size)
+                if engine == "ray":
+                    explain_with_ray(work, spans, shared_out, bar)
+                else:
+                    work.explain(stream, spans, bar)
         finally:
             folder.close(source.length)
     return Run(work.folder)
