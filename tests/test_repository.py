@@ -38,7 +38,7 @@ ORDER = Order(
         ["classifiers"],
         ["density", "prototypes", "search", "models"],
         ["explainers.base", "explainers.guidance"],
-        ["explainers.pixelwise"],
+        ["explainers.pixelwise", "explainers.stream"],
         ["explainers.*"],
         ["explainers"],
         [""],  # captum_deduce/__init__.py

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,76 +12,13 @@ import torch
 from torch import Tensor
 
 from captum_deduce import checks
-from captum_deduce.bulk.schema import FORMAT_VERSION, SCALARS, about_shard, arrow
+from captum_deduce.bulk.folder import read_manifest, shard_files
+from captum_deduce.bulk.schema import SCALARS, about_shard, arrow
 from captum_deduce.bulk.source import Source
 from captum_deduce.counterfactuals import Counterfactuals
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-MANIFEST = "manifest.json"
-"""The file of a run that says how it was made."""
-
-_SHARDS = "shard-[0-9][0-9][0-9][0-9][0-9]*.parquet"
-
-
-def shard_name(number: int) -> str:
-    """Name a shard's file.
-
-    Args:
-        number (int): From 0.
-
-    Returns:
-        str: ``shard-00000.parquet`` and so on.
-    """
-    return f"shard-{number:05d}.parquet"
-
-
-def shard_files(folder: Path) -> dict[int, Path]:
-    """List the shards of a folder.
-
-    Args:
-        folder (Path): Of a run.
-
-    Returns:
-        dict[int, Path]: By their numbers, ascending.
-    """
-    found = {}
-    for path in folder.glob(_SHARDS):
-        digits = path.stem.removeprefix("shard-")
-        if digits.isdigit():
-            found[int(digits)] = path
-    return dict(sorted(found.items()))
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read how a run was made.
-
-    Args:
-        folder (Path): Of the run.
-
-    Returns:
-        dict[str, Any]: What its ``manifest.json`` says.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is damaged, or of another version.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no run of captum_deduce.bulk: no {MANIFEST}")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["format_version"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{path} is no manifest of a run: {error}") from error
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has format version {version}; this version of the package reads "
-            f"{FORMAT_VERSION}"
-        )
-    found: dict[str, Any] = manifest
-    return found
 
 
 class Run:
@@ -141,6 +77,11 @@ class Run:
     def items_seen(self) -> int:
         """Images of the data set that the shards are about, explained or not."""
         return sum(about["stop"] - about["first"] for about in self._about)
+
+    @property
+    def failures(self) -> int:
+        """Rows of images, or of their targets, that could not be explained."""
+        return sum(error is not None for error in self._column("error"))
 
     @property
     def class_names(self) -> list[str] | None:

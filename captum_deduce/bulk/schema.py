@@ -146,56 +146,68 @@ class Pairs:
     quantile: Tensor | None = None
 
 
-def shard_table(
-    layout: Layout,
-    pairs: Pairs | None,
-    failures: Sequence[Failure],
-    span: range,
-    bounds: tuple[Tensor, Tensor],
-) -> Any:
-    """Write the pairs of some images as a table, in the order of images and targets.
+class Rows:
+    """The rows of a shard, as they come; what is kept of images is what changed.
 
     Args:
         layout (Layout): Of the run.
-        pairs (Pairs or None): What was explained; None: nothing.
-        failures (Sequence[Failure]): What was not.
-        span (range): Positions of the images in the data set that the table is about.
-        bounds (tuple[Tensor, Tensor]): Lower and upper bound of values, of the shape of an image;
-            the black and the white of its pictures.
-
-    Returns:
-        pyarrow.Table: In :meth:`Layout.schema`; the metadata name the span and the precision of
-        confidences and log-densities.
+        bounds (tuple[Tensor, Tensor]): Lower and upper bound of values, of the shape of an image,
+            or of one that broadcasts to it; the black and the white of pictures.
     """
-    pa = arrow()
-    columns: dict[str, list[Any]] = {name: [] for name in layout.schema().names}
-    precision = {}
-    if pairs is not None:
-        _add_pairs(columns, pairs, layout, bounds)
-        result = pairs.result
-        precision = {
-            name: str(value.dtype).removeprefix("torch.")
-            for name in ("confidence", "log_density")
-            if (value := getattr(result, name)) is not None
-        }
-    for failure in failures:
+
+    def __init__(self, layout: Layout, bounds: tuple[Tensor, Tensor]) -> None:
+        self.layout = layout
+        self._schema = layout.schema()
+        self._bounds = bounds
+        self._columns: dict[str, list[Any]] = {name: [] for name in self._schema.names}
+        self._precision: dict[str, str] = {}
+
+    def add(self, pairs: Pairs) -> None:
+        """Add what was explained.
+
+        Args:
+            pairs (Pairs): In any order.
+        """
+        _add_pairs(self._columns, pairs, self.layout, self._bounds)
+        for name in ("confidence", "log_density"):
+            value = getattr(pairs.result, name)
+            if value is not None:
+                self._precision[name] = str(value.dtype).removeprefix("torch.")
+
+    def fail(self, failure: Failure) -> None:
+        """Add what could not be explained.
+
+        Args:
+            failure (Failure): An image, or one target of it.
+        """
         known = vars(failure)
-        for name, values in columns.items():
+        for name, values in self._columns.items():
             values.append(known.get(name))
-    order = sorted(
-        range(len(columns["index"])),
-        key=lambda row: (columns["index"][row], _first(columns["target"][row])),
-    )
-    about = {
-        "format_version": FORMAT_VERSION,
-        "first": span.start,
-        "stop": span.stop,
-        "precision": precision,
-    }
-    schema = layout.schema()
-    schema = schema.with_metadata({**(schema.metadata or {}), _KEY: json.dumps(about).encode()})
-    ordered = {name: [values[row] for row in order] for name, values in columns.items()}
-    return pa.table(ordered, schema=schema)
+
+    def table(self, span: range) -> Any:
+        """Put the rows in the order of images and targets.
+
+        Args:
+            span (range): Positions of the images in the data set that the rows are about.
+
+        Returns:
+            pyarrow.Table: In :meth:`Layout.schema`; the metadata name the span and the precision of
+            confidences and log-densities.
+        """
+        columns = self._columns
+        order = sorted(
+            range(len(columns["index"])),
+            key=lambda row: (columns["index"][row], _first(columns["target"][row])),
+        )
+        about = {
+            "format_version": FORMAT_VERSION,
+            "first": span.start,
+            "stop": span.stop,
+            "precision": self._precision,
+        }
+        metadata = {**(self._schema.metadata or {}), _KEY: json.dumps(about).encode()}
+        ordered = {name: [values[row] for row in order] for name, values in columns.items()}
+        return arrow().table(ordered, schema=self._schema.with_metadata(metadata))
 
 
 def about_shard(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -115,6 +115,25 @@ class Source:
             raise TypeError("dataset must be map-style here, as images are asked for by position")
         return _Careful(self._dataset, self._read)[index]
 
+    def example(self) -> Item:
+        """Find the first image that can be read and is finite.
+
+        Returns:
+            Item: The image.
+
+        Raises:
+            ValueError: There is none; the message says why the first one is none.
+        """
+        first_error = None
+        for item in self._looked_at():
+            if item.image is not None and bool(item.image.isfinite().all()):
+                return item
+            first_error = first_error or item.error or "it is not finite"
+        raise ValueError(
+            "dataset must hold an image that can be read, got none"
+            + (f"; the first: {first_error}" if first_error else "")
+        )
+
     def items(self, spans: Iterable[range]) -> Iterator[Item]:
         """Read images in order.
 
@@ -145,6 +164,19 @@ class Source:
         )
         yield from _own(chain.from_iterable(loader))
 
+    def _looked_at(self) -> Iterator[Item]:
+        """The first images, which stay there for :meth:`items`."""
+        if self.indexed:
+            yield from map(self.item, range(self.length or 0))
+        elif not isinstance(self._dataset, Iterator):
+            yield from (self._read(index, value) for index, value in enumerate(self._dataset))
+        else:
+            rest, taken = self._dataset, []  # it can be gone through once only
+            for index, value in enumerate(rest):
+                taken.append(value)
+                self._dataset = chain(taken, rest)
+                yield self._read(index, value)
+
     def _in_turn(self, spans: Iterable[range]) -> Iterator[Item]:
         raw: Iterator[Any]
         if isinstance(self._dataset, IterableDataset):
@@ -159,12 +191,13 @@ class Source:
             )
         else:
             raw = iter(self._dataset)
-        spans, span = iter(spans), range(0)
+        upcoming = iter(spans)
+        span: range | None = range(0)
         index = 0
         for value in raw:
-            while index >= span.stop:
-                span = next(spans)
-            if index in span:
+            while span is not None and index >= span.stop:
+                span = next(upcoming, None)
+            if span is not None and index in span:
                 yield from _own([self._read(index, value)])
             index += 1
         self.length = index
@@ -280,8 +313,9 @@ def _parts(value: Any) -> tuple[Any, Any]:
 
 
 def _label(label: Any) -> int | None:
-    if isinstance(label, Tensor | np.ndarray | np.generic) and np.size(label) == 1:
-        label = label.item()
+    if isinstance(label, Tensor | np.ndarray | np.generic):
+        array = np.asarray(label)
+        label = array.item() if array.size == 1 else label
     if label is None or (isinstance(label, int) and label < 0):  # -1: not known
         return None
     if not isinstance(label, int):
@@ -309,25 +343,3 @@ def _tensor(image: Any) -> Tensor:
         )
     found: Tensor = image.detach()
     return found
-
-
-def spans_of(length: int | None, size: int, numbers: Sequence[int] | None = None) -> Any:
-    """Cut positions into shards.
-
-    Args:
-        length (int or None): Of the data set; None: not known, the spans never end.
-        size (int): Images in a shard.
-        numbers (Sequence[int], optional): Which shards. Default: None (all)
-
-    Yields:
-        range: Positions of the images of a shard.
-    """
-    if numbers is not None:
-        counted: Iterable[int] = numbers
-    elif length is None:
-        counted = iter(int, 1)
-    else:
-        counted = range(-(-length // size))
-    for number in counted:
-        stop = (number + 1) * size
-        yield range(number * size, stop if length is None else min(stop, length))

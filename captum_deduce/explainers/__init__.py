@@ -9,6 +9,7 @@ from captum_deduce.explainers.jsma import JSMA
 from captum_deduce.explainers.pixelwise import PixelwiseExplainer
 from captum_deduce.explainers.revise import LEARNING_RATES, REVISE
 from captum_deduce.explainers.schut import Schut
+from captum_deduce.explainers.stream import Stream
 from captum_deduce.explainers.vlk import VLK
 from captum_deduce.explainers.wachter import PATIENCE, Wachter, median_absolute_deviation
 
@@ -29,6 +30,7 @@ __all__ = [
     "Guidance",
     "PixelwiseExplainer",
     "Schut",
+    "Stream",
     "Wachter",
     "median_absolute_deviation",
 ]

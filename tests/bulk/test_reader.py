@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from captum_deduce.bulk import read
-from captum_deduce.bulk.schema import Failure, Layout, Pairs, shard_table
-from tests.bulk.test_schema import BOUNDS, made_up
+from captum_deduce.bulk.schema import Failure, Layout, Pairs
+from tests.bulk.test_schema import filled, made_up
 
 pq = pytest.importorskip("pyarrow.parquet")
 
@@ -33,7 +33,7 @@ def made_up_run(folder, dtype=torch.float32, store_images=True):
         pairs = Pairs(index[rows], [None, 1, 2], result[rows])
         failures = [Failure(2, "ValueError: broken")] if number == 0 else []
         span = range(4 * number, 4 * number + 4)
-        table = shard_table(layout, pairs, failures, span, BOUNDS)
+        table = filled(layout, pairs, failures, span)
         pq.write_table(table, folder / f"shard-{number:05d}.parquet")
     return result
 

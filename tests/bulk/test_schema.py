@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from captum_deduce import Counterfactuals
-from captum_deduce.bulk.schema import Failure, Layout, Pairs, about_shard, png, shard_table
+from captum_deduce.bulk.schema import Failure, Layout, Pairs, Rows, about_shard, png
 
 pa = pytest.importorskip("pyarrow")
 
@@ -39,11 +39,19 @@ def made_up(count: int, shape: tuple[int, ...], dtype: torch.dtype) -> Counterfa
     )
 
 
+def filled(layout, pairs, failures, span):
+    rows = Rows(layout, BOUNDS)
+    for failure in failures:
+        rows.fail(failure)
+    rows.add(pairs)
+    return rows.table(span)
+
+
 def test_rows_stand_in_the_order_of_images_and_targets():
     result = made_up(4, (1, 2, 3), torch.float32)
     pairs = Pairs([7, 5, 5, 6], [1, None, None, 0], result)
     failures = [Failure(4, "no image"), Failure(6, "no samples", label=0, target=9, prediction=1)]
-    table = shard_table(Layout((1, 2, 3), torch.float32), pairs, failures, range(4, 8), BOUNDS)
+    table = filled(Layout((1, 2, 3), torch.float32), pairs, failures, range(4, 8))
     assert table["index"].to_pylist() == [4, 5, 5, 6, 6, 7]
     assert table["target"].to_pylist() == [None, 1, 2, 0, 9, 0]
     assert table["error"].to_pylist() == ["no image", None, None, None, "no samples", None]
@@ -58,7 +66,7 @@ def test_rows_stand_in_the_order_of_images_and_targets():
 def test_changes_are_what_a_loop_over_entries_finds(dtype):
     result = made_up(5, (2, 3, 4), dtype)
     pairs = Pairs(list(range(5)), [None] * 5, result, torch.linspace(0, 1, 5))
-    table = shard_table(Layout((2, 3, 4), dtype), pairs, [], range(5), BOUNDS)
+    table = filled(Layout((2, 3, 4), dtype), pairs, [], range(5))
     assert table["log_density_quantile"].to_pylist() == [0, 0.25, 0.5, 0.75, 1]
     for row, (before, after) in enumerate(
         zip(result.inputs.tolist(), result.counterfactuals.tolist(), strict=True)
