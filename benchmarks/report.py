@@ -21,7 +21,7 @@ from measuring import extra_mebibytes
 
 from captum_deduce import Counterfactuals
 from captum_deduce.bulk import read
-from captum_deduce.bulk.schema import Layout, Pairs, shard_table
+from captum_deduce.bulk.schema import Layout, Pairs, Rows
 from captum_deduce.reports import report_run, save_report
 
 
@@ -61,8 +61,9 @@ def write_run(folder: Path, pairs: int, shape: Sequence[int], changed: int, shar
             prediction=prediction,
         )
         index = range(start, start + count)
-        table = shard_table(layout, Pairs(index, label.tolist(), result), (), index, bounds)
-        parquet.write_table(table, folder / f"shard-{number:05d}.parquet")
+        rows = Rows(layout, bounds)
+        rows.add(Pairs(index, label.tolist(), result))
+        parquet.write_table(rows.table(index), folder / f"shard-{number:05d}.parquet")
 
 
 def main() -> None:

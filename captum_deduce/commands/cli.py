@@ -1,4 +1,4 @@
-"""The command line: ``captum-deduce demo | train | explain | reproduce``.
+"""The command line: ``captum-deduce demo | train | explain | report | reproduce``.
 
 Only what is needed to parse is imported here, so that ``--help`` and mistakes are answered at once.
 """
@@ -14,7 +14,7 @@ from functools import partial
 from typing import NoReturn, TextIO
 
 from captum_deduce._version import __version__
-from captum_deduce.commands.parsers import demo, explain, reproduce, train
+from captum_deduce.commands.parsers import demo, explain, report, reproduce, train
 
 _DESCRIPTION = """\
 Counterfactual explanations for image classifiers: what would this image need
@@ -24,7 +24,13 @@ Start with
   captum-deduce demo
 """
 
-_COMMANDS = {"demo": demo, "train": train, "explain": explain, "reproduce": reproduce}
+_COMMANDS = {
+    "demo": demo,
+    "train": train,
+    "explain": explain,
+    "report": report,
+    "reproduce": reproduce,
+}
 """The module that parses each command, and runs it."""
 
 
@@ -48,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             run(**arguments, show_progress=not quiet and sys.stderr.isatty())
     except SystemExit as stop:  # argparse, after --help and --version
         return stop.code if isinstance(stop.code, int) else 0
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"captum-deduce: error: {_by_options(str(error), command)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

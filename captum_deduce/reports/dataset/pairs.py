@@ -58,8 +58,8 @@ def pairs_table(table: DataFrame, class_names: ClassNames | None = None) -> Data
         >>> row = {"index": 7, "label": 9, "prediction": 4, "target": 9, "success": True}
         >>> row |= {"confidence": 0.6, "l0": 3, "l1": 1.5, "error": None}
         >>> pairs = pairs_table(pd.DataFrame([row]))
-        >>> pairs.loc[0, ["question", "state", "cost"]].tolist()
-        ['mistake', 'found', 1.5]
+        >>> print(*pairs.loc[0, ["question", "state", "cost"]])
+        mistake found 1.5
     """
     missing = [name for name in _NEEDED if name not in table.columns]
     if missing:
@@ -164,15 +164,16 @@ def class_pairs(pairs: DataFrame, question: str | None = None) -> DataFrame:
     return summed.sort_values("pairs", ascending=False, kind="stable", ignore_index=True)
 
 
-def order_by_cost(pairs: DataFrame) -> Series:
+def order_by_cost(pairs: DataFrame) -> list[int]:
     """Order pairs by what they cost: the cheapest first, those that failed last.
 
     Args:
-        pairs (pandas.DataFrame): Of :func:`pairs_table`.
+        pairs (pandas.DataFrame): Of :func:`pairs_table`, or some of its rows.
 
     Returns:
-        pandas.Series: Row labels of the pairs that were found or failed, in that order; pairs of
-        one cost by their position in the data set.
+        list[int]: Row labels of the pairs that were found or failed, in that order; pairs of one
+        cost by their position in the data set.
     """
     searched = pairs[pairs["state"].isin(("found", "failed"))]
-    return searched.sort_values(["cost", "index"], na_position="last").index.to_series()
+    ordered = searched.sort_values(["cost", "index"], na_position="last")
+    return [int(row) for row in ordered.index]

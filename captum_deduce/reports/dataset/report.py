@@ -94,12 +94,17 @@ def report_run(
 
     Raises:
         TypeError: ``class_names`` without an order, or something else than names.
-        ValueError: No pairs, a class without a name, fewer ``image_names`` than images, or an
-            image of ``dataset`` that is not one of the run's.
+        ValueError: No pairs, inputs that are no images, a class without a name, fewer
+            ``image_names`` than images, or an image of ``dataset`` that is not one of the run's.
     """
     table = run.table()
     if not len(table):
         raise ValueError("run must hold at least one pair, got none")
+    if len(run.shape) != 3:
+        raise ValueError(
+            "run must be of images, channels x height x width, got inputs of the shape "
+            f"{tuple(run.shape)}"
+        )
     pairs = pairs_table(table, run.class_names if class_names is None else class_names)
     image_names = _image_names(image_names, dataset, int(pairs["index"].max()))
     question = main_question(pairs)

@@ -1,10 +1,9 @@
-"""Runs with made-up pairs, as they lie on disk."""
+"""Runs with made-up pairs, in memory."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -12,8 +11,64 @@ import torch
 from torch import Tensor
 
 from captum_deduce import Counterfactuals
-from captum_deduce.bulk import read
-from captum_deduce.bulk.schema import Failure, Layout, Pairs, shard_table
+
+
+@dataclass
+class MadeUpRun:
+    """All that a report asks of a run; rows of images with errors stand after the pairs."""
+
+    result: Counterfactuals
+    label: Sequence[int | None]
+    class_names: Sequence[str] | None = None
+    errors: Sequence[dict[str, Any]] = ()
+    complete: bool = True
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        known = {"lower_bound": 0.0, "upper_bound": 1.0, "store_images": True}
+        self.manifest = known | self.manifest
+
+    @property
+    def items_seen(self):
+        return len(self.result) + len(self.errors)
+
+    @property
+    def shape(self):
+        return tuple(self.result.inputs.shape[1:])
+
+    def table(self):
+        pandas = pytest.importorskip("pandas")
+        result = self.result
+        columns = {
+            "index": range(len(result)),
+            "label": list(self.label),
+            "prediction": result.prediction.tolist(),
+            "target": result.target.tolist(),
+            "success": result.success.tolist(),
+            "confidence": result.confidence.tolist(),
+            "log_density_quantile": [None] * len(result),
+            "l0": result.l0().tolist(),
+            "l1": result.l1().tolist(),
+            "error": [None] * len(result),
+        }
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        return pandas.DataFrame([*rows, *self.errors], columns=list(columns))
+
+    def changes(self, rows=None):
+        rows = list(range(len(self.result))) if rows is None else list(rows)
+        for start in range(0, len(rows), 13):
+            part = rows[start : start + 13]
+            yield part, self.result[part].attributions
+
+    def counterfactuals(self, rows=None, *, dataset=None, transform=None):
+        if dataset is None and not self.manifest["store_images"]:
+            raise ValueError("dataset must be given")
+        pairs = self.result[rows]
+        if dataset is not None:
+            read = transform or (lambda image: image)
+            given = torch.stack([read(dataset[row][0]) for row in rows])
+            assert torch.equal(given, pairs.inputs)
+        return pairs
 
 
 def make_result(
@@ -33,63 +88,18 @@ def make_result(
     )
 
 
-def write_run(
-    folder: Path,
-    result: Counterfactuals,
-    label: Sequence[int | None],
-    failures: Sequence[Failure] = (),
-    *,
-    store_images: bool = True,
-    bounds: tuple[Any, Any] = (0.0, 1.0),
-    shard_size: int = 100,
-    **manifest: Any,
-) -> Any:
-    """Write pairs as a run and open it; failures stand in the first shard."""
-    parquet = pytest.importorskip("pyarrow.parquet")
-    shape = tuple(result.inputs.shape[1:])
-    layout = Layout(shape, result.inputs.dtype, store_images)
-    known = {
-        "format_version": 1,
-        "shape": list(shape),
-        "dtype": str(result.inputs.dtype).removeprefix("torch."),
-        "store_images": store_images,
-        "class_names": None,
-        "lower_bound": bounds[0],
-        "upper_bound": bounds[1],
-        "complete": True,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").write_text(json.dumps(known | manifest), encoding="utf-8")
-    tensors = tuple(torch.as_tensor(bound, dtype=result.inputs.dtype) for bound in bounds)
-    for number, start in enumerate(range(0, len(result), shard_size)):
-        stop = min(start + shard_size, len(result))
-        table = shard_table(
-            layout,
-            Pairs(list(range(start, stop)), list(label[start:stop]), result[start:stop]),
-            failures if number == 0 else (),
-            range(start, stop),
-            tensors,
-        )
-        parquet.write_table(table, folder / f"shard-{number:05d}.parquet")
-    return read(folder)
-
-
 def random_run(
-    folder: Path,
-    count: int = 60,
-    shape: tuple[int, int, int] = (1, 8, 8),
-    classes: int = 4,
-    **settings: Any,
-) -> tuple[Any, Counterfactuals, Tensor]:
+    count: int = 60, shape: tuple[int, int, int] = (1, 8, 8), classes: int = 4, **settings: Any
+) -> MadeUpRun:
     """Mistakes towards their label, each with one to four changed entries, every seventh failed."""
     drawn = torch.Generator().manual_seed(0)
     label = torch.randint(classes, (count,), generator=drawn)
     prediction = (label + 1 + torch.randint(classes - 1, (count,), generator=drawn)) % classes
-    inputs = torch.rand(count, *shape, generator=drawn).round(decimals=1)
+    inputs = torch.rand(count, *shape, generator=drawn)
     changed = inputs.clone()
     for pair in range(count):
         places = torch.randperm(inputs[0].numel(), generator=drawn)[: 1 + pair % 4]
         changed[pair].view(-1)[places] = torch.rand(len(places), generator=drawn)
     success = torch.arange(count) % 7 != 6
     result = make_result(inputs, changed, prediction, label, success)
-    return write_run(folder, result, label.tolist(), **settings), result, label
+    return MadeUpRun(result, label.tolist(), **settings)
