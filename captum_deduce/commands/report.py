@@ -6,7 +6,7 @@ from pathlib import Path
 
 from captum_deduce import bulk
 from captum_deduce.commands.given import make_folder, read_names
-from captum_deduce.reports import report_run, save_report
+from captum_deduce.reports import STATES, report_run, save_report
 
 
 def run(
@@ -44,6 +44,6 @@ def run(
     make_folder(output.parent)
     save_report(report, output)
     states = report.pairs["state"].value_counts()
-    counted = ", ".join(f"{count:,} {state}" for state, count in states.items())
+    counted = ", ".join(f"{states[state]:,} {state}" for state in STATES if state in states)
     print(f"{len(report.pairs):,} pairs: {counted}")
     print(f"Report: {output}")
