@@ -10,9 +10,15 @@ import numpy as np
 import pytest
 
 from captum_deduce import datasets
-from captum_deduce.commands import demo, explain, reproduce, train
+from captum_deduce.commands import demo, explain, explain_dataset, reproduce, train
 
-COMMANDS = {"demo": demo, "train": train, "explain": explain, "reproduce": reproduce}
+COMMANDS = {
+    "explain-dataset": explain_dataset,
+    "demo": demo,
+    "train": train,
+    "explain": explain,
+    "reproduce": reproduce,
+}
 
 
 @pytest.fixture
