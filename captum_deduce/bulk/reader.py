@@ -32,6 +32,7 @@ class Run:
     Attributes:
         folder (Path): Of the run.
         manifest (dict[str, Any]): How it was made.
+        shards (list[Path]): Its files that are there, in order.
 
     Raises:
         FileNotFoundError: No run is there.
@@ -43,7 +44,7 @@ class Run:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
         self._parquet = arrow().parquet
-        self._files: list[Any] = []
+        self.shards: list[Path] = []
         self._about: list[dict[str, Any]] = []
         self._ends: list[int] = []
         for path in shard_files(self.folder).values():
@@ -54,7 +55,7 @@ class Run:
                 raise ValueError(
                     f"{path} can't be read ({error}); running the same call again makes it anew"
                 ) from error
-            self._files.append(path)
+            self.shards.append(path)
             self._about.append(about)
             self._ends.append((self._ends or [0])[-1] + metadata.num_rows)
 
@@ -111,7 +112,7 @@ class Run:
 
         pa = arrow()
         kinds = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
-        tables = [self._parquet.read_table(path, columns=list(SCALARS)) for path in self._files]
+        tables = [self._parquet.read_table(path, columns=list(SCALARS)) for path in self.shards]
         if not tables:
             return pd.DataFrame(columns=list(SCALARS))
         joined = pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
@@ -218,7 +219,7 @@ class Run:
 
     def _column(self, name: str) -> list[Any]:
         values: list[Any] = []
-        for path in self._files:
+        for path in self.shards:
             values += self._parquet.read_table(path, columns=[name])[name].to_pylist()
         return values
 
@@ -230,7 +231,7 @@ class Run:
         for place in sorted(set(places.tolist())):
             wanted = np.flatnonzero(places == place)
             inside = [rows[slot] - starts[place] for slot in wanted.tolist()]
-            table = self._parquet.read_table(self._files[place], columns=names).take(inside)
+            table = self._parquet.read_table(self.shards[place], columns=names).take(inside)
             for name in names:
                 column = table[name]
                 lists = arrow().types.is_list(column.type)

@@ -1,10 +1,10 @@
-"""What ``captum-deduce explain`` explains: a checkpoint, or torchvision's model and its weights."""
+"""What the commands explain: a checkpoint, or torchvision's model and its weights."""
 
 from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,36 @@ class Weights:
     size: int = 224
     density: Path | None = None
     layer: str = "avgpool"
+
+
+def find_subject(
+    checkpoint: Path | None,
+    torchvision: Mapping[str, Any],
+    device: torch.device,
+    preset: str | None,
+    settings: dict[str, Any],
+) -> Subject:
+    """Find the classifier that was named on the command line.
+
+    Args:
+        checkpoint (Path or None): The checkpoint; None: it is one of torchvision's.
+        torchvision (Mapping[str, Any]): Fields of :class:`Weights` that were given.
+        device (torch.device): Where the classifier goes.
+        preset (str or None): As for :func:`from_checkpoint`.
+        settings (dict[str, Any]): Likewise.
+
+    Returns:
+        Subject: The classifier and its explainer.
+
+    Raises:
+        ValueError: Both were given, or what was does not fit.
+    """
+    if checkpoint is None:
+        return from_weights(Weights(**torchvision), device, preset, settings)
+    if torchvision:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in torchvision)
+        raise ValueError(f"--checkpoint says all of its classifier, but {options} was given, too")
+    return from_checkpoint(checkpoint, device, preset, settings)
 
 
 def from_checkpoint(

@@ -200,10 +200,9 @@ class Stream:
             the same order, before refinement: :meth:`finish` turns it into counterfactuals.
         """
         count = self.batch_size
-        problem = self._problem(
-            self._example.repeat(count, *[1] * (self._example.dim() - 1)),
-            [self._some_target] * count,
-        )
+        with torch.inference_mode(False):
+            places = self._example.repeat(count, *[1] * (self._example.dim() - 1))
+            problem = self._problem(places, [self._some_target] * count)
         free = list(range(count))
         keys: dict[int, Key] = {}
 

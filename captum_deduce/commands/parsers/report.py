@@ -15,10 +15,12 @@ DESCRIPTION = """\
 Write what a run over a whole data set found as one HTML file, which needs
 nothing from outside: what the model's mistakes cost by classes, each of them
 with filters and pictures, what the model misses on average, and places in which
-changes gather. The run may still be going on. Pictures of images need a run
-that stores them.
+changes gather. The run may still be going on. For pictures of images and
+counterfactuals it has to store them.
 
 Examples:
+  captum-deduce explain-dataset mnist.safetensors --data mnist --store-images \\
+      --output mistakes
   captum-deduce report mistakes
   captum-deduce report mistakes --output monday.html --class-names pets.txt
 """
@@ -35,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder",
         type=Path,
         metavar="FOLDER",
-        help="of a run of captum_deduce.bulk: a manifest and Parquet files",
+        help="that captum-deduce explain-dataset wrote",
     )
     parser.add_argument(
         "--output",
