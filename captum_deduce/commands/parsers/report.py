@@ -19,8 +19,8 @@ changes gather. The run may still be going on. For pictures of images and
 counterfactuals it has to store them.
 
 Examples:
-  captum-deduce explain-dataset mnist.safetensors --data mnist --store-images \\
-      --output mistakes
+  captum-deduce explain-dataset --checkpoint mnist.safetensors --data mnist \\
+      --store-images --output mistakes
   captum-deduce report mistakes
   captum-deduce report mistakes --output monday.html --class-names pets.txt
 """

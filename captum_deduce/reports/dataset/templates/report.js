@@ -98,7 +98,7 @@
     const facts = [];
     if (columns.cost[row] !== null) facts.push(`cost ${columns.cost[row]}`, `${columns.l0[row]} ${columns.l0[row] === 1 ? "entry" : "entries"}`);
     if (columns.confidence[row] !== null) facts.push(`confidence ${columns.confidence[row]}`);
-    if (columns.quantile && columns.quantile[row] !== null) facts.push(`likelier than ${(100 * columns.quantile[row]).toFixed(0)}%`);
+    if (columns.quantile && columns.quantile[row] !== null) facts.push(`likelier than ${(100 * columns.quantile[row]).toFixed(0)}% of training images`);
     facts.push(data.image_names ? data.image_names[row] : `image ${columns.index[row]}`);
     if (state === FAILED || state === ERROR) {
       made.append(element("div", state === FAILED ? "failed: the best attempt is shown" : `error: ${data.errors[row]}`, "bad"));
