@@ -11,6 +11,8 @@ from captum_deduce.commands import main
 
 pytest.importorskip("pyarrow")
 
+QUICK = ("--step-size", 0.5, "--max-iterations", 10)
+
 
 @pytest.fixture
 def explain_dataset(demo, tmp_path, capsys):
@@ -26,7 +28,7 @@ def explain_dataset(demo, tmp_path, capsys):
 
 
 def test_every_mistake_of_a_named_data_set(explain_dataset, demo, digit_images, probabilities):
-    run, printed, _ = explain_dataset("--data", "digits")
+    run, printed, _ = explain_dataset("--data", "digits", *QUICK)
     predicted = probabilities(digit_images.images).argmax(1)
     mistakes = np.flatnonzero(predicted != digit_images.target.numpy())
     table = run.table()
@@ -55,7 +57,7 @@ def class_folders(tmp_path, digit_images):
 
 
 def test_a_folder_for_each_class(explain_dataset, class_folders):
-    words = ["--data", class_folders, "--resize", "--only", "all", "--targets", "runner-up"]
+    words = ["--data", class_folders, "--resize", "--only", "all", "--targets", "runner-up", *QUICK]
     run, _, _ = explain_dataset(*words, "--shard-size", 10, "--store-images")
     table = run.table()
     assert table["label"].tolist() == [digit for digit in range(10) for _ in range(3)]
@@ -66,7 +68,7 @@ def test_a_folder_for_each_class(explain_dataset, class_folders):
 
 def test_a_file_that_is_no_image_is_told_and_the_status_says_so(explain_dataset, class_folders):
     (class_folders / "3" / "1.png").write_text("no image", encoding="utf-8")
-    words = ["--data", class_folders, "--resize", "--only", "all"]
+    words = ["--data", class_folders, "--resize", "--only", "all", *QUICK]
     run, printed, said = explain_dataset(*words, status=1)
     assert "30 images: 29 pairs" in printed
     assert "1 row(s) of images that could not be explained; the first, image 10: " in said
@@ -87,7 +89,7 @@ def test_images_of_another_size_are_told_one_by_one(explain_dataset, class_folde
 
 def test_images_without_labels(explain_dataset, class_folders):
     flat = class_folders / "7"
-    words = ["--data", flat, "--resize"]
+    words = ["--data", flat, "--resize", *QUICK]
     _, _, said = explain_dataset(*words, status=2)
     assert "--data must hold a folder of images for each class" in said
     run, _, _ = explain_dataset(*words, "--only", "all", "--targets", "all")
@@ -95,12 +97,14 @@ def test_images_without_labels(explain_dataset, class_folders):
     assert run.table()["label"].isna().all()
 
 
-def test_other_settings_are_refused_in_the_words_of_the_command(explain_dataset):
-    explain_dataset("--data", "digits")
-    _, _, said = explain_dataset("--data", "digits", "--confidence", 0.9, status=2)
-    assert "--output" in said or "out must be the folder" in said
+def test_other_settings_are_refused_in_the_words_of_the_command(explain_dataset, class_folders):
+    words = ["--data", class_folders, "--resize", *QUICK]
+    explain_dataset(*words)
+    _, _, said = explain_dataset(*words, "--confidence", 0.9, status=2)
+    assert "--output must be the folder of a run with the same settings" in said
+    assert "(--overwrite deletes it)" in said
     assert "confidence: 0.5 there, 0.9 now" in said
-    run, printed, _ = explain_dataset("--data", "digits", "--confidence", 0.9, "--overwrite")
+    run, printed, _ = explain_dataset(*words, "--confidence", 0.9, "--overwrite")
     assert printed.startswith("Deleted in ")
     assert run.manifest["explainer"]["confidence"] == 0.9
 
