@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -168,8 +169,12 @@ def explain_dataset(
         feature_mask=feature_mask,
     )
     names = source.class_names if class_names is None else list(class_names)
-    # The model is tried before anything is written.
-    with work.stream() as stream, locked(work.folder, rank):
+    with ExitStack() as held:
+        # So that the model is tried before anything is written.
+        stream = held.enter_context(work.stream())
+        if engine == "ray":
+            held.close()  # workers open their own, of the model as it was
+        held.enter_context(locked(work.folder, rank))
         folder = RunFolder(work.folder, rank, world_size)
         if overwrite and (said := folder.delete()):
             print(said)

@@ -146,17 +146,15 @@ class RunFolder:
         Returns:
             str or None: What was deleted; None where nothing was there.
         """
+        manifest = self.folder / MANIFEST
+        if not manifest.exists():
+            return None  # what looks like shards here is someone else's
         shards = list(shard_files(self.folder).values())
-        manifest = [path for path in [self.folder / MANIFEST] if path.exists()]
         # The manifest last: without it shards would belong to nobody.
-        for path in [*self._left(), *shards, *manifest]:
+        for path in [*self._left(), *shards, manifest]:
             path.unlink()
-        if not (shards or manifest):
-            return None
-        parts = [f"{len(shards)} shard(s)"] if shards else []
-        if shards:
-            parts[0] += f" ({shards[0].name} ... {shards[-1].name})" if len(shards) > 1 else ""
-        return f"Deleted in {self.folder}: {' and '.join([*parts, *(p.name for p in manifest)])}"
+        ends = f" ({shards[0].name} ... {shards[-1].name})" if shards else ""
+        return f"Deleted in {self.folder}: {len(shards)} shard(s){ends} and {MANIFEST}"
 
     def open(self, manifest: Mapping[str, Any]) -> None:
         """Begin a run, or go on with the one that is there.
@@ -200,11 +198,8 @@ class RunFolder:
             path.unlink()
         reasons = []
         for number, path in shard_files(self.folder).items():
-            if not self._is_mine(number):
-                continue
-            try:
-                about_shard(arrow().parquet.read_metadata(path).metadata)
-            except (ValueError, OSError) as error:
+            error = _span(path)[1] if self._is_mine(number) else None
+            if error is not None:
                 path.unlink()
                 reasons.append(f"{path} is made anew, as it can't be read: {error}")
         return reasons
@@ -259,16 +254,12 @@ class RunFolder:
             self._write({**read_manifest(self.folder), **facts})
 
     def items_seen(self) -> int:
-        """Count the images that the shards are about.
+        """Count the images that the shards are about, those that can be read.
 
         Returns:
             int: Images.
         """
-        abouts = [
-            about_shard(arrow().parquet.read_metadata(path).metadata)
-            for path in shard_files(self.folder).values()
-        ]
-        return sum(about["stop"] - about["first"] for about in abouts)
+        return sum(len(_span(path)[0]) for path in shard_files(self.folder).values())
 
     def _is_mine(self, number: int) -> bool:
         return number % self.world_size == self.rank
@@ -287,3 +278,12 @@ class RunFolder:
                 unfinished.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             raise OSError(f"{path} could not be written: {error}") from error
+
+
+def _span(path: Path) -> tuple[range, Exception | None]:
+    """Which images a shard is about, or why that can't be read."""
+    try:
+        about = about_shard(arrow().parquet.read_metadata(path).metadata)
+        return range(about["first"], about["stop"]), None
+    except (ValueError, OSError) as error:
+        return range(0), error

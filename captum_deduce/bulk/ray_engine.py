@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -130,7 +129,7 @@ def mapped(
     ray = ray_data()
     try:
         known = ray.put((work, settings))
-    except (TypeError, AttributeError, RuntimeError, pickle.PicklingError) as error:
+    except (TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(
             f"explainer and dataset must be such that they can be sent to other processes: {error}"
         ) from error

@@ -147,26 +147,10 @@ class ShardMaker:
         shard.span = range(shard.span.start, index + 1)
 
     def _chosen(self, batch: list[Item]) -> list[Pair]:
-        readable = []
-        for item in batch:
-            error = item.error or self._unfit(item)
-            if error is None:
-                readable.append(item)
-            else:
-                self._fail(Failure(item.index, error, item.label))
+        """Pair images with their targets; note what can't be explained."""
+        readable, scores = self._classified(batch)
         if not readable:
             return []
-        images = torch.stack([item.image for item in readable if item.image is not None])
-        scores = self.stream.scores(images)
-        finite = scores.isfinite().all(1).tolist()
-        for item, fine in zip(readable, finite, strict=True):
-            if not fine:
-                error = "ValueError: forward_func returned NaN or infinite scores"
-                self._fail(Failure(item.index, error, item.label))
-        readable = [item for item, fine in zip(readable, finite, strict=True) if fine]
-        if not readable:
-            return []
-        scores = scores[torch.tensor(finite)]
         outcomes = self.plan.choose(readable, scores, self.stream.targetable)
         pairs = []
         for item, outcome, prediction in zip(
@@ -185,6 +169,27 @@ class ShardMaker:
         for pair in pairs:
             self._open[pair.shard].waiting += 1
         return pairs
+
+    def _classified(self, batch: list[Item]) -> tuple[list[Item], Tensor]:
+        """The images that can be explained, and the model's scores of them."""
+        readable, images = [], []
+        for item in batch:
+            error = item.error or self._unfit(item)
+            if error is None and item.image is not None:
+                readable.append(item)
+                images.append(item.image)
+            else:
+                self._fail(Failure(item.index, str(error), item.label))
+        if not readable:
+            return [], torch.empty(0)
+        scores = self.stream.scores(torch.stack(images))
+        finite = scores.isfinite().all(1)
+        for item, fine in zip(readable, finite.tolist(), strict=True):
+            if not fine:
+                error = "ValueError: forward_func returned NaN or infinite scores"
+                self._fail(Failure(item.index, error, item.label))
+        fine_items = [item for item, fine in zip(readable, finite.tolist(), strict=True) if fine]
+        return fine_items, scores[finite]
 
     def _unfit(self, item: Item) -> str | None:
         """Tell why an image can't be explained with the others."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,23 +85,37 @@ def run(
     if subject.note:
         print(f"{subject.note}\n")
     shared_out: dict[str, Any] = {"workers": workers} if engine == "ray" else {}
-    done = explain_dataset(
-        subject.explainer,
-        images,
-        output,
-        targets=targets,
-        only=only,
-        class_names=subject.class_names,
-        shard_size=shard_size,
-        store_images=store_images,
-        num_workers=num_workers,
-        internal_batch_size=batch_size,
-        overwrite=overwrite,
-        engine=engine,
-        show_progress=show_progress,
-        **shared_out,
-    )
+    with _in_words_of_the_command():
+        done = explain_dataset(
+            subject.explainer,
+            images,
+            output,
+            targets=targets,
+            only=only,
+            class_names=subject.class_names,
+            shard_size=shard_size,
+            store_images=store_images,
+            num_workers=num_workers,
+            internal_batch_size=batch_size,
+            overwrite=overwrite,
+            engine=engine,
+            show_progress=show_progress,
+            **shared_out,
+        )
     return _told(done)
+
+
+@contextmanager
+def _in_words_of_the_command() -> Iterator[None]:
+    """Call the folder and what deletes a run by their options."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        message = str(error)
+        if not message.startswith("out "):
+            raise
+        message = message.replace("out ", "--output ", 1).replace("overwrite=True", "--overwrite")
+        raise ValueError(message) from error
 
 
 class _Files:

@@ -1,14 +1,17 @@
-"""A run in a process of its own, for tests that end it: ``python -m tests.bulk.process OUT``."""
+"""Runs in processes of their own, for tests that end them; each begins where imports are done."""
 
 from __future__ import annotations
 
-import argparse
-import sys
+import multiprocessing
 import time
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from captum_deduce.bulk import explain_dataset
+from captum_deduce.bulk.folder import shard_files
 from tests.bulk.conftest import small_explainer
 
 
@@ -28,34 +31,43 @@ class Digits(torch.utils.data.Dataset):
         return self.images[index], self.labels[index]
 
 
-def explain(digits: Digits, out: str, **settings: object):
+def explain(digits: Digits, out: Path, **settings: Any) -> Any:
     """Explain the images with every class; nine pairs an image."""
-    call = {"targets": "all", "only": "all", "shard_size": 10, **settings}
-    return explain_dataset(digits.explainer, digits, out, **call)
+    call = {"targets": "all", "only": "all", "shard_size": 10, "show_progress": False}
+    return explain_dataset(digits.explainer, digits, out, **{**call, **settings})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("out")
-    parser.add_argument("--count", type=int, default=230)
-    parser.add_argument("--dtype", default="float64")
-    parser.add_argument("--pause", type=float, default=0.0)
-    parser.add_argument("--num-workers", type=int, default=0)
-    parser.add_argument("--ranks", action="store_true", help="as torchrun starts them")
-    arguments = parser.parse_args()
+def _work(begins: Event, out: Path, count: int, dtype: str, pause: float, workers: int) -> None:
     torch.set_num_threads(1)
-    if arguments.ranks:
-        torch.distributed.init_process_group("gloo")
-    digits = Digits(arguments.count, getattr(torch, arguments.dtype), arguments.pause)
-    print("begins", flush=True)
-    try:
-        explain(digits, arguments.out, num_workers=arguments.num_workers, show_progress=False)
-    except (ValueError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    finally:
-        if arguments.ranks:
-            torch.distributed.destroy_process_group()
+    digits = Digits(count, getattr(torch, dtype), pause)
+    begins.set()
+    explain(digits, out, num_workers=workers)
 
 
-if __name__ == "__main__":
-    main()
+class Elsewhere:
+    """A run in another process, which has begun."""
+
+    def __init__(
+        self, out: Path, count: int, dtype: str = "float64", pause: float = 0.0, workers: int = 0
+    ) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["tests.bulk.process"])
+        begins = context.Event()
+        self.out = out
+        self.process = context.Process(
+            target=_work, args=(begins, out, count, dtype, pause, workers)
+        )
+        self.process.start()
+        assert begins.wait(timeout=300)
+
+    def wait_for_shards(self, count: int) -> None:
+        deadline = time.monotonic() + 300
+        while len(shard_files(self.out)) < count:
+            assert self.process.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
+    def end(self) -> int | None:
+        """Wait, and return the exit status: minus the signal that ended it."""
+        self.process.join(timeout=300)
+        return self.process.exitcode

@@ -10,7 +10,7 @@ from tests.bulk.test_ray_engine import ray  # noqa: F401
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("covariance_type", ["full", "diag"])
+@pytest.mark.parametrize("covariance_type", ["tied", "diag"])
 def test_a_merged_density_is_that_of_one_fit(ray, digits, covariance_type):  # noqa: F811
     images, labels = digits.train_images[:900], digits.train_labels[:900]
     pairs = list(zip(images, labels.tolist(), strict=True))

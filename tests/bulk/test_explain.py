@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -440,6 +444,25 @@ def test_ranks_share_the_work_and_leave_one_folder(small, tmp_path):
         completes.append(run.complete)
     assert completes == [False, False, True]
     assert_same_pairs(read(tmp_path / "shared"), whole, small.pairs)
+
+
+@pytest.mark.slow
+def test_the_example_for_torchrun_runs_on_two_processes(tmp_path):
+    example = Path(__file__).resolve().parents[2] / "docs" / "_examples" / "explain_ranks.py"
+    words = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    said = subprocess.run(
+        [sys.executable, "-m", *words, example, tmp_path / "out"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ).stdout
+    assert "rank 0 of 2: Run(" in said
+    assert "rank 1 of 2: Run(" in said
+    run = read(tmp_path / "out")
+    assert run.complete
+    assert run.table()["index"].tolist() == list(range(500))
+    assert len(run.shards) == 10
 
 
 # --- what is refused before any work ---

@@ -8,46 +8,17 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
 from captum_deduce.bulk import read
 from captum_deduce.bulk.folder import locked, shard_files
-from tests.bulk.process import Digits, explain
+from tests.bulk.process import Digits, Elsewhere, explain
 from tests.bulk.test_explain import assert_same_pairs, by_row
 
 pytest.importorskip("pyarrow")
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def start(out, *words):
-    """Begin a run elsewhere; its threads and progress are its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.bulk.process", str(out), *map(str, words)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
-def begun(process):
-    assert process.stdout.readline() == "begins\n", process.stderr.read()
-    return process
-
-
-def wait_for_shards(folder, count, process, seconds=60):
-    deadline = time.monotonic() + seconds
-    while len(shard_files(folder)) < count:
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def temporary_files(folder):
@@ -63,20 +34,15 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("ending", "status"),
-    [
-        pytest.param(signal.SIGKILL, -9, id="kill -9"),
-        pytest.param(signal.SIGHUP, -1, id="closed terminal", marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, -15, id="kill", marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, None, id="Ctrl-C", marks=pytest.mark.slow),
-    ],
+    [(signal.SIGKILL, -9), (signal.SIGHUP, -1), (signal.SIGTERM, -15), (signal.SIGINT, 1)],
+    ids=["kill -9", "closed terminal", "kill", "Ctrl-C"],
 )
 def test_whatever_ends_a_run_it_goes_on(whole, tmp_path, ending, status):
     expected, digits = whole
-    process = begun(start(tmp_path, "--count", 30, "--pause", 0.05))
-    wait_for_shards(tmp_path, 1, process)
-    process.send_signal(ending)
-    process.wait(timeout=60)
-    assert process.returncode == status or (status is None and process.returncode != 0)
+    other = Elsewhere(tmp_path, 30, pause=0.05)
+    other.wait_for_shards(1)
+    os.kill(other.process.pid, ending)
+    assert other.end() == status
     part = read(tmp_path)
     assert not part.complete
     assert 10 <= part.items_seen < 30
@@ -95,16 +61,15 @@ def test_killed_twenty_times_every_pair_is_there_once(tmp_path, dtype):
     digits = Digits(230, getattr(torch, dtype))
     expected = explain(digits, tmp_path / "whole")
     assert len(expected) == 2070
-    folder, kills = tmp_path / "run", 0
-    while kills < 20:
-        process = begun(start(folder, "--dtype", dtype, "--pause", 0.04))
-        time.sleep(moments.uniform(0, 0.9))
-        process.kill()
-        process.wait()
-        assert process.returncode == -9, "it ended before it was killed"
-        kills += 1
-    assert not read(folder).complete
-    begun(start(folder, "--dtype", dtype)).wait()
+    folder, seen = tmp_path / "run", []
+    for _ in range(20):
+        other = Elsewhere(folder, 230, dtype, pause=0.03)
+        time.sleep(moments.uniform(0, 1.2))
+        other.process.kill()
+        assert other.end() == -9, "it ended before it was killed"
+        seen.append(len(shard_files(folder)))
+    print(f"shards there after each: {seen}")
+    assert Elsewhere(folder, 230, dtype).end() == 0
     run = read(folder)
     assert run.complete
     assert by_row(run)[1] == by_row(expected)[1]
@@ -119,16 +84,15 @@ def test_killed_twenty_times_every_pair_is_there_once(tmp_path, dtype):
     assert differ < 0.02
 
 
-@pytest.mark.slow
 def test_a_second_process_is_refused_while_the_first_lives(whole, tmp_path, monkeypatch):
     monkeypatch.setattr("captum_deduce.bulk.folder._PATIENCE", 0.2)
     expected, digits = whole
-    process = begun(start(tmp_path, "--count", 30, "--pause", 0.1))
-    wait_for_shards(tmp_path, 1, process)
+    other = Elsewhere(tmp_path, 30, pause=0.2)
+    other.wait_for_shards(1)
     with pytest.raises(ValueError, match="no other process is writing to; one is writing to"):
         explain(digits, tmp_path)
-    process.kill()
-    process.wait()
+    other.process.kill()
+    assert other.end() == -9
     assert_same_pairs(explain(digits, tmp_path), expected, digits)
 
 
@@ -136,10 +100,10 @@ def test_a_second_process_is_refused_while_the_first_lives(whole, tmp_path, monk
 def test_readers_of_a_dead_process_hold_its_folder_for_a_moment_only(whole, tmp_path):
     """Its forked readers have inherited the lock; they notice within seconds that it is gone."""
     expected, digits = whole
-    process = begun(start(tmp_path, "--count", 30, "--pause", 0.1, "--num-workers", 1))
-    wait_for_shards(tmp_path, 1, process)
-    process.kill()
-    process.wait()
+    other = Elsewhere(tmp_path, 30, pause=0.1, workers=1)
+    other.wait_for_shards(1)
+    other.process.kill()
+    assert other.end() == -9
     assert_same_pairs(explain(digits, tmp_path), expected, digits)
 
 
@@ -221,18 +185,3 @@ def test_a_file_in_the_folders_place_is_refused(whole, tmp_path):
     with pytest.raises(OSError, match="out must be a folder"):
         explain(digits, tmp_path / "run")
     assert (tmp_path / "run").read_text(encoding="utf-8") == "mine"
-
-
-@pytest.mark.slow
-def test_two_processes_of_torchrun_share_a_folder(whole, tmp_path):
-    expected, digits = whole
-    words = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "-m"]
-    subprocess.run(
-        [sys.executable, "-m", *words, "tests.bulk.process", tmp_path, "--count", "30", "--ranks"],
-        check=True,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    run = read(tmp_path)
-    assert run.complete
-    assert_same_pairs(run, expected, digits)

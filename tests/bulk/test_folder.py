@@ -112,8 +112,14 @@ def test_nothing_is_deleted_where_nothing_is(tmp_path):
     assert RunFolder(tmp_path).delete() is None
     folder = RunFolder(tmp_path)
     folder.open(MANIFEST)
-    assert folder.delete() == f"Deleted in {tmp_path}: manifest.json"
+    assert folder.delete() == f"Deleted in {tmp_path}: 0 shard(s) and manifest.json"
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_shards_of_no_run_are_not_deleted(tmp_path):
+    (tmp_path / shard_name(0)).write_text("mine", encoding="utf-8")
+    assert RunFolder(tmp_path).delete() is None
+    assert (tmp_path / shard_name(0)).read_text(encoding="utf-8") == "mine"
 
 
 def test_a_lock_makes_its_folder_and_lets_go_after_an_error(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from captum_deduce import DeDUCE, spectral_normalize
+from captum_deduce import JSMA, DeDUCE
 from captum_deduce.bulk import RaySettings, explain_dataset, read
 from captum_deduce.bulk.folder import shard_files
 from captum_deduce.bulk.ray_engine import sendable
@@ -140,9 +140,6 @@ def test_what_cant_be_sent_is_refused_before_anything_is_searched(ray, small, tm
 @pytest.mark.slow
 def test_other_parametrizations_are_refused_by_name(ray, tmp_path):
     model = nn.Sequential(nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(64, 3)))
-    spectral_normalize(model, example_input=torch.zeros(1, 1, 8, 8), skip=lambda *_: True)
-    from captum_deduce import JSMA
-
     images = list(torch.rand(4, 1, 8, 8))
     with pytest.raises(ValueError, match="can be sent to other processes"):
         explain_dataset(
