@@ -45,7 +45,16 @@ class ExplainedRun(Protocol):
         """A row for each pair, and for each image that could not be explained."""
 
     def changes(self, rows: Any = None) -> Iterator[tuple[list[int], Tensor]]:
-        """Changes of some of the table's rows, in parts."""
+        """Go through changes, in parts.
+
+        Args:
+            rows (list[int], optional): Rows of the table. Default: None (all pairs that were
+                explained)
+
+        Yields:
+            tuple[list[int], Tensor]: Rows, and their changes, N x channels x height x width, in
+            input units.
+        """
 
     def counterfactuals(
         self,
@@ -54,4 +63,14 @@ class ExplainedRun(Protocol):
         dataset: Any = None,
         transform: Callable[[Any], Any] | None = None,
     ) -> Counterfactuals:
-        """Pairs of some of the table's rows, in their order."""
+        """Read pairs with their images.
+
+        Args:
+            rows (list[int], optional): Rows of the table. Default: None (all pairs that were
+                explained)
+            dataset (Dataset, optional): For the originals. Default: None (the run stores them)
+            transform (Callable, optional): As it was given to the run. Default: None
+
+        Returns:
+            Counterfactuals: In the order of the rows.
+        """
