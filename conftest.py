@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 # Before anything imports matplotlib: tests draw, but never open a window.
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -17,6 +18,26 @@ import torch
 def pytest_configure() -> None:
     """Keep fixtures that tests share to one thread too: they are made before a test's own."""
     torch.set_num_threads(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, Any, Any]:
+    """Where nothing may be skipped, fail for a module that skips itself."""
+    return _unskipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    """Likewise for a test."""
+    return _unskipped((yield))
+
+
+def _unskipped(report: Any) -> Any:
+    """With CAPTUM_DEDUCE_NO_SKIP a skip is a failure, but for want of permission."""
+    strict = bool(os.environ.get("CAPTUM_DEDUCE_NO_SKIP"))
+    if strict and report.skipped and "not permitted" not in str(report.longrepr):
+        report.outcome, report.longrepr = "failed", f"skipped: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(autouse=True)

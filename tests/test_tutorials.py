@@ -48,7 +48,7 @@ def run_cell(source: str, place: str, names: dict[str, Any]) -> None:
 def test_tutorials_are_numbered_in_their_order():
     numbers = [int(notebook.stem.split("_")[0]) for notebook in NOTEBOOKS]
     assert numbers == list(range(1, len(NOTEBOOKS) + 1))
-    assert len(NOTEBOOKS) >= 5
+    assert len(NOTEBOOKS) >= 6
 
 
 def test_an_error_in_a_cell_or_in_its_picture_is_noticed():

@@ -1,4 +1,4 @@
-"""The command line: ``captum-deduce demo | train | explain | reproduce``.
+"""The command line: ``captum-deduce demo``, ``train``, ``explain``, ``report`` and others.
 
 Only what is needed to parse is imported here, so that ``--help`` and mistakes are answered at once.
 """
@@ -14,7 +14,14 @@ from functools import partial
 from typing import NoReturn, TextIO
 
 from captum_deduce._version import __version__
-from captum_deduce.commands.parsers import demo, explain, reproduce, train
+from captum_deduce.commands.parsers import (
+    demo,
+    explain,
+    explain_dataset,
+    report,
+    reproduce,
+    train,
+)
 
 _DESCRIPTION = """\
 Counterfactual explanations for image classifiers: what would this image need
@@ -24,7 +31,14 @@ Start with
   captum-deduce demo
 """
 
-_COMMANDS = {"demo": demo, "train": train, "explain": explain, "reproduce": reproduce}
+_COMMANDS = {
+    "demo": demo,
+    "train": train,
+    "explain": explain,
+    "explain-dataset": explain_dataset,
+    "report": report,
+    "reproduce": reproduce,
+}
 """The module that parses each command, and runs it."""
 
 
@@ -35,26 +49,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv (Sequence[str], optional): The arguments. Default: None (those of the process)
 
     Returns:
-        int: The exit status: 0; 2 for a mistake in what was given; 130 after Ctrl-C.
+        int: The exit status: 0, or what the command returns; 2 for a mistake in what was given; 130
+        after Ctrl-C.
     """
     command: argparse.ArgumentParser = _parser()
     try:
         arguments = vars(command.parse_args(argv))
         command = arguments.pop("parser")
-        run: Callable[..., None] = arguments.pop("run")
+        run: Callable[..., int | None] = arguments.pop("run")
         quiet = arguments.pop("quiet")
         with warnings.catch_warnings():
             warnings.showwarning = partial(_show_warning, command)
-            run(**arguments, show_progress=not quiet and sys.stderr.isatty())
+            status = run(**arguments, show_progress=not quiet and sys.stderr.isatty())
     except SystemExit as stop:  # argparse, after --help and --version
         return stop.code if isinstance(stop.code, int) else 0
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"captum-deduce: error: {_by_options(str(error), command)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("captum-deduce: interrupted", file=sys.stderr)
         return 130
-    return 0
+    return status or 0
 
 
 class _Parser(argparse.ArgumentParser):

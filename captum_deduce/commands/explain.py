@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_deduce.commands.given import make_folder, read_device, read_targets
 from captum_deduce.commands.image_files import read_images, read_mask, to_8_bits, write_png
-from captum_deduce.commands.subjects import Subject, Weights, from_checkpoint, from_weights
+from captum_deduce.commands.subjects import Subject, find_subject
 from captum_deduce.reports import Explained, explain, tables
 from captum_deduce.storage import file_stem
 from captum_deduce.training import predict
@@ -63,15 +63,7 @@ def run(
     Raises:
         ValueError: What was given does not fit together, or a file would replace one of the images.
     """
-    place = read_device(device)
-    if checkpoint is None:
-        given = Weights(**(torchvision or {}))
-        subject = from_weights(given, place, preset, settings)
-    elif torchvision:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in torchvision)
-        raise ValueError(f"--checkpoint says all of its classifier, but {options} was given, too")
-    else:
-        subject = from_checkpoint(checkpoint, place, preset, settings)
+    subject = find_subject(checkpoint, torchvision or {}, read_device(device), preset, settings)
     _explain(
         subject,
         images,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -53,6 +55,33 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise ValueError(f"--output must be a folder, or the name of a new one: {error}") from error
     return path
+
+
+def read_names(path: Path) -> list[Any] | dict[str, Any]:
+    """Read a file of class names.
+
+    Args:
+        path (Path): A name in each line; or, where its name ends in ``.json``, a list or names by
+            index.
+
+    Returns:
+        list or dict: What stands in it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It can't be read, or holds something else.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file of class names at {path}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        names = json.loads(text) if path.suffix == ".json" else text.strip().splitlines()
+    except ValueError as error:
+        raise ValueError(f"--class-names {path} can't be read: {error}") from error
+    if not isinstance(names, list | dict):
+        raise ValueError(f"--class-names {path} must hold a list, or names by index")
+    found: list[Any] | dict[str, Any] = names
+    return found
 
 
 def read_targets(

@@ -1,11 +1,10 @@
-"""What ``captum-deduce explain`` explains: a checkpoint, or torchvision's model and its weights."""
+"""What the commands explain: a checkpoint, or torchvision's model and its weights."""
 
 from __future__ import annotations
 
 import inspect
-import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torchvision import models as torchvision_models
 from torchvision import transforms
 
 from captum_deduce import storage
+from captum_deduce.commands.given import read_names
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.explainers import JSMA, CounterfactualExplainer, DeDUCE
 from captum_deduce.models import ARCHITECTURES
@@ -76,6 +76,36 @@ class Weights:
     layer: str = "avgpool"
 
 
+def find_subject(
+    checkpoint: Path | None,
+    torchvision: Mapping[str, Any],
+    device: torch.device,
+    preset: str | None,
+    settings: dict[str, Any],
+) -> Subject:
+    """Find the classifier that was named on the command line.
+
+    Args:
+        checkpoint (Path or None): The checkpoint; None: it is one of torchvision's.
+        torchvision (Mapping[str, Any]): Fields of :class:`Weights` that were given.
+        device (torch.device): Where the classifier goes.
+        preset (str or None): As for :func:`from_checkpoint`.
+        settings (dict[str, Any]): Likewise.
+
+    Returns:
+        Subject: The classifier and its explainer.
+
+    Raises:
+        ValueError: Both were given, or what was does not fit.
+    """
+    if checkpoint is None:
+        return from_weights(Weights(**torchvision), device, preset, settings)
+    if torchvision:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in torchvision)
+        raise ValueError(f"--checkpoint says all of its classifier, but {options} was given, too")
+    return from_checkpoint(checkpoint, device, preset, settings)
+
+
 def from_checkpoint(
     path: Path, device: torch.device, preset: str | None, settings: dict[str, Any]
 ) -> Subject:
@@ -126,7 +156,7 @@ def from_weights(
     if given.weights is None:
         raise ValueError("--weights must name a safetensors file of the classifier's weights")
     name = _architecture(given.architecture)
-    names = None if given.class_names is None else _names(given.class_names)
+    names = None if given.class_names is None else read_names(given.class_names)
     count = _num_classes(given, names)
     normalize = transforms.Normalize(_channels("mean", given.mean), _channels("std", given.std))
     classifier = _filled(name, given.weights, count)
@@ -196,19 +226,6 @@ def _architecture(given: str | None) -> str:
             "whether it transforms its inputs; build it in Python"
         )
     return name
-
-
-def _names(path: Path) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(f"no file of class names at {path}")
-    try:
-        text = path.read_text(encoding="utf-8")
-        names = json.loads(text) if path.suffix == ".json" else text.strip().splitlines()
-    except ValueError as error:
-        raise ValueError(f"--class-names {path} can't be read: {error}") from error
-    if not isinstance(names, list | dict):
-        raise ValueError(f"--class-names {path} must hold a list, or names by index")
-    return names
 
 
 def _num_classes(given: Weights, names: Any) -> int | None:

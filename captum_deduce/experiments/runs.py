@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -11,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_deduce import storage
 from captum_deduce._version import __version__
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.explainers import CounterfactualExplainer
-from captum_deduce.storage import file_stem
+from captum_deduce.storage import file_stem, fingerprint
 
 _FORMAT = "captum-deduce run"
 
@@ -182,43 +180,3 @@ class Store:
         storage.write(path, tensors, {"format": _FORMAT})
         self.made += 1
         return tensors
-
-
-def fingerprint(*values: object) -> str:
-    """Tell what a result depends on from anything else, the same in every process.
-
-    Args:
-        *values (object): Numbers, words, tensors, modules (their weights and class), collections of
-            these, methods (with their object), and objects, of which the attributes count.
-
-    Returns:
-        str: 16 hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    _add(digest, values)
-    return digest.hexdigest()[:16]
-
-
-def _add(digest: hashlib._Hash, value: object) -> None:
-    digest.update(f"|{type(value).__qualname__}:".encode())
-    if isinstance(value, Tensor):
-        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    elif isinstance(value, nn.Module):
-        _add(digest, repr(value))
-        _add(digest, dict(value.state_dict()))
-    elif isinstance(value, Mapping):
-        for key in sorted(value):
-            digest.update(f"|{key}=".encode())
-            _add(digest, value[key])
-    elif isinstance(value, tuple | list):
-        for one in value:
-            _add(digest, one)
-    elif value is None or isinstance(value, str | int | float | torch.device):
-        digest.update(repr(value).encode())
-    elif inspect.ismethod(value):
-        digest.update(value.__qualname__.encode())
-        _add(digest, value.__self__)
-    else:
-        attributes: dict[str, Any] = vars(value)
-        _add(digest, attributes)

@@ -14,10 +14,9 @@ from captum_deduce import MultiLayerClassifier, SmoothedClassifier, training
 from captum_deduce.datasets import Splits
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.experiments.plan import Size
-from captum_deduce.experiments.runs import fingerprint
 from captum_deduce.models import VAE, WGAN, Autoencoder, SmallCNN, StoredModel
 from captum_deduce.prototypes import PrototypeIndex
-from captum_deduce.storage import cache
+from captum_deduce.storage import cache, fingerprint
 from captum_deduce.zoo import (
     Checkpoint,
     make_prototypes,

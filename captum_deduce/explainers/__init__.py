@@ -15,6 +15,7 @@ from captum_deduce.explainers.piece import PIECE
 from captum_deduce.explainers.pixelwise import PixelwiseExplainer
 from captum_deduce.explainers.revise import LEARNING_RATES, REVISE
 from captum_deduce.explainers.schut import Schut
+from captum_deduce.explainers.stream import Stream
 from captum_deduce.explainers.vlk import VLK
 from captum_deduce.explainers.wachter import PATIENCE, Wachter, median_absolute_deviation
 
@@ -47,6 +48,7 @@ __all__ = [
     "PatchSwaps",
     "PixelwiseExplainer",
     "Schut",
+    "Stream",
     "Wachter",
     "median_absolute_deviation",
 ]

@@ -417,11 +417,18 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
                     ) from error
                 found = self._finish(problem, found, internal_batch_size, show_progress)
                 warn_of_broken_scores(problem, found, internal_batch_size, stacklevel=4)
-        forward_only = torch.full_like(found.iterations, runner_up_passes)
+        return self._result(problem, found, runner_up_passes)
+
+    @staticmethod
+    def _result(
+        problem: Problem, found: search.SearchResult, forward_passes: int = 0
+    ) -> Counterfactuals:
+        """Say of pairs what is known of them after so many forward passes before the search."""
+        forward_only = torch.full_like(found.iterations, forward_passes)
         if found.forward_evaluations is not None:
             forward_only += found.forward_evaluations
         return Counterfactuals(
-            inputs=images,
+            inputs=problem.inputs,
             counterfactuals=found.images,
             target=problem.target if found.target is None else found.target,
             success=found.success,

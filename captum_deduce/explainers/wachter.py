@@ -210,8 +210,6 @@ class DistanceDescent(search.Procedure):
         self.settings = settings
         self.mad = mad
         self.max_iterations = settings.lambda_rounds * settings.max_iterations
-        inputs = problem.inputs
-        self.begins_outside = bool(((inputs < problem.lower) | (inputs > problem.upper)).any())
         self.step_rule = AdamStep(settings.learning_rate)
 
     def start(self, pairs: list[int]) -> search.State:
@@ -360,9 +358,8 @@ class DistanceDescent(search.Procedure):
         size = threshold(size, checks.TOLERANCE, 0.0)
         images = size.copysign(moved).mul_(upper - lower).add_(state["original"])
         images.clamp_(lower, upper)
-        if self.begins_outside:
-            images = torch.where(size > 0, images, state["original"])
-        return images
+        # An entry that begins outside the bounds stays there until it is moved.
+        return torch.where(size > 0, images, state["original"])
 
 
 def _column(flags: Tensor, like: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from captum_deduce.search.adaptive_descent import SHORTEST_STEP, AdaptiveDescent
 from captum_deduce.search.halving_descent import HalvingDescent
-from captum_deduce.search.loop import Evaluation, Procedure, SearchResult, State, run
+from captum_deduce.search.loop import Evaluation, Procedure, SearchResult, State, run, stream
 from captum_deduce.search.losses import (
     LOSS_FLOOR,
     elastic_net,
@@ -69,6 +69,7 @@ __all__ = [
     "runner_up",
     "smaller_batch",
     "squared_norm",
+    "stream",
     "target_log_probability",
     "untargeted_hinge",
     "warn_of_broken_scores",

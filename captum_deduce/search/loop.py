@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from statistics import fmean
 from typing import Any
 
@@ -185,65 +186,110 @@ def run(
         UserWarning: Once, where an evaluation of several pairs runs out of memory.
     """
     size = num_pairs if batch_size is None else min(batch_size, num_pairs)
-    active = list(range(size))
-    queue = _Queue(range(size, num_pairs))
-    halved = False
-    steps = [0] * size
-    state = procedure.start(active)
-    best: State = {}
-    ended_rows: list[State] = []
-    ended_pairs: list[int] = []
-    ended_steps: list[int] = []
-    paths: list[list[Tensor]] = [[] for _ in range(num_pairs)]
-
+    paths: list[list[Tensor]] | None = None
+    if return_trajectory:
+        paths = [[] for _ in range(num_pairs)]
     with progress.bar(
         total=num_pairs, desc=description, unit="pair", show_progress=show_progress
     ) as bar:
-        news = _News(bar)
-        while active:
-            outcome = _evaluate(procedure, state, active, warned=halved)
-            if isinstance(outcome, int):
-                halved = True
-                queue.put_back(active[outcome:], steps[outcome:], state, best)
-                active, steps = active[:outcome], steps[:outcome]
-                state, best = _first_rows(state, outcome), _first_rows(best, outcome)
-                continue
-            state, evaluation = outcome
-            best = _keep_best(best, evaluation, steps)
-            if return_trajectory:
-                for pair, image in zip(active, evaluation.images.cpu(), strict=True):
-                    paths[pair].append(image.clone())
-            stuck = procedure.step(state, evaluation)
-            over = news.tell(evaluation.finished | stuck, best)
-            ended = [
-                ends or step >= procedure.max_iterations
-                for ends, step in zip(over, steps, strict=True)
-            ]
-            steps = [step + 1 for step in steps]
-            if not any(ended):
-                continue
-            out = [slot for slot, ends in enumerate(ended) if ends]
-            counted = {name: state[name] for name in _COUNTS if name in state}
-            ended_rows.append(_rows(best | counted, out))
-            ended_pairs += [active[slot] for slot in out]
-            ended_steps += [steps[slot] - 1 for slot in out]
-            news.take_out(out)
+        ended = list(_search(procedure, range(num_pairs), size, _News(bar), paths))
+    return _in_order(ended, paths)
 
-            # Pairs from the queue take the places of those that ended; the rest closes up.
-            new = queue.take(len(out))
-            refilled, emptied = out[: len(new)], set(out[len(new) :])
-            if new:
-                _replace(state, refilled, procedure.start(new))
-                for slot, pair in zip(refilled, new, strict=True):
-                    active[slot] = pair
-                    steps[slot] = queue.resume(pair, slot, state, best)
-            if emptied:
-                kept = [slot for slot in range(len(active)) if slot not in emptied]
-                state, best = _rows(state, kept), _rows(best, kept)
-                active = [active[slot] for slot in kept]
-                steps = [steps[slot] for slot in kept]
 
-    return _in_order(ended_rows, ended_pairs, ended_steps, paths if return_trajectory else None)
+def stream(
+    procedure: Procedure, pairs: Iterable[int], *, batch_size: int
+) -> Iterator[tuple[list[int], SearchResult]]:
+    """Search for the counterfactuals of pairs that come in one by one, as long as there are more.
+
+    The batch stays full until the last pair has come. A pair is drawn when there is a place for it,
+    after those that have left have been handed out; so what belongs to at most ``batch_size`` pairs
+    has to be kept, and a pair's number may be used again as soon as it has left.
+
+    Args:
+        procedure (Procedure): The method.
+        pairs (Iterable[int]): Their numbers, as the procedure knows them.
+        batch_size (int): Most pairs in the active set.
+
+    Yields:
+        tuple[list[int], SearchResult]: Pairs that have left together, and their best attempts, in
+        the same order.
+
+    Raises:
+        Exception: As :func:`run`, or what the iterable raises.
+
+    Warns:
+        UserWarning: As :func:`run`.
+    """
+    with progress.bar(show_progress=False) as hidden:
+        for ended in _search(procedure, pairs, batch_size, _News(hidden), None):
+            yield ended.pairs, _result(ended.rows, ended.steps)
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """Pairs that have left the active set together."""
+
+    pairs: list[int]
+    steps: list[int]
+    rows: State
+
+
+def _search(
+    procedure: Procedure,
+    pairs: Iterable[int],
+    size: int,
+    news: _News,
+    paths: list[list[Tensor]] | None,
+) -> Iterator[_Ended]:
+    """Keep the batch full, hand out the pairs that have ended."""
+    queue = _Queue(pairs)
+    active = queue.take(size)
+    if not active:
+        return
+    halved = False
+    steps = [0] * len(active)
+    state = procedure.start(active)
+    best: State = {}
+    while active:
+        outcome = _evaluate(procedure, state, active, warned=halved)
+        if isinstance(outcome, int):
+            halved = True
+            queue.put_back(active[outcome:], steps[outcome:], state, best)
+            active, steps = active[:outcome], steps[:outcome]
+            state, best = _first_rows(state, outcome), _first_rows(best, outcome)
+            continue
+        state, evaluation = outcome
+        best = _keep_best(best, evaluation, steps)
+        if paths is not None:
+            for pair, image in zip(active, evaluation.images.cpu(), strict=True):
+                paths[pair].append(image.clone())
+        stuck = procedure.step(state, evaluation)
+        over = news.tell(evaluation.finished | stuck, best)
+        ended = [
+            ends or step >= procedure.max_iterations for ends, step in zip(over, steps, strict=True)
+        ]
+        steps = [step + 1 for step in steps]
+        if not any(ended):
+            continue
+        out = [slot for slot, ends in enumerate(ended) if ends]
+        counted = {name: state[name] for name in _COUNTS if name in state}
+        rows = _rows(best | counted, out)
+        news.take_out(out)
+        yield _Ended([active[slot] for slot in out], [steps[slot] - 1 for slot in out], rows)
+
+        # Pairs from the queue take the places of those that ended; the rest closes up.
+        new = queue.take(len(out))
+        refilled, emptied = out[: len(new)], set(out[len(new) :])
+        if new:
+            _replace(state, refilled, procedure.start(new))
+            for slot, pair in zip(refilled, new, strict=True):
+                active[slot] = pair
+                steps[slot] = queue.resume(pair, slot, state, best)
+        if emptied:
+            kept = [slot for slot in range(len(active)) if slot not in emptied]
+            state, best = _rows(state, kept), _rows(best, kept)
+            active = [active[slot] for slot in kept]
+            steps = [steps[slot] for slot in kept]
 
 
 def _evaluate(
@@ -254,7 +300,7 @@ def _evaluate(
     try:
         return attempt, procedure.evaluate(attempt, active)
     except Exception as error:
-        fewer = smaller_batch(error, len(active), warned=warned, stacklevel=5)
+        fewer = smaller_batch(error, len(active), warned=warned, stacklevel=6)
         if fewer is None:
             raise
         return fewer
@@ -264,7 +310,8 @@ class _Queue:
     """The pairs that wait: to begin, or to go on from where they were when memory ran out."""
 
     def __init__(self, pairs: Iterable[int]) -> None:
-        self.pairs = deque(pairs)
+        self.fresh = iter(pairs)
+        self.returned: deque[int] = deque()
         self.interrupted: dict[int, tuple[int, State, State]] = {}
 
     def put_back(self, pairs: list[int], steps: list[int], state: State, best: State) -> None:
@@ -275,11 +322,12 @@ class _Queue:
         for place, (pair, step) in enumerate(zip(pairs, steps, strict=True), start=-len(pairs)):
             if step:
                 self.interrupted[pair] = step, _rows(state, [place]), _rows(best, [place])
-        self.pairs.extendleft(reversed(pairs))
+        self.returned.extendleft(reversed(pairs))
 
     def take(self, count: int) -> list[int]:
         """Take as many pairs as there are, at most so many."""
-        return [self.pairs.popleft() for _ in range(min(count, len(self.pairs)))]
+        again = [self.returned.popleft() for _ in range(min(count, len(self.returned)))]
+        return again + list(islice(self.fresh, count - len(again)))
 
     def resume(self, pair: int, slot: int, state: State, best: State) -> int:
         """Put back what is known of a pair; returns the steps that it has made."""
@@ -377,16 +425,18 @@ def _index(slots: list[int], state: State) -> Tensor:
     return torch.tensor(slots, dtype=torch.int64).to(device, non_blocking=True)
 
 
-def _in_order(
-    rows: list[State], pairs: list[int], steps: list[int], paths: list[list[Tensor]] | None
-) -> SearchResult:
+def _in_order(ended: list[_Ended], paths: list[list[Tensor]] | None) -> SearchResult:
+    pairs = [pair for each in ended for pair in each.pairs]
+    steps = [step for each in ended for step in each.steps]
     order = sorted(range(len(pairs)), key=pairs.__getitem__)
-    joined = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-    values = _rows(joined, order)
-    values.pop("merit", None)
-    iterations = torch.tensor([steps[place] for place in order])
+    joined = {name: torch.cat([each.rows[name] for each in ended]) for name in ended[0].rows}
+    return _result(_rows(joined, order), [steps[place] for place in order], paths)
+
+
+def _result(rows: State, steps: list[int], paths: list[list[Tensor]] | None = None) -> SearchResult:
+    values = {name: value for name, value in rows.items() if name != "merit"}
     return SearchResult(
         **values,
-        iterations=iterations.to(values["success"].device),
+        iterations=torch.tensor(steps).to(rows["success"].device),
         trajectory=None if paths is None else [torch.stack(path) for path in paths],
     )

@@ -12,12 +12,14 @@ from captum_deduce.visualization.feature_space import plot_density
 from captum_deduce.visualization.grids import plot_grid
 from captum_deduce.visualization.images import plot_images
 from captum_deduce.visualization.notebook import notebook_html
-from captum_deduce.visualization.sheet import new_figure, own_style
+from captum_deduce.visualization.pixels import strongest
+from captum_deduce.visualization.sheet import CHANGE_COLORS, new_figure, own_style
 from captum_deduce.visualization.swaps import plot_swaps
 from captum_deduce.visualization.traces import Trace, trace_trajectory
 from captum_deduce.visualization.trajectories import plot_trajectory
 
 __all__ = [
+    "CHANGE_COLORS",
     "ClassNames",
     "Trace",
     "captum_attribution",
@@ -33,6 +35,7 @@ __all__ = [
     "plot_trajectory",
     "read_class_names",
     "save_animation",
+    "strongest",
     "trace_trajectory",
     "visualize_attribution",
 ]

@@ -192,10 +192,11 @@ def _describe_constants(app: Sphinx) -> None:
 
 
 def _origins(room: str) -> list[str]:
-    """The modules from which a room's ``__init__`` takes what it exports."""
+    """The modules from which a room's ``__init__`` takes what it exports, of inner rooms too."""
     tree = ast.parse(inspect.getsource(importlib.import_module(room)))
     taken = (node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
-    return [module for module in taken if module and module.startswith(f"{room}.")]
+    own = [module for module in taken if module and module.startswith(f"{room}.")]
+    return own + [origin for module in own for origin in _origins(module)]
 
 
 def _check_completeness(app: Sphinx, env: BuildEnvironment) -> None:

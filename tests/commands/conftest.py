@@ -10,9 +10,16 @@ import numpy as np
 import pytest
 
 from captum_deduce import datasets
-from captum_deduce.commands import demo, explain, reproduce, train
+from captum_deduce.commands import demo, explain, explain_dataset, report, reproduce, train
 
-COMMANDS = {"demo": demo, "train": train, "explain": explain, "reproduce": reproduce}
+COMMANDS = {
+    "demo": demo,
+    "train": train,
+    "explain": explain,
+    "explain-dataset": explain_dataset,
+    "report": report,
+    "reproduce": reproduce,
+}
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def test_each_help_teaches(name, capsys):
     assert max(map(len, text.splitlines())) <= 90
     assert re.search(rf"^Examples?:\n  captum-deduce {name}", text, re.MULTILINE)
     assert "default:" in text
-    assert "safetensors" in text
+    assert "safetensors" in text or name == "report"  # a folder is what it takes
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import nn
 
 from captum_deduce import JSMA, Counterfactuals
-from captum_deduce.experiments.runs import Run, Store, fingerprint
+from captum_deduce.experiments.runs import Run, Store
 
 
 @pytest.fixture
@@ -147,33 +144,3 @@ def test_a_run_is_put_together_again(classifier, pairs):
     assert_same(Run.joined(halves), run)
     assert Run.joined(halves).seconds.tolist() == [0, 1, 2, 3, 4]
     assert_same(Run.of(run.tensors()), run)
-
-
-def test_fingerprints_are_the_same_in_another_process():
-    code = (
-        "import torch; from captum_deduce.experiments.runs import fingerprint; "
-        "print(fingerprint({'b': 1, 'a': [torch.arange(3), None, 'x', 2.5]}))"
-    )
-    printed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    assert printed == fingerprint({"a": [torch.arange(3), None, "x", 2.5], "b": 1})
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        (1, 1.0),
-        (1, True),
-        ("1", 1),
-        (torch.zeros(2), torch.zeros(2, 1)),
-        (torch.zeros(2), torch.zeros(2, dtype=torch.float64)),
-        ([1, 2], [2, 1]),
-        (nn.ReLU(), nn.Tanh()),
-        (nn.LeakyReLU(0.1), nn.LeakyReLU(0.2)),
-        (("a", "b"), ("ab",)),
-    ],
-    ids=str,
-)
-def test_fingerprints_differ_where_values_do(first, second):
-    assert fingerprint(first) != fingerprint(second)

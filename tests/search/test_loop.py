@@ -332,3 +332,86 @@ def test_one_pair_out_of_memory_is_an_error_and_so_is_any_other():
 
     with pytest.raises(RuntimeError, match="shapes"):
         search.run(Broken(STRIDES), len(STRIDES))
+
+
+# --- pairs that come one by one ---
+
+
+class Reused(Countdown):
+    """Few slots that pairs take in turn: the stride of a slot is that of the pair in it."""
+
+    def __init__(self, slots: int) -> None:
+        super().__init__([0.0] * slots)
+
+    def seat(self, slot: int, stride: float) -> int:
+        self.strides[slot] = stride
+        return slot
+
+
+@pytest.mark.parametrize("slots", [1, 2, 4, 30])
+def test_a_stream_gives_every_pair_what_a_batch_of_all_gives_it(slots):
+    strides = STRIDES * 3
+    whole = search.run(Countdown(strides), len(strides))
+    procedure, free, seated = Reused(slots), list(range(slots)), {}
+
+    def pairs():
+        for pair, stride in enumerate(strides):
+            slot = free.pop()  # an IndexError where more are drawn than have a place
+            seated[slot] = pair
+            yield procedure.seat(slot, stride)
+
+    steps = {}
+    for left, result in search.stream(procedure, pairs(), batch_size=slots):
+        assert len(left) == len(result.images) == len(result.iterations)
+        for slot, count in zip(left, result.iterations.tolist(), strict=True):
+            steps[seated.pop(slot)] = count
+        free += left
+    assert not seated
+    assert [steps[pair] for pair in range(len(strides))] == whole.iterations.tolist()
+
+
+def test_the_batch_of_a_stream_is_full_until_the_last_pair_has_come():
+    drawn = []
+
+    def pairs():
+        for pair in range(len(STRIDES) * 4):
+            drawn.append(pair)
+            yield pair
+
+    procedure = Countdown(STRIDES * 4)
+    ended = [pair for left, _ in search.stream(procedure, pairs(), batch_size=5) for pair in left]
+    assert sorted(ended) == drawn == list(range(len(STRIDES) * 4))
+    full = [len(batch) == 5 for batch in procedure.batches]
+    assert full == sorted(full, reverse=True)
+    last = next(i for i, batch in enumerate(procedure.batches) if drawn[-1] in batch)
+    assert all(full[: last + 1])
+
+
+def test_a_stream_of_no_pairs_ends_at_once():
+    assert list(search.stream(Countdown([]), [], batch_size=3)) == []
+
+
+def test_an_error_of_whoever_brings_the_pairs_comes_through():
+    def pairs():
+        yield 0
+        raise OSError("the data set is gone")
+
+    with pytest.raises(OSError, match="the data set is gone"):
+        list(search.stream(Countdown([0.3]), pairs(), batch_size=1))
+
+
+def test_a_stream_that_runs_out_of_memory_goes_on_with_fewer_pairs():
+    class Small(Countdown):
+        def evaluate(self, state: search.State, pairs: list[int]) -> search.Evaluation:
+            if len(pairs) > 2:
+                raise torch.OutOfMemoryError("too many")
+            return super().evaluate(state, pairs)
+
+    procedure = Small(STRIDES)
+    with pytest.warns(UserWarning, match="too many for the memory"):
+        found = dict(
+            pair
+            for left, result in search.stream(procedure, range(len(STRIDES)), batch_size=7)
+            for pair in zip(left, result.iterations.tolist(), strict=True)
+        )
+    assert found == {pair: expected_steps(stride) for pair, stride in enumerate(STRIDES)}

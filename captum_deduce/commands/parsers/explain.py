@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from captum_deduce.commands.parsers.options import add_output, whole
+from captum_deduce.commands.parsers.options import add_output
+from captum_deduce.commands.parsers.subject import add_classifier, add_search, gathered
 
 LINE = "explain images of your own"
 """What the command does, in the list of commands."""
@@ -47,20 +48,6 @@ Examples:
 """
 """What it does, in its own help."""
 
-_OF_TORCHVISION = (
-    "weights",
-    "architecture",
-    "class_names",
-    "num_classes",
-    "mean",
-    "std",
-    "size",
-    "density",
-    "layer",
-)
-
-_PRESETS = ("closest", "sparsest", "realistic", "paper")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options.
@@ -68,13 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser (argparse.ArgumentParser): Of the command.
     """
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="as captum-deduce train writes it"
-    )
-    source.add_argument(
-        "--weights", type=Path, metavar="FILE", help="of the torchvision classifier, see below"
-    )
+    add_classifier(parser)
     parser.add_argument("--images", type=Path, nargs="+", required=True, metavar="FILE")
     parser.add_argument(
         "--target",
@@ -98,82 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for dark on light where the classifier takes light on dark: exchange black and white "
         "on reading, and back on writing",
     )
-    _add_torchvision(parser)
-    search = parser.add_argument_group("search")
-    search.add_argument(
-        "--preset",
-        choices=_PRESETS,
-        help="settings by purpose: closest looks for the fewest changes; realistic, best with a "
-        "classifier that was trained with --noise, for images that others see as the target, too; "
-        "paper is the algorithm to the letter. The options below win over the preset's (default: "
-        "none)",
-    )
-    for name, kind, default, what in (
-        ("confidence", float, 0.5, "the target's probability to exceed"),
-        ("step-size", float, 0.2, "how far a pixel moves in a step"),
-        ("max-changes", int, 5, "most changes of one pixel; with JSMA as many as it takes"),
-        ("pixels-per-step", int, 1, "pixels that move together"),
-        ("max-iterations", int, 700, "most steps of an image"),
-    ):
-        search.add_argument(
-            f"--{name}",
-            type=kind,
-            default=argparse.SUPPRESS,
-            metavar="X",
-            help=f"{what} (default: {default})",
-        )
-    search.add_argument(
-        "--pixel",
-        choices=("entry", "site", "patch"),
-        default=argparse.SUPPRESS,
-        help="what moves: one channel of a pixel, all of them, or a square of pixels (default: "
-        "site for colour images, entry with --preset paper)",
-    )
-    search.add_argument(
-        "--patch-size",
-        type=whole(1),
-        default=argparse.SUPPRESS,
-        metavar="S",
-        help="with --pixel patch: squares of S x S pixels (default: 8)",
-    )
-
-
-def _add_torchvision(parser: argparse.ArgumentParser) -> None:
-    """Add what is said of --weights."""
-    own = parser.add_argument_group("a torchvision classifier")
-    own.add_argument(
-        "--architecture", metavar="torchvision:NAME", help="which it is, as torchvision names it"
-    )
-    own.add_argument(
-        "--class-names",
-        type=Path,
-        metavar="FILE",
-        help="a name in each line, or JSON: a list, or names by index (default: numbers)",
-    )
-    own.add_argument(
-        "--num-classes", type=whole(2), metavar="C", help="(default: as many as names, or 1000)"
-    )
-    for moment, said in (("mean", "mean"), ("std", "standard deviation")):
-        own.add_argument(
-            f"--{moment}",
-            type=float,
-            nargs="+",
-            metavar="X",
-            help=f"the {said} with which its images were normalised: a number, or one each for "
-            "red, green and blue; must be given",
-        )
-    own.add_argument(
-        "--size", type=whole(1), metavar="S", help="it takes images of S x S pixels (default: 224)"
-    )
-    own.add_argument(
-        "--density",
-        type=Path,
-        metavar="FILE",
-        help="of its features, as ClassGaussianMixture.save writes it (default: none, and JSMA)",
-    )
-    own.add_argument(
-        "--layer", metavar="NAME", help="the layer of these features (default: avgpool)"
-    )
+    add_search(parser)
 
 
 def run(**arguments: Any) -> None:
@@ -184,6 +90,4 @@ def run(**arguments: Any) -> None:
     """
     from captum_deduce.commands import explain
 
-    said = {name: arguments.pop(name) for name in _OF_TORCHVISION}
-    torchvision = {name: value for name, value in said.items() if value is not None}
-    explain.run(**arguments, torchvision=torchvision)
+    explain.run(**gathered(arguments))
