@@ -419,9 +419,8 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
                 warn_of_broken_scores(problem, found, internal_batch_size, stacklevel=4)
         return self._result(problem, found, runner_up_passes)
 
-    @staticmethod
     def _result(
-        problem: Problem, found: search.SearchResult, forward_passes: int = 0
+        self, problem: Problem, found: search.SearchResult, forward_passes: int = 0
     ) -> Counterfactuals:
         """Say of pairs what is known of them after so many forward passes before the search."""
         forward_only = torch.full_like(found.iterations, forward_passes)
