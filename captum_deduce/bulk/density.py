@@ -61,7 +61,7 @@ def fit_density(
             :meth:`~captum_deduce.ClassGaussianMixture.fit_loader`; it has to be picklable, or
             spectrally normalised by this package.
         layer (nn.Module or str): Likewise.
-        dataset (Dataset): Map-style, with labels, see :func:`explain_dataset`.
+        dataset (Any): Map-style, with labels, see :func:`explain_dataset`.
         transform (Callable, optional): Applied to each image. Default: None
         quantiles (bool, optional): Whether to find log-densities, too. Default: True
         batch_size (int, optional): Images that the model sees at once. Default: 256

@@ -25,7 +25,7 @@ from captum_deduce.bulk.work import Work
 from captum_deduce.explainers import CounterfactualExplainer
 
 ENGINES = ("local", "ray")
-"""Where a run is computed: in this process, or by Ray's."""
+"""Who computes a run, this process or those of Ray."""
 
 
 def explain_dataset(
@@ -64,7 +64,7 @@ def explain_dataset(
 
     Args:
         explainer (CounterfactualExplainer): Of any method, with its settings.
-        dataset (Dataset, DataLoader or Iterable): Map-style (``dataset[i]``, ``len(dataset)``) or
+        dataset (Any): Map-style (``dataset[i]``, ``len(dataset)``) or
             iterable; torch's, torchvision's, Hugging Face's, or a ``DataLoader`` that does not
             shuffle. Items are (image, label), an image, or a mapping with ``"image"`` and
             ``"label"``. Images are tensors as the model takes them, all of one shape; pictures and
@@ -107,7 +107,7 @@ def explain_dataset(
 
     Raises:
         TypeError: An argument of the wrong kind.
-        ValueError: An argument that does not fit, a model that :meth:`generate` would refuse, a
+        ValueError: An argument that does not fit, a model that ``generate`` would refuse, a
             folder with a run of other settings (the message names them), or one that another
             process is writing to.
         OSError: The folder can't be written to, or the disk is full; what is there stays.

@@ -155,7 +155,7 @@ class Run:
         Args:
             rows (Tensor, list, slice or int, optional): Which rows, and in which order.
                 Default: None (all pairs that were explained, found or not)
-            dataset (Dataset, optional): The same data set, map-style, for the originals.
+            dataset (Any, optional): The same data set, map-style, for the originals.
                 Default: None (the run was made with ``store_images=True``)
             transform (Callable, optional): As it was given to
                 :func:`captum_deduce.bulk.explain_dataset`. Default: None

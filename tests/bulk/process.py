@@ -32,8 +32,9 @@ class Digits(torch.utils.data.Dataset):
 
 
 def explain(digits: Digits, out: Path, **settings: Any) -> Any:
-    """Explain the images with every class; nine pairs an image."""
-    call = {"targets": "all", "only": "all", "shard_size": 10, "show_progress": False}
+    """Explain the images with every class, nine pairs an image, few at a time: shard by shard."""
+    call = {"targets": "all", "only": "all", "shard_size": 10, "internal_batch_size": 12}
+    call["show_progress"] = False
     return explain_dataset(digits.explainer, digits, out, **{**call, **settings})
 
 
