@@ -325,6 +325,8 @@ class LineSearch(search.Procedure):
 
     def start(self, pairs: list[int]) -> search.State:
         """Begin at the originals, see :meth:`captum_deduce.search.Procedure.start`."""
+        for pair in pairs:  # a number may come again for another pair
+            self._lines.pop(pair, None)
         state = self.problem.rows(pairs)
         latents = self.space.start(state["original"], pairs)
         counts = torch.zeros_like(state["target"])
@@ -344,7 +346,7 @@ class LineSearch(search.Procedure):
 
     def evaluate(self, state: search.State, pairs: list[int]) -> search.Evaluation:
         """Draw and classify, see :meth:`captum_deduce.search.Procedure.evaluate`."""
-        new = [slot for slot, pair in enumerate(pairs) if pair not in self._lines]
+        new = search.beginners(pairs, self._lines, state["step"])
         with torch.no_grad():
             images = self.images(state, state["shift"])
             untouched = (state["step"] == 0).view(-1, *[1] * (images.dim() - 1))
@@ -357,9 +359,10 @@ class LineSearch(search.Procedure):
         if new:
             self._direct(state, new)
         confidence, target, success, merit = self._judge(scores, state)
-        for slot in new:
-            line = state["latents"][slot].clone(), state["direction"][slot].clone()
-            self._lines[pairs[slot]] = line
+        for slot, pair in enumerate(pairs):
+            if pair not in self._lines:
+                line = state["latents"][slot].clone(), state["direction"][slot].clone()
+                self._lines[pair] = line
         return search.Evaluation(
             images=images,
             confidence=confidence,

@@ -384,6 +384,7 @@ class FeatureDescent(search.Procedure):
 
     def start(self, pairs: list[int]) -> search.State:
         """Begin at the originals, see :meth:`captum_deduce.search.Procedure.start`."""
+        self._begun.difference_update(pairs)  # a number may come again for another pair
         state = self.problem.rows(pairs)
         latents = self.space.start(state["original"], pairs)
         return state | {
@@ -408,7 +409,7 @@ class FeatureDescent(search.Procedure):
         images = torch.where(fixed, original, torch.clamp(drawn, *self.problem.bounds(state)))
         scores, features = self.problem.forward(images, state)
         prediction = scores.detach().argmax(1)
-        new = [slot for slot, pair in enumerate(pairs) if pair not in self._begun]
+        new = search.beginners(pairs, self._begun, state["iteration"])
         if new:
             self._set_goals(state, new, features.detach(), prediction)
         distance = losses.squared_norm(features - state["goal"])

@@ -81,8 +81,10 @@ class CellExchange(search.Procedure):
         self.grid = PatchGrid((sides[0], sides[1]), (height, width))
         self.cells = sides[0] * sides[1]
         self.one_input = self._cut()
-        self.distractors = self._encoded(images, labels)
-        count = int(self.distractors.labels.bincount().max())
+        self._given = images, labels
+        self._known = set(problem.classes)
+        self.distractors = self._encoded(self._known)
+        count = int((self.distractors.labels if labels is None else labels).bincount().max())
         self.donors = min(self.rules.num_distractors, count)
         self.max_iterations = self.cells if rules.max_iterations is None else rules.max_iterations
         self._begun: set[int] = set()
@@ -93,6 +95,8 @@ class CellExchange(search.Procedure):
 
     def start(self, pairs: list[int]) -> search.State:
         """Begin at the originals, see :meth:`captum_deduce.search.Procedure.start`."""
+        self._begun.difference_update(pairs)  # a number may come again for another pair
+        self._know({self.problem.classes[pair] for pair in pairs})
         state = self.problem.rows(pairs)
         images = state["original"]
         places = torch.full((len(pairs), self.cells), -1, device=images.device)
@@ -129,7 +133,7 @@ class CellExchange(search.Procedure):
         rules, target, images = self.rules, state["target"], state["images"]
         with torch.no_grad():
             scores, features = self.problem.forward(images, state)
-            new = [slot for slot, pair in enumerate(pairs) if pair not in self._begun]
+            new = search.beginners(pairs, self._begun, state["iteration"])
             if new:
                 self._begin(state, new, features)
             every = torch.arange(len(images), device=images.device)
@@ -231,10 +235,28 @@ class CellExchange(search.Procedure):
             "block of layers"
         )
 
-    def _encoded(self, images: Tensor, labels: Tensor | None) -> Distractors:
+    def _know(self, classes: set[int]) -> None:
+        """See the distractors of further classes, where pairs flow in with targets of their own."""
+        further = classes - self._known
+        if not further or self._given[1] is None:
+            return
+        new, old = self._encoded(further), self.distractors
+        self._known |= further
+        similar = None
+        if old.similar is not None and new.similar is not None:
+            similar = torch.cat([old.similar, new.similar])
+        self.distractors = Distractors(
+            torch.cat([old.images, new.images]),
+            torch.cat([old.labels, new.labels]),
+            torch.cat([old.features, new.features]),
+            similar,
+        )
+
+    def _encoded(self, classes: set[int]) -> Distractors:
         """See distractors as the model does; of those whose class is known only what is needed."""
         problem, rules = self.problem, self.rules
-        asked = torch.tensor(sorted(set(problem.classes)), device=images.device)
+        images, labels = self._given
+        asked = torch.tensor(sorted(classes), device=images.device)
         if labels is not None:
             kept = torch.isin(labels, asked)
             images, labels = images[kept], labels[kept]
@@ -259,7 +281,7 @@ class CellExchange(search.Procedure):
         if labels is None and len(images):
             labels = torch.cat(predicted)
         present = set() if labels is None else set(labels.tolist())
-        empty = sorted(set(problem.classes) - present)
+        empty = sorted(classes - present)
         if empty or labels is None:
             raise ValueError(f"target names class(es) {empty} that no distractor belongs to")
         return Distractors(

@@ -2,7 +2,15 @@
 
 from captum_deduce.search.adaptive_descent import SHORTEST_STEP, AdaptiveDescent
 from captum_deduce.search.halving_descent import HalvingDescent
-from captum_deduce.search.loop import Evaluation, Procedure, SearchResult, State, run, stream
+from captum_deduce.search.loop import (
+    Evaluation,
+    Procedure,
+    SearchResult,
+    State,
+    beginners,
+    run,
+    stream,
+)
 from captum_deduce.search.losses import (
     LOSS_FLOOR,
     elastic_net,
@@ -56,6 +64,7 @@ __all__ = [
     "State",
     "Verdict",
     "argument_rows",
+    "beginners",
     "confidence_of",
     "elastic_net",
     "is_success",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from statistics import fmean
@@ -223,6 +223,26 @@ def stream(
     with progress.bar(show_progress=False) as hidden:
         for ended in _search(procedure, pairs, batch_size, _News(hidden), None):
             yield ended.pairs, _result(ended.rows, ended.steps)
+
+
+def beginners(pairs: list[int], begun: Container[int], steps: Tensor) -> list[int]:
+    """Find the active pairs that are at their very first evaluation.
+
+    One that waited while memory was short starts anew, but goes on from where it was.
+
+    Args:
+        pairs (list[int]): The active pairs.
+        begun (Container[int]): Those that are known to be further.
+        steps (Tensor): Steps of each so far, A, int64; read only where there are others.
+
+    Returns:
+        list[int]: Their places among the active pairs.
+    """
+    unknown = [slot for slot, pair in enumerate(pairs) if pair not in begun]
+    if not unknown:
+        return []
+    made = steps[_index(unknown, {"steps": steps})].tolist()
+    return [slot for slot, step in zip(unknown, made, strict=True) if step == 0]
 
 
 @dataclass(frozen=True)

@@ -415,3 +415,9 @@ def test_a_stream_that_runs_out_of_memory_goes_on_with_fewer_pairs():
             for pair in zip(left, result.iterations.tolist(), strict=True)
         )
     assert found == {pair: expected_steps(stride) for pair, stride in enumerate(STRIDES)}
+
+
+def test_beginners_are_those_at_their_first_evaluation():
+    steps = torch.tensor([0, 3, 0, 2])
+    assert search.beginners([7, 8, 9, 4], {7}, steps) == [2]  # 8 and 4 go on after a wait
+    assert search.beginners([7, 8], {7, 8}, steps[:2]) == []
