@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from captum_deduce.classifiers import (
     FrozenModel,
+    find_layer,
     modules_of,
     parameter_of,
+    recorded_outputs,
     refuse_probabilities,
     scores_differ,
+    single_output,
 )
 
 BATCH_SIZE = 500
@@ -104,6 +107,80 @@ def reconstructions(autoencoder: Callable[[Tensor], Tensor], images: Tensor, siz
                 raise ValueError("an autoencoder returned NaN or infinite values")
             made.append(reconstruction.to(images))
     return torch.cat(made)
+
+
+def read_layers(
+    model: Callable[..., Any],
+    layers: Sequence[nn.Module | str],
+    batches: Iterable[Tensor],
+    read: Callable[[list[Tensor]], Tensor],
+) -> Tensor:
+    """Run any model over batches and keep of its layers' outputs what is asked for.
+
+    Unlike in :func:`read_outputs` it need be no classifier: what it returns is looked at only where
+    no layer is given. It is left as it was found, and images are converted as there.
+
+    Args:
+        model (Callable or nn.Module): From B images to anything.
+        layers (Sequence[nn.Module or str]): Those to read; none: what the model returns.
+        batches (Iterable[Tensor]): Images.
+        read (Callable[[list[Tensor]], Tensor]): From the outputs of a batch, a tensor B x ... per
+            layer, to B rows or fewer.
+
+    Returns:
+        Tensor: The rows of all batches, on the model's device.
+
+    Raises:
+        TypeError: A model or layer of another kind.
+        ValueError: A layer that is not in the model, one that does not give each image a row once,
+            or NaN or infinite outputs.
+    """
+    found = layers_of(model, layers)
+    rows: list[Tensor] = []
+    # As a companion the model is held in eval mode, and need not return class scores.
+    with (
+        torch.no_grad(),
+        FrozenModel(model, companions=(model,)),
+        recorded_outputs(found) as recorded,
+    ):
+        for batch in batches:
+            for outputs in recorded:
+                outputs.clear()
+            returned = model(_as_model_takes(model, batch))
+            if layers:
+                read_now = [single_output(outputs, len(batch)) for outputs in recorded]
+            else:
+                read_now = [single_output([returned], len(batch), "what forward_func returns")]
+            if not all(torch.isfinite(output).all() for output in read_now):
+                raise ValueError("forward_func gave NaN or infinite features")
+            rows.append(read(read_now))
+    return torch.cat(rows)
+
+
+def layers_of(model: Callable[..., Any], layers: Sequence[nn.Module | str]) -> list[nn.Module]:
+    """Find layers before anything runs.
+
+    Args:
+        model (Callable or nn.Module): The model.
+        layers (Sequence[nn.Module or str]): Modules of it, or their dotted names.
+
+    Returns:
+        list[nn.Module]: The layers.
+
+    Raises:
+        TypeError: Neither modules nor names.
+        ValueError: Not in the model, or names in a function that does not say what it runs.
+    """
+    found = []
+    for layer in layers:
+        module = find_layer(model, layer)
+        if module is None:
+            raise ValueError(
+                f"layer was given by name ({layer!r}), but forward_func is a function that does "
+                "not say which modules it runs; pass the module itself"
+            )
+        found.append(module)
+    return found
 
 
 def _as_model_takes(model: Callable[..., Any], batch: Tensor) -> Tensor:
