@@ -122,11 +122,11 @@ class FeatureExtractor:
             TypeError: As for a call.
             ValueError: No pairs, or as for a call.
         """
+        if len(result) == 0:
+            raise ValueError("result must hold at least one pair, got none")
         originals = result.inputs.cpu()
-        _, which = torch.unique(originals.flatten(1), dim=0, return_inverse=True)
-        first = torch.full((int(which.max()) + 1 if len(which) else 0,), len(which))
-        first.scatter_reduce_(0, which, torch.arange(len(which)), "amin")
-        of_originals = self(originals[first])
+        which = torch.unique(originals.flatten(1), dim=0, return_inverse=True)[1]
+        of_originals = self(originals[first_rows(which)])
         return of_originals[which.to(of_originals.device)], self(result.counterfactuals)
 
     def _rows(self, batches: Iterable[Tensor]) -> Tensor:
@@ -151,6 +151,21 @@ def as_extractor(extractor: Callable[[Tensor], Tensor]) -> FeatureExtractor:
     if isinstance(extractor, FeatureExtractor):
         return extractor
     return FeatureExtractor(checks.callable_model("extractor", extractor))
+
+
+def first_rows(groups: Tensor) -> Tensor:
+    """Find the first row of each group.
+
+    Args:
+        groups (Tensor): The group of each of N rows, of which there is at least one: integers from
+            0, none left out.
+
+    Returns:
+        Tensor: One row per group, int64.
+    """
+    rows = torch.arange(len(groups), device=groups.device)
+    first = rows.new_full((int(groups.max()) + 1,), len(groups))
+    return first.scatter_reduce_(0, groups, rows, "amin")
 
 
 def check_features(name: str, features: object, *, least: int = 1) -> Tensor:

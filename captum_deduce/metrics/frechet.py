@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_deduce import checks
-from captum_deduce.metrics.features import check_features
+from captum_deduce.metrics.features import check_features, first_rows
 
 
 def fid(features: Tensor, other: Tensor) -> float:
@@ -129,9 +129,7 @@ def split_fid(
     _warn_of_few(count // 2, features.shape[1])
     changed, unchanged = _double(features), _double(originals)
     # The first row of each original stands for it.
-    first = torch.full((count,), len(which)).scatter_reduce(
-        0, which, torch.arange(len(which)), "amin"
-    )
+    first = first_rows(which)
     generator = torch.Generator().manual_seed(seed)
     distances = []
     for _ in range(splits):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce.metrics import FeatureExtractor
+from captum_deduce.metrics.features import first_rows
 from tests.visualization.samples import make_result
 
 
@@ -93,6 +94,10 @@ def test_equal_originals_run_once_and_have_equal_features(images):
     assert torch.equal(changed, images[:6].flatten(1))
 
 
+def test_the_first_row_of_each_group_stands_for_it():
+    assert first_rows(torch.tensor([2, 0, 2, 1, 0])).tolist() == [1, 3, 0]
+
+
 def test_what_does_not_fit_is_refused(encoder, images):
     with pytest.raises(TypeError, match=r"forward_func must be an nn\.Module or a function"):
         FeatureExtractor("resnet18")
@@ -114,3 +119,5 @@ def test_what_does_not_fit_is_refused(encoder, images):
         FeatureExtractor(encoder, "body").from_loader([images, (images, torch.zeros(7).long())])
     with pytest.raises(ValueError, match="labels must be one class for all images or one per"):
         FeatureExtractor(encoder, "body").from_loader([(images, torch.zeros(3).long())])
+    with pytest.raises(ValueError, match="result must hold at least one pair, got none"):
+        FeatureExtractor(nn.Flatten()).of_pairs(make_result(images[:0], images[:0]))
