@@ -39,8 +39,8 @@ class COUT:
     comes first. Counterfactuals of several methods have different places to insert, and a value is
     relative to a pair's own: it says nothing of how many there are (see :func:`sites`), nor whether
     the image is real: an adversarial example of few strong pixels has a high one. A search that
-    stops as soon as :math:`p_t` is .5 has a negative value, as the original's class leads until the end:
-    compare methods at the same confidence.
+    stops as soon as :math:`p_t` is .5 mostly has a negative value, as the original's class leads
+    until the end: compare methods at the same confidence.
 
     An instance is called with :class:`~captum_deduce.Counterfactuals` and gives one value a pair;
     s is the result's ``prediction``. A pair's value does not depend on the other pairs.
