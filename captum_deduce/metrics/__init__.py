@@ -39,11 +39,8 @@ __all__ = [
     "Summary",
     "TargetDensity",
     "ValidityUnderNoise",
-<<<<<<< HEAD
     "counterfactual_alignment",
-=======
     "diversity",
->>>>>>> c35ddb2 (Metrics of recent papers: COUT, nearest feature distance, FID and its split form, feature distance, diversity, substitutability)
     "evaluate",
     "failure_rate",
     "fid",
