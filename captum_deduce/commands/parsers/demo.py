@@ -31,11 +31,11 @@ files of these names only:
   counterfactuals.safetensors  all of them, for Counterfactuals.load
 
 With --compare, every explainer of this package (DeDUCE, JSMA, Schut, Wachter,
-VLK, REVISE, CEM, LatentShift, NearestExample) explains these same images
-instead, and a table says how many counterfactuals each finds, how many entries
-they change (L0) and by how much (L1), and what they cost. Trains what else they
-need: two plain ResNets that make an ensemble with the classifier (Schut), an
-autoencoder (VLK) and a VAE (REVISE, LatentShift). Writes:
+VLK, REVISE, CEM, LatentShift, PIECE, PatchSwap, NearestExample) explains these
+same images instead, and a table says how many counterfactuals each finds, how
+many entries they change (L0) and by how much (L1), and what they cost. Trains
+what else they need: two plain ResNets that make an ensemble with the classifier
+(Schut), an autoencoder (VLK) and a VAE (REVISE, LatentShift, PIECE). Writes:
   compare.png                  six of the images, a row per explainer, and what
                                each changed
   compare.md                   the table, and what its columns mean

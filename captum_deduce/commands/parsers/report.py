@@ -16,11 +16,10 @@ Write what a run over a whole data set found as one HTML file, which needs
 nothing from outside: what the model's mistakes cost by classes, each of them
 with filters and pictures, what the model misses on average, and places in which
 changes gather. The run may still be going on. For pictures of images and
-counterfactuals it has to store them.
+counterfactuals the run has to store them: captum-deduce explain-dataset with
+--store-images.
 
 Examples:
-  captum-deduce explain-dataset --checkpoint mnist.safetensors --data mnist \\
-      --store-images --output mistakes
   captum-deduce report mistakes
   captum-deduce report mistakes --output monday.html --class-names pets.txt
 """
