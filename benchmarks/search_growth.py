@@ -2,10 +2,10 @@
 
 torchvision's ResNet-18 with new weights, a thousand classes and the density of random features;
 ``DeDUCE.closest`` makes a given number of steps towards a confidence that is out of reach. Time is
-over as many bare forward passes with input gradients of the same images, each made right before
-the search's own; memory is what the search takes at its height over what one bare evaluation of as
-many images takes, each in a process of its own. Processor seconds are counted, so that other jobs
-disturb less; on a GPU, seconds of the clock and the allocator's peak.
+over as many bare forward passes with input gradients of the same images, made right after; memory
+is what the search takes at its height over what one bare evaluation of as many images takes, each
+in a process of its own. Processor seconds are counted, so that other jobs disturb less; on a GPU,
+seconds of the clock and the allocator's peak.
 
     python benchmarks/search_growth.py --out search.png
     python benchmarks/search_growth.py --device cuda
