@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from captum_deduce._version import __version__
+from captum_deduce.storage.whole_files import whole_file
 
 
 def write(
@@ -42,17 +43,14 @@ def write(
         raise IsADirectoryError(f"path must name a file, got the folder {path}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to; make it first")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.touch()
-        mode = unfinished.stat().st_mode  # as the user's umask wants it; safetensors makes 0600
-        save_file(copies, unfinished, {**metadata, "captum_deduce": __version__})
-        unfinished.chmod(mode)
-        unfinished.replace(path)
+        with whole_file(path) as unfinished:
+            unfinished.touch()
+            mode = unfinished.stat().st_mode  # as the user's umask wants it; safetensors makes 0600
+            save_file(copies, unfinished, {**metadata, "captum_deduce": __version__})
+            unfinished.chmod(mode)
     except SafetensorError as error:
         raise OSError(f"{path} could not be written: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
