@@ -349,7 +349,7 @@ class LineSearch(search.Procedure):
         new = search.beginners(pairs, self._lines, state["step"])
         with torch.no_grad():
             images = self.images(state, state["shift"])
-            untouched = (state["step"] == 0).view(-1, *[1] * (images.dim() - 1))
+            untouched = search.as_column(state["step"] == 0, images)
             images = torch.where(untouched, state["original"], images)
             scores, _ = self.problem.forward(images, state)
         state["forward_evaluations"] = state["forward_evaluations"] + 1
@@ -418,7 +418,7 @@ class LineSearch(search.Procedure):
             Tensor: A images.
         """
         latents = state["latents"]
-        length = shift.view(-1, *[1] * (latents.dim() - 1))
+        length = search.as_column(shift, latents)
         return self._drawn(latents + length * state["direction"], state)
 
     def _drawn(self, latents: Tensor, state: search.State) -> Tensor:

@@ -268,7 +268,7 @@ class Retrieval(search.Procedure):
         held = self.examples.images
         found = held[chosen.clamp_min(0).to(held.device)].to(original.device, original.dtype)
         found = torch.clamp(found, *self.problem.bounds(state))
-        kept = (place < 0).view(-1, *[1] * (original.dim() - 1))
+        kept = search.as_column(place < 0, original)
         if "allowed" in state:
             kept = kept | ~state["allowed"]
         return torch.where(kept, original, found)

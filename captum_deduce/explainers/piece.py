@@ -402,7 +402,7 @@ class FeatureDescent(search.Procedure):
         semi = settings._keeps_class
         latents = state["latents"].detach().requires_grad_()
         untouched = state["iteration"] == 0
-        fixed = untouched.view(-1, *[1] * (original.dim() - 1))
+        fixed = search.as_column(untouched, original)
         if "allowed" in state:
             fixed = fixed | ~state["allowed"]
         drawn = self.space.decode(latents.clone())

@@ -113,13 +113,13 @@ class PixelwiseExplainer(CounterfactualExplainer):
             return ""
         pixels = self._pixels(problem)
         what = {Entries: "entries", Sites: "places", Groups: "groups"}[type(pixels)]
-        most, all_of_them = _most_moved(problem, pixels), _most_pixels(problem, pixels)
-        return f"at most {most:,} of {all_of_them:,} {what} a step"
+        count = _most_pixels(problem, pixels)
+        return f"at most {_most_moved(count):,} of {count:,} {what} a step"
 
     def _step(self, problem: Problem) -> PixelStep:
         pixels, count, gain = self._pixels(problem), self.pixels_per_step, None
         if isinstance(count, str):
-            count, gain = _most_moved(problem, pixels), MOST_GAIN
+            count, gain = _most_moved(_most_pixels(problem, pixels)), MOST_GAIN
         return PixelStep(
             step_size=self.step_size,
             max_changes=self.max_changes,
@@ -144,9 +144,9 @@ class PixelwiseExplainer(CounterfactualExplainer):
         return PixelDescent(*arguments, **settings, retire_at_bounds=self._retire_at_bounds)
 
 
-def _most_moved(problem: Problem, pixels: Pixels) -> int:
-    """How many pixels may move in one adaptive step."""
-    return max(math.ceil(MOST_MOVED * _most_pixels(problem, pixels)), 1)
+def _most_moved(pixels: int) -> int:
+    """How many of the pixels that may change move in one adaptive step, at most."""
+    return max(math.ceil(MOST_MOVED * pixels), 1)
 
 
 def _most_pixels(problem: Problem, pixels: Pixels) -> int:

@@ -188,7 +188,7 @@ class LatentDescent(search.Procedure):
         settings, target, original = self.settings, state["target"], state["original"]
         latents = state["latents"].detach().requires_grad_()
         untouched = state["iteration"] == 0
-        kept = untouched.view(-1, *[1] * (original.dim() - 1))
+        kept = search.as_column(untouched, original)
         if "allowed" in state:
             kept = kept | ~state["allowed"]
         drawn = self.space.decode(latents.clone())

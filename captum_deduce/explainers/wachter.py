@@ -364,7 +364,7 @@ class DistanceDescent(search.Procedure):
 
 def _column(flags: Tensor, like: Tensor) -> Tensor:
     """One number for each image, 0 or 1, that broadcasts over its entries."""
-    return flags.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
+    return search.as_column(flags.to(like.dtype), like)
 
 
 def _median(values: Tensor) -> Tensor:

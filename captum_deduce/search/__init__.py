@@ -1,6 +1,7 @@
 """The one loop, what a call asks of it, and how a search moves, stops and takes back."""
 
 from captum_deduce.search.adaptive_descent import SHORTEST_STEP, AdaptiveDescent
+from captum_deduce.search.columns import as_column
 from captum_deduce.search.halving_descent import HalvingDescent
 from captum_deduce.search.loop import (
     Evaluation,
@@ -64,6 +65,7 @@ __all__ = [
     "State",
     "Verdict",
     "argument_rows",
+    "as_column",
     "beginners",
     "confidence_of",
     "elastic_net",

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from captum_deduce.search import loop
-from captum_deduce.search.pixel_descent import PixelDescent, as_column
+from captum_deduce.search.columns import as_column
+from captum_deduce.search.pixel_descent import PixelDescent
 from captum_deduce.search.steps import PixelStep
 
 SHORTEST_STEP = 1e-3

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from captum_deduce.search import loop
 from captum_deduce.search.adaptive_descent import AdaptiveDescent
-from captum_deduce.search.pixel_descent import as_column
+from captum_deduce.search.columns import as_column
 
 _LEAST_SHARE = 1 / 8
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from captum_deduce import progress
+from captum_deduce.search.columns import as_column
 from captum_deduce.search.memory import smaller_batch
 
 State = dict[str, Tensor]
@@ -422,7 +423,7 @@ def _keep_best(best: State, evaluation: Evaluation, steps: list[int]) -> State:
 
 
 def _where(condition: Tensor, value: Tensor, other: Tensor) -> Tensor:
-    return torch.where(condition.view(-1, *[1] * (value.dim() - 1)), value, other)
+    return torch.where(as_column(condition, value), value, other)
 
 
 def _rows(state: State, slots: list[int]) -> State:

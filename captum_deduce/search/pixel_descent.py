@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_deduce.search import loop
+from captum_deduce.search.columns import as_column
 from captum_deduce.search.problem import Goal, Problem, confidence_of
 from captum_deduce.search.steps import PixelStep
 
@@ -248,16 +249,3 @@ class PixelDescent(loop.Procedure):
         if evaluation.distance is not None:
             nearer = torch.minimum(state["closest"], evaluation.distance)
             state["closest"] = torch.where(success, nearer, state["closest"])
-
-
-def as_column(values: Tensor, images: Tensor) -> Tensor:
-    """Give the pairs' numbers the dimensions of their images.
-
-    Args:
-        values (Tensor): A.
-        images (Tensor): A x ...
-
-    Returns:
-        Tensor: A x 1 x ...
-    """
-    return values.view(-1, *[1] * (images.dim() - 1))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_deduce.search import loop
+from captum_deduce.search.columns import as_column
 from captum_deduce.search.pixels import Entries, Pixels
 from captum_deduce.search.problem import Goal, Problem, confidence_of
 
@@ -80,7 +81,7 @@ class Reversal(loop.Procedure):
         found = (confidence_of(scores, target), scores.argmax(1), target, log_density)
         success = self.goal.reached(*found) | (state["place"] < 0)
         state["in_vain"] = (state["in_vain"] + 1).masked_fill(success, 0)
-        kept = torch.where(_column(success, images), images, state["images"])
+        kept = torch.where(as_column(success, images), images, state["images"])
         left = self._changed(kept, state).flatten(1).sum(1)
         return loop.Evaluation(
             images=images,
@@ -95,7 +96,7 @@ class Reversal(loop.Procedure):
 
     def step(self, state: loop.State, evaluation: loop.Evaluation) -> Tensor:
         """Keep what succeeded, see :meth:`captum_deduce.search.Procedure.step`."""
-        column = _column(evaluation.success, evaluation.images)
+        column = as_column(evaluation.success, evaluation.images)
         state["images"] = torch.where(column, evaluation.images, state["images"])
         changed = self._changed(state["images"], state).flatten(1)
         changed = changed.gather(1, state["order"])
@@ -173,11 +174,6 @@ def refine(
         log_density=_filled(found.log_density, rows, refined.log_density),
         forward_evaluations=spent if passes is None else spent.index_add(0, rows, passes),
     )
-
-
-def _column(flags: Tensor, images: Tensor) -> Tensor:
-    """Flags of images in a shape that broadcasts over their entries."""
-    return flags.view(-1, *[1] * (images.dim() - 1))
 
 
 def _filled(values: Tensor | None, rows: Tensor, new: Tensor | None) -> Tensor | None:

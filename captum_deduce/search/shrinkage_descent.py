@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_deduce.search import loop
+from captum_deduce.search.columns import as_column
 from captum_deduce.search.losses import elastic_net
 from captum_deduce.search.problem import ANY_CLASS, Problem
 from captum_deduce.search.steps import ShrinkageStep, refine_weight
@@ -218,7 +219,7 @@ class ShrinkageDescent(loop.Procedure):
         names = ("weight", "highest_failure", "lowest_success")
         for name, value in zip(names, refined, strict=True):
             state[name] = torch.where(over, value, state[name])
-        pixels = over.view(-1, *[1] * (state["images"].dim() - 1))
+        pixels = as_column(over, state["images"])
         beginning = self._beginning(state)
         state |= {
             "found": found & ~over,
