@@ -28,7 +28,7 @@ LINE = 0.17
 """Height of a line of text, in inches."""
 
 CHANGE_COLORS = "RdBu_r"
-"""Blue: lower, white: unchanged, red: higher; told apart with every kind of colour blindness."""
+"""Blue where lower, red where higher, white where unchanged; told apart with all colour blindness."""
 
 FAILED_COLOR = "#D55E00"
 _FRAME_COLOR = "0.75"

@@ -81,7 +81,7 @@ def report_run(
         run (ExplainedRun): A run that :func:`captum_deduce.bulk.read` opened, complete or not.
         class_names (Sequence[str] or Mapping, optional): A name per class, or ``{index: name}``.
             Default: None (those of the run, or numbers)
-        dataset (Dataset, optional): The data set of the run, map-style, for pictures of originals.
+        dataset (Any, optional): The data set of the run, map-style, for pictures of originals.
             Default: None (the run stores them, or pictures show the changes only)
         transform (Callable, optional): As it was given to the run. Default: None
         image_names (Sequence[str], optional): Names of the data set's images, by position.

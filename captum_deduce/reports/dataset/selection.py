@@ -94,7 +94,7 @@ def draw_pairs(
         run (ExplainedRun): The run.
         rows (Sequence[int]): Rows of its table, by their importance.
         scale (Range): What is black and white.
-        dataset (Dataset, optional): For the originals. Default: None (the run stores them, or only
+        dataset (Any, optional): For the originals. Default: None (the run stores them, or only
             changes are drawn)
         transform (Callable, optional): As it was given to the run. Default: None
 

@@ -39,7 +39,7 @@ class ExplainedRun(Protocol):
 
     @property
     def shape(self) -> Sequence[int]:
-        """Of the images: channels, height and width."""
+        """Channels, height and width of the images."""
 
     def table(self) -> DataFrame:
         """A row for each pair, and for each image that could not be explained."""
@@ -68,7 +68,7 @@ class ExplainedRun(Protocol):
         Args:
             rows (list[int], optional): Rows of the table. Default: None (all pairs that were
                 explained)
-            dataset (Dataset, optional): For the originals. Default: None (the run stores them)
+            dataset (Any, optional): For the originals. Default: None (the run stores them)
             transform (Callable, optional): As it was given to the run. Default: None
 
         Returns:
