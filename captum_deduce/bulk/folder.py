@@ -20,6 +20,8 @@ MANIFEST = "manifest.json"
 _SHARDS = "shard-*.parquet"
 # Seconds. Processes that read for one that was killed hold its lock until they notice, after 5 s.
 _PATIENCE = 10.0
+# Of the rows that are read together: whoever wants one of them reads these.
+_GROUP_BYTES = 2**25
 _MUTABLE = ("complete", "items_seen", "items", "versions", "failures")
 
 
@@ -233,9 +235,12 @@ class RunFolder:
             OSError: It can't be written.
         """
         path = self.folder / shard_name(number)
+        row_group_size = max(1, _GROUP_BYTES * table.num_rows // max(1, table.nbytes))
         try:
             with whole_file(path) as unfinished:
-                arrow().parquet.write_table(table, unfinished, compression="zstd")
+                arrow().parquet.write_table(
+                    table, unfinished, compression="zstd", row_group_size=row_group_size
+                )
         except OSError as error:
             raise OSError(
                 f"{path} could not be written: {error}. The shards before it are complete; the "

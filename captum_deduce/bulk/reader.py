@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_deduce import checks
@@ -46,8 +48,11 @@ class Run:
         self._parquet = arrow().parquet
         self.shards: list[Path] = []
         self._about: list[dict[str, Any]] = []
-        self._ends: list[int] = []
-        for path in shard_files(self.folder).values():
+        # Of the groups of rows that are read together: their shards, their numbers there, and the
+        # rows of the run up to each group's end.
+        groups: list[tuple[int, int]] = []
+        ends: list[int] = []
+        for shard, path in enumerate(shard_files(self.folder).values()):
             try:
                 metadata = self._parquet.read_metadata(path)
                 about = about_shard(metadata.metadata)
@@ -57,11 +62,15 @@ class Run:
                 ) from error
             self.shards.append(path)
             self._about.append(about)
-            self._ends.append((self._ends or [0])[-1] + metadata.num_rows)
+            for number in range(metadata.num_row_groups):
+                groups.append((shard, number))
+                ends.append((ends or [0])[-1] + metadata.row_group(number).num_rows)
+        self._groups = np.array(groups, np.int64).reshape(-1, 2)
+        self._ends = np.array(ends, np.int64)
 
     def __len__(self) -> int:
         """Rows: pairs, and images that could not be explained."""
-        return self._ends[-1] if self._ends else 0
+        return int(self._ends[-1]) if len(self._ends) else 0
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else "not complete"
@@ -127,7 +136,8 @@ class Run:
         Args:
             rows (Tensor, list, slice or int, optional): Which rows. Default: None (all pairs that
                 were explained, found or not)
-            chunk_size (int, optional): Most of them at once. Default: 256
+            chunk_size (int, optional): Most of them at once; fewer where the file keeps fewer
+                together. Default: 256
 
         Yields:
             tuple[list[int], Tensor]: Rows, and their changes, N x channels x height x width.
@@ -137,11 +147,41 @@ class Run:
             TypeError: Another kind of index.
             ValueError: A row of an image that could not be explained.
         """
+        for chunk, pair, place, value in self.changed_entries(rows, chunk_size=chunk_size):
+            changes = torch.zeros(len(chunk), *self.shape, dtype=self.dtype)
+            changes.flatten(1)[pair, place] = value
+            yield chunk, changes
+
+    def changed_entries(
+        self, rows: Any = None, *, chunk_size: int = 256
+    ) -> Iterator[tuple[list[int], Tensor, Tensor, Tensor]]:
+        """Go through the entries that changed, as they are stored: the others cost nothing.
+
+        Args:
+            rows (Tensor, list, slice or int, optional): Which rows. Default: None (all pairs that
+                were explained, found or not)
+            chunk_size (int, optional): Most of them at once; fewer where the file keeps fewer
+                together. Default: 256
+
+        Yields:
+            tuple[list[int], Tensor, Tensor, Tensor]: Rows; and of each entry that changed the
+            position of its row in that list, its place in the flattened image, and its change,
+            ``counterfactual - original``.
+
+        Raises:
+            IndexError: A row that is not there.
+            TypeError: Another kind of index.
+            ValueError: A row of an image that could not be explained.
+        """
         checks.number("chunk_size", chunk_size, minimum=1, integer=True)
-        for chunk in _chunks(self._chosen(rows), chunk_size):
-            columns = self._read(chunk, ["change_indices", "change_values", "error"])
-            empty = torch.zeros(len(chunk), *self.shape, dtype=self.dtype)
-            yield chunk, self._filled(empty, columns, "change_values")
+        chosen = self._chosen(rows)
+        # Rows that are read together stay together: no group is read for each part of its rows.
+        borders = np.flatnonzero(np.diff(self._group_of(chosen))) + 1
+        for first, last in itertools.pairwise([0, *borders.tolist(), len(chosen)]):
+            for start in range(first, last, chunk_size):
+                chunk = chosen[start : min(start + chunk_size, last)]
+                columns = self._read(chunk, ["change_indices", "change_values", "error"])
+                yield chunk, *_entries(columns, "change_values", self.dtype)
 
     def counterfactuals(
         self,
@@ -200,9 +240,12 @@ class Run:
                 "forward_evaluations",
             )
         }
+        counterfactuals = inputs.clone()
+        pair, place, value = _entries(columns, "counterfactual_values", self.dtype)
+        counterfactuals.flatten(1)[pair, place] = value
         return Counterfactuals(
             inputs=inputs,
-            counterfactuals=self._filled(inputs.clone(), columns, "counterfactual_values"),
+            counterfactuals=counterfactuals,
             success=torch.tensor(columns["success"], dtype=torch.bool),
             confidence=torch.tensor(columns["confidence"], dtype=precision["confidence"]),
             log_density=(
@@ -225,18 +268,23 @@ class Run:
 
     def _read(self, rows: Sequence[int], names: list[str]) -> dict[str, list[Any]]:
         """Columns of some rows, in their order; those of lists as arrays."""
-        starts = [0, *self._ends[:-1]]
-        places = np.searchsorted(self._ends, rows, side="right")
+        of_row = self._group_of(rows)
         columns: dict[str, list[Any]] = {name: [None] * len(rows) for name in names}
-        for place in sorted(set(places.tolist())):
-            wanted = np.flatnonzero(places == place)
-            inside = [rows[slot] - starts[place] for slot in wanted.tolist()]
-            table = self._parquet.read_table(self.shards[place], columns=names).take(inside)
+        for shard in np.unique(self._groups[of_row, 0]).tolist():
+            slots = np.flatnonzero(self._groups[of_row, 0] == shard)
+            groups = np.unique(of_row[slots])
+            with self._parquet.ParquetFile(self.shards[shard]) as file:
+                table = file.read_row_groups(self._groups[groups, 1].tolist(), columns=names)
+            # where each of these groups begins in the run, and in what was read
+            sizes = np.diff(self._ends, prepend=0)[groups]
+            begins, read_from = self._ends[groups] - sizes, np.cumsum(sizes) - sizes
+            place = np.searchsorted(groups, of_row[slots])
+            table = table.take(np.asarray(rows)[slots] - begins[place] + read_from[place])
             for name in names:
                 column = table[name]
                 lists = arrow().types.is_list(column.type)
                 values = column.to_numpy(zero_copy_only=False) if lists else column.to_pylist()
-                for slot, value in zip(wanted.tolist(), values, strict=True):
+                for slot, value in zip(slots.tolist(), values, strict=True):
                     columns[name][slot] = value
         broken = [row for row, error in zip(rows, columns["error"], strict=True) if error]
         if broken:
@@ -246,14 +294,8 @@ class Run:
             )
         return columns
 
-    def _filled(self, images: Tensor, columns: dict[str, list[Any]], name: str) -> Tensor:
-        """Put values at the places that changed."""
-        counts = torch.tensor([len(places) for places in columns["change_indices"]])
-        row = torch.arange(len(images)).repeat_interleave(counts)
-        places = torch.from_numpy(np.concatenate(columns["change_indices"])).long()
-        values = torch.from_numpy(np.concatenate(columns[name])).to(images.dtype)
-        images.flatten(1)[row, places] = values
-        return images
+    def _group_of(self, rows: Sequence[int]) -> NDArray[np.int64]:
+        return np.searchsorted(self._ends, rows, side="right")
 
     def _originals(self, indices: list[int], source: Source) -> Tensor:
         images: dict[int, Tensor] = {}
@@ -293,5 +335,11 @@ def read(folder: str | os.PathLike[str]) -> Run:
     return Run(folder)
 
 
-def _chunks(rows: list[int], size: int) -> Iterator[list[int]]:
-    return (rows[start : start + size] for start in range(0, len(rows), size))
+def _entries(
+    columns: dict[str, list[Any]], name: str, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each entry that changed its pair, its place and a value."""
+    counts = torch.tensor([len(places) for places in columns["change_indices"]])
+    pair = torch.arange(len(counts)).repeat_interleave(counts)
+    place = torch.from_numpy(np.concatenate(columns["change_indices"])).long()
+    return pair, place, torch.from_numpy(np.concatenate(columns[name])).to(dtype)

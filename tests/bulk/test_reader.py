@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from captum_deduce.bulk import read
+from captum_deduce.bulk.folder import RunFolder
 from captum_deduce.bulk.schema import Failure, Layout, Pairs
 from tests.bulk.test_schema import filled, made_up
 
@@ -34,7 +35,7 @@ def made_up_run(folder, dtype=torch.float32, store_images=True):
         failures = [Failure(2, "ValueError: broken")] if number == 0 else []
         span = range(4 * number, 4 * number + 4)
         table = filled(layout, pairs, failures, span)
-        pq.write_table(table, folder / f"shard-{number:05d}.parquet")
+        RunFolder(folder).write_shard(number, table)
     return result
 
 
@@ -83,13 +84,25 @@ def test_originals_come_from_the_data_set_where_none_are_stored(tmp_path):
 def test_changes_come_in_chunks_of_rows(tmp_path):
     expected = made_up_run(tmp_path, torch.float64)
     run = read(tmp_path)
-    chunks = list(run.changes(chunk_size=4))
-    assert [rows for rows, _ in chunks] == [[0, 1, 3, 4], [5, 6]]
+    chunks = list(run.changes(chunk_size=4))  # of two files
+    assert [rows for rows, _ in chunks] == [[0, 1, 3], [4, 5, 6]]
+    assert [len(rows) for rows, _ in run.changes(chunk_size=2)] == [2, 1, 2, 1]
     found = torch.cat([chunk for _, chunk in chunks])
     torch.testing.assert_close(found, expected.attributions, atol=0, rtol=0)
     ((rows, alone),) = run.changes(5)
     assert rows == [5]
     assert torch.equal(alone, expected.attributions[4:5])
+
+
+@pytest.mark.parametrize(("size", "groups"), [(1, 4), (2000, 2), (2**25, 1)])
+def test_rows_are_found_however_they_are_grouped_in_the_file(tmp_path, monkeypatch, size, groups):
+    monkeypatch.setattr("captum_deduce.bulk.folder._GROUP_BYTES", size)
+    expected = made_up_run(tmp_path)
+    run = read(tmp_path)
+    assert pq.read_metadata(run.shards[0]).num_row_groups == groups
+    assert_same(run.counterfactuals([6, 0, 3]), expected[[5, 0, 2]])
+    assert_same(run.counterfactuals([3, 1, 3]), expected[[2, 1, 2]])
+    assert_same(run.counterfactuals(), expected)
 
 
 def test_the_table_has_a_row_for_each_pair_and_each_broken_image(tmp_path):

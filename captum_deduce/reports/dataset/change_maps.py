@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -32,7 +33,7 @@ class ChangeMaps:
 
 
 def change_maps(
-    changes: Iterable[tuple[Sequence[int], Tensor]],
+    changed_entries: Iterable[tuple[Sequence[int], Tensor, Tensor, Tensor]],
     groups: Sequence[NDArray[np.int64]],
     image_shape: Sequence[int],
     span: Array | float = 1.0,
@@ -42,8 +43,9 @@ def change_maps(
     Memory is that of the maps and of the largest part of the changes.
 
     Args:
-        changes (Iterable[tuple[Sequence[int], Tensor]]): In parts: N rows of a run's table, and
-            their changes, N x channels x height x width, in input units.
+        changed_entries (Iterable[tuple[Sequence[int], Tensor, Tensor, Tensor]]): In parts: rows of
+            a run's table; and of each entry that changed the position of its row in that list, its
+            place in the flattened image, and its change, in input units.
         groups (Sequence[NDArray]): For each way to group the pairs the group of each row of the
             run's table, -1 where it is in none. A number stands for one group in all ways.
         image_shape (Sequence[int]): Channels, height and width.
@@ -56,9 +58,9 @@ def change_maps(
 
     Examples::
 
-        >>> import torch
-        >>> two = torch.tensor([[[[0.5, 0.0], [0.0, -0.5]]], [[[0.0, 0.0], [0.0, 1.0]]]])
-        >>> maps = change_maps([([0, 1], two)], [np.array([0, 0])], (1, 2, 2))
+        >>> pair, place = torch.tensor([0, 0, 1]), torch.tensor([0, 3, 3])
+        >>> entries = [0, 1], pair, place, torch.tensor([0.5, -0.5, 1.0])
+        >>> maps = change_maps([entries], [np.array([0, 0])], (1, 2, 2))
         >>> maps.signed[0, 0].tolist(), maps.share[0].tolist()
         ([[0.25, 0.0], [0.0, 0.25]], [[0.25, 0.0], [0.0, 0.75]])
     """
@@ -66,25 +68,26 @@ def change_maps(
     sites = math.prod(image_shape[1:])
     total = 1 + max((int(group.max(initial=-1)) for group in groups), default=-1)
     count = np.zeros(total, np.int64)
-    signed, share = np.zeros(total * entries), np.zeros(total * sites)
+    signed = torch.zeros(total * entries, dtype=torch.float64)
+    share = torch.zeros(total * sites, dtype=torch.float64)
     spans = np.broadcast_to(np.asarray(span, np.float64), tuple(image_shape)).reshape(-1)
-    for rows, dense in changes:
-        flat = dense.flatten(1).numpy()
-        # of each entry that changed; few do, so that adding them up one by one is quick
-        pair, place = flat.nonzero()
-        value = flat[pair, place] / spans[place]
-        whole = np.bincount(pair, np.abs(value), minlength=len(flat))
-        part = np.abs(value) / whole[pair]
+    reciprocals = torch.from_numpy(1 / spans)
+    for rows, pair, place, change in changed_entries:
+        value = change.double() * reciprocals[place]
+        whole = torch.zeros(len(rows), dtype=torch.float64).index_add_(0, pair, value.abs())
+        part = value.abs() / whole[pair]
+        site = place % sites
         for group in groups:
-            of_pair = group[np.asarray(rows, np.int64)]
-            kept = of_pair[pair] >= 0
-            number, where = of_pair[pair][kept], place[kept]
-            np.add.at(signed, number * entries + where, value[kept])
-            np.add.at(share, number * sites + where % sites, part[kept])
-            count += np.bincount(of_pair[(of_pair >= 0) & (whole > 0)], minlength=total)
+            of_pair = torch.from_numpy(group[np.asarray(rows, np.int64)])
+            entry = (of_pair >= 0)[pair].nonzero().flatten() if (of_pair < 0).any() else slice(None)
+            number = of_pair[pair[entry]]
+            signed.index_add_(0, number * entries + place[entry], value[entry])
+            share.index_add_(0, number * sites + site[entry], part[entry])
+            counted = of_pair[(of_pair >= 0) & (whole > 0)]
+            count += counted.bincount(minlength=total).numpy()
     each = np.maximum(count, 1)[:, None]
     return ChangeMaps(
         count,
-        (signed.reshape(total, entries) / each).reshape(total, *image_shape),
-        (share.reshape(total, sites) / each).reshape(total, *image_shape[1:]),
+        (signed.numpy().reshape(total, entries) / each).reshape(total, *image_shape),
+        (share.numpy().reshape(total, sites) / each).reshape(total, *image_shape[1:]),
     )

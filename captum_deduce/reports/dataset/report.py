@@ -123,7 +123,7 @@ def report_run(
         first = len(keys) + len(spot_groups)
         groups.append(_grouped(found, [side], [(one,) for one in classes], first, len(pairs)))
         spot_groups += [(side, int(one)) for one in classes]
-    maps = change_maps(run.changes(found.index.tolist()), groups, run.shape, scale.span)
+    maps = change_maps(run.changed_entries(found.index.tolist()), groups, run.shape, scale.span)
     names = {
         (side, int(number)): name
         for side in ("target", "prediction")

@@ -56,6 +56,21 @@ class ExplainedRun(Protocol):
             input units.
         """
 
+    def changed_entries(
+        self, rows: Any = None
+    ) -> Iterator[tuple[list[int], Tensor, Tensor, Tensor]]:
+        """Go through the entries that changed, in parts.
+
+        Args:
+            rows (list[int], optional): Rows of the table. Default: None (all pairs that were
+                explained)
+
+        Yields:
+            tuple[list[int], Tensor, Tensor, Tensor]: Rows; and of each entry that changed the
+            position of its row in that list, its place in the flattened image, and its change, in
+            input units.
+        """
+
     def counterfactuals(
         self,
         rows: Any = None,

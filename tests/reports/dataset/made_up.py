@@ -60,6 +60,11 @@ class MadeUpRun:
             part = rows[start : start + 13]
             yield part, self.result[part].attributions
 
+    def changed_entries(self, rows=None):
+        for part, changes in self.changes(rows):
+            pair, place = changes.flatten(1).nonzero(as_tuple=True)
+            yield part, pair, place, changes.flatten(1)[pair, place]
+
     def counterfactuals(self, rows=None, *, dataset=None, transform=None):
         if dataset is None and not self.manifest["store_images"]:
             raise ValueError("dataset must be given")
