@@ -28,7 +28,7 @@ LINE = 0.17
 """Height of a line of text, in inches."""
 
 CHANGE_COLORS = "RdBu_r"
-"""Blue where lower, white where unchanged, red where higher; told apart by the colour-blind, too."""
+"""Blue where lower, white where unchanged, red where higher; distinct for the colour-blind, too."""
 
 FAILED_COLOR = "#D55E00"
 _FRAME_COLOR = "0.75"
