@@ -21,13 +21,12 @@ from measuring import extra_mebibytes
 
 from captum_deduce import Counterfactuals
 from captum_deduce.bulk import read
+from captum_deduce.bulk.folder import RunFolder
 from captum_deduce.bulk.schema import Layout, Pairs, Rows
 from captum_deduce.reports import report_run, save_report
 
 
 def write_run(folder: Path, pairs: int, shape: Sequence[int], changed: int, shard: int) -> None:
-    import pyarrow.parquet as parquet
-
     manifest = {
         "format_version": 1,
         "shape": list(shape),
@@ -63,7 +62,7 @@ def write_run(folder: Path, pairs: int, shape: Sequence[int], changed: int, shar
         index = range(start, start + count)
         rows = Rows(layout, bounds)
         rows.add(Pairs(index, label.tolist(), result))
-        parquet.write_table(rows.table(index), folder / f"shard-{number:05d}.parquet")
+        RunFolder(folder).write_shard(number, rows.table(index))
 
 
 def main() -> None:

@@ -449,12 +449,13 @@ def test_ranks_share_the_work_and_leave_one_folder(small, tmp_path):
 @pytest.mark.slow
 def test_the_example_for_torchrun_runs_on_two_processes(tmp_path):
     example = Path(__file__).resolve().parents[2] / "docs" / "_examples" / "explain_ranks.py"
-    words = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    words = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     said = subprocess.run(
         [sys.executable, "-m", *words, example, tmp_path / "out"],
         check=True,
         capture_output=True,
         text=True,
+        timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     ).stdout
     assert "rank 0 of 2: Run(" in said
