@@ -107,6 +107,7 @@ def plot(rows: dict[str, list[tuple[int, float, float, float]]], path: Path) -> 
             else:
                 axes.set_yscale("log")
             axes.set_xscale("log", base=2)
+            axes.set_xticks(x, [str(value) for value in x])
             axes.set_xlabel("height and width" if grows == "side" else "images")
             axes.set_ylabel(name)
     figure.savefig(path)
