@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         Wachter,
         median_absolute_deviation,
     )
-    from captum_deduce.prototypes import PrototypeIndex
+    from captum_deduce.prototypes import Examples, PrototypeIndex
     from captum_deduce.spectral import remove_spectral_normalization, spectral_normalize
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "CounterfactualExplainer",
     "Counterfactuals",
     "DeDUCE",
+    "Examples",
     "LatentShift",
     "MultiLayerClassifier",
     "NearestExample",
@@ -71,7 +72,7 @@ def __getattr__(name: str) -> Any:
         from captum_deduce import counterfactuals as room
     elif name in ("ClassGaussianMixture", "ClassHurdles"):
         from captum_deduce import density as room
-    elif name == "PrototypeIndex":
+    elif name in ("Examples", "PrototypeIndex"):
         from captum_deduce import prototypes as room
     elif name in ("remove_spectral_normalization", "spectral_normalize"):
         from captum_deduce import spectral as room

@@ -45,7 +45,7 @@ class NearestExample(CounterfactualExplainer):
     Examples::
 
         >>> from torch import nn
-        >>> from captum_deduce.prototypes import Examples
+        >>> from captum_deduce import Examples
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
         >>> images = torch.rand(90, 1, 8, 8)
         >>> with torch.no_grad():
