@@ -7,12 +7,15 @@ has cached:
   chunks, whose batches run empty at their ends;
 * the share of the time that shards take to be put together and written;
 * bytes a pair;
-* with ``--memory``: the peak of memory over that of a run that has started, for 1,000 and 20,000
-  images of which one in fifty is explained;
-* with ``--ray``: two workers of one thread against this process with two threads, once Ray's
-  workers have started, which they do in a first run that is not timed.
+* with ``--measure memory``: the peak of memory over that of a run that has started, for 1,000 to
+  20,000 images of which one in fifty is explained;
+* with ``--measure ray``: two workers of one thread against this process with two threads, once
+  Ray's workers have started, which they do in a first run that is not timed. It takes some 2,000
+  images: at the end of each task the batch runs empty. Ray gives its workers a low priority; set
+  ``RAY_worker_niceness=0`` where other jobs run.
 
-    python benchmarks/bulk.py --data-root DIR --checkpoint mnist.safetensors --memory --ray
+    python benchmarks/bulk.py --data-root DIR --checkpoint mnist.safetensors
+    python benchmarks/bulk.py --data-root DIR --checkpoint ... --images 2000 --measure ray
 """
 
 from __future__ import annotations
@@ -116,11 +119,13 @@ def against_calls(explainer: DeDUCE, data: ImageData, folder: Path, batch: int, 
 
 
 def memory(explainer: DeDUCE, data: ImageData, folder: Path) -> None:
-    """How the peak grows with the data set; of the model's own the first run takes the most."""
-    for count in (200, 1000, 5000, 20000):
-        extra = extra_mebibytes(
-            explained, explainer, Repeated(data, count), folder, only=Few(50), shard_size=200
-        )
+    """How the peak grows with the data set; of the model's own the first run takes the most.
+
+    The batch is small enough to be full with the fewest images.
+    """
+    settings = {"only": Few(50), "shard_size": 200, "internal_batch_size": 16}
+    for count in (1000, 1000, 5000, 20000):
+        extra = extra_mebibytes(explained, explainer, Repeated(data, count), folder, **settings)
         print(f"memory of {count} images: {extra:.0f} MiB over the start")
 
 
@@ -129,7 +134,7 @@ def with_ray(explainer: DeDUCE, data: ImageData, folder: Path) -> None:
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     size = max(len(data) // 20, 1)
-    shared_out = {"engine": "ray", "workers": 2, "shards_per_task": 5, "shard_size": size}
+    shared_out = {"engine": "ray", "workers": 2, "shards_per_task": 10, "shard_size": size}
     # What the start of workers takes, with hardly anything to do.
     start, _, _ = explained(explainer, data[:2], folder, **{**shared_out, "shard_size": 1})
     seconds, run, _ = explained(explainer, data, folder, **shared_out)
@@ -154,8 +159,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128, help="active pairs (default: 128)")
     parser.add_argument("--chunk", type=int, default=256, help="pairs of a call (default: 256)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
-    parser.add_argument("--memory", action="store_true", help="measure memory, too")
-    parser.add_argument("--ray", action="store_true", help="measure Ray, too")
+    parser.add_argument(
+        "--measure", nargs="+", default=["calls"], choices=("calls", "memory", "ray"), help="what"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     test = load_mnist(arguments.data_root).test
@@ -165,10 +171,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run"
         data = test[: arguments.images]
-        against_calls(explainer, data, path, arguments.batch_size, arguments.chunk)
-        if arguments.memory:
+        if "calls" in arguments.measure:
+            against_calls(explainer, data, path, arguments.batch_size, arguments.chunk)
+        if "memory" in arguments.measure:
             memory(explainer, test, path)
-        if arguments.ray:
+        if "ray" in arguments.measure:
             with_ray(explainer, data, path)
 
 
