@@ -83,9 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how much of each task a person is asked, at most (default: as many as --pairs)",
     )
-    parser.add_argument(
-        "--title", metavar="TEXT", help="of the page (default: A study of pictures)"
-    )
+    parser.add_argument("--title", metavar="TEXT", help="of the page (default: a neutral one)")
     parser.add_argument(
         "--consent",
         type=Path,
