@@ -41,14 +41,13 @@ class StudyAnalysis:
             share ``judged_real``, ``low`` to ``high``, the ``difference`` to originals with
             ``difference_low`` and ``difference_high``, and the median ``seconds``.
         preference (pandas.DataFrame): For each method how many ``comparisons``, ``wins`` and
-            ``ties``, its ``strength`` after Bradley and Terry, ``low`` to ``high``, ``preferred``, the
-            chance of being preferred to another method, the mean over these, and the median
-            ``seconds``.
+            ``ties``, its ``strength`` after Bradley and Terry, ``low`` to ``high``, the chance to be
+            ``preferred`` to another method, the mean over these, and the median ``seconds``.
         agreement (pandas.DataFrame): For each task Krippendorff's ``alpha``, and on how many
             ``trials`` two people or more answered.
         power (pandas.DataFrame): For each task and two methods the shares ``first_share`` and
-            ``second_share``, how many ``answers`` there are (of the method that has fewer), and how many
-            are ``needed`` for a difference of that size to be seen with 80% chance.
+            ``second_share``, how many ``answers`` there are (of the method that has fewer), and how
+            many are ``needed`` for a difference of that size to be seen with 80% chance.
     """
 
     key: StudyKey
@@ -278,7 +277,7 @@ def _power(
     for a, b in combinations(range(len(key.methods)), 2):
         if found is None:
             break
-        compared = int(round(found.wins[a, b] + found.wins[b, a]))
+        compared = round(found.wins[a, b] + found.wins[b, a])
         if compared:
             won = found.wins[a, b] / compared
             both = (key.methods[a], key.methods[b])

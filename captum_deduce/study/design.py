@@ -51,8 +51,8 @@ def plan_task(
         num_pairs (int): N.
         num_methods (int): M.
         rng (numpy.random.Generator): For the order of the pairs.
-        labels (bool, optional): Whether the originals' classes are known, so that ``"name"`` asks for
-            these, too. Default: False
+        labels (bool, optional): Whether the originals' classes are known, so that ``"name"`` asks
+            for these, too. Default: False
 
     Returns:
         list[Trial]: Rounds of N trials: M of ``"name"`` (one more with ``labels``), 2 M of

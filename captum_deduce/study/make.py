@@ -83,8 +83,8 @@ def make_study(
         methods (Sequence[MethodResults]): M methods, one at least.
         num_pairs (int, optional): How many originals are shown, at most: drawn from those that
             all methods share. Default: 20
-        tasks (Sequence[str], optional): Of :data:`TASKS`; ``"prefer"`` needs two methods, and is left
-            out where there is one. Default: all
+        tasks (Sequence[str], optional): Of :data:`TASKS`; ``"prefer"`` needs two methods, and is
+            left out where there is one. Default: all
         trials (int, optional): How many of each task a person is asked, at most.
             Default: None (as many as there are originals, so that nobody meets one twice in a task)
         class_names (Sequence[str] or Mapping, optional): A name per class, or ``{index: name}``.

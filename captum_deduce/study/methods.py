@@ -31,8 +31,8 @@ class MethodResults:
         already (Tensor): Which originals were at the goal already, N, bool.
         labels (list[int or None]): The true class of each original, N, where it is known.
         read (Callable): Takes a list of pairs by number and returns their :class:`Counterfactuals`.
-        colors (tuple[NDArray, NDArray], optional): The mean and the std with which the inputs become
-            colours, ``value * std + mean``. Default: None (not known)
+        colors (tuple[NDArray, NDArray], optional): The mean and the std with which the inputs
+            become colours, ``value * std + mean``. Default: None (not known)
         class_names (list[str], optional): Names of the classes. Default: None (not known)
     """
 
@@ -139,8 +139,8 @@ def read_methods(
     """Read results from disk.
 
     Args:
-        paths (Sequence[str or Path]): Files that :meth:`captum_deduce.Counterfactuals.save` wrote, and
-            folders of runs with their images.
+        paths (Sequence[str or Path]): Files that :meth:`captum_deduce.Counterfactuals.save` wrote,
+            and folders of runs with their images.
         names (Sequence[str], optional): Of the methods, one per path. Default: None (the names of
             the files without their ending, and of the folders)
 

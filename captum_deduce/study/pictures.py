@@ -23,8 +23,8 @@ def picture_uris(images: Tensor, mean: Any = None, std: Any = None) -> list[str]
 
     Args:
         images (Tensor): N x channels x height x width, grey or RGB.
-        mean (float, sequence or Tensor, optional): The mean with which they were normalised, a number
-            or one per channel. Default: None (they were not)
+        mean (float, sequence or Tensor, optional): The mean with which they were normalised, a
+            number or one per channel. Default: None (they were not)
         std (float, sequence or Tensor, optional): The standard deviation, likewise. Default: None
 
     Returns:

@@ -28,8 +28,8 @@ def plot_study(analysis: StudyAnalysis) -> Figure:
         analysis (StudyAnalysis): Of :func:`analyse_study`.
 
     Returns:
-        matplotlib.figure.Figure: A panel for each task that was answered, with 95% intervals; in the
-        panel of realness originals are a band. It is not shown.
+        matplotlib.figure.Figure: A panel for each task that was answered, with 95% intervals; in
+        the panel of realness originals are a band. It is not shown.
     """
     panels = [
         (task, frame)

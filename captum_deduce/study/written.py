@@ -45,8 +45,8 @@ def save_analysis(analysis: StudyAnalysis, folder: str | os.PathLike[str]) -> li
         folder (str or Path): Where, which must exist; files of an earlier analysis are replaced.
 
     Returns:
-        list[Path]: ``study.md``, ``study.txt`` and ``study.json`` with all tables, ``study.png``, and
-        a CSV file for each table that has rows, the answers included.
+        list[Path]: ``study.md``, ``study.txt`` and ``study.json`` with all tables, a CSV file for
+        each table that has rows, the answers included, and ``study.png``.
 
     Raises:
         OSError: One can't be written.
@@ -176,8 +176,8 @@ def _parts(analysis: StudyAnalysis) -> list[tuple[str, list[Column], str]]:
             ("needed", ["never" if math.isinf(n) else f"{n:.0f}" for n in power["needed"]]),
         ]
         note = (
-            "Answers of each method that it takes to see a difference of this size, with 80% chance "
-            "at the 5% level."
+            "Needed: answers of each method that it takes to see a difference of this size, with 80% "
+            "chance, at the 5% level."
         )
         parts.append(("How many answers a difference needs", columns, note))
     return parts
