@@ -41,8 +41,8 @@ class StudyAnalysis:
             share ``judged_real``, ``low`` to ``high``, the ``difference`` to originals with
             ``difference_low`` and ``difference_high``, and the median ``seconds``.
         preference (pandas.DataFrame): For each method how many ``comparisons``, ``wins`` and
-            ``ties``, its ``strength`` after Bradley and Terry, ``low`` to ``high``, the chance to be
-            ``preferred`` to another method, the mean over these, and the median ``seconds``.
+            ``ties``, its ``strength`` after Bradley and Terry, ``low`` to ``high``, the chance
+            to be ``preferred`` to another method, the mean over these, and the median ``seconds``.
         agreement (pandas.DataFrame): For each task Krippendorff's ``alpha``, and on how many
             ``trials`` two people or more answered.
         power (pandas.DataFrame): For each task and two methods the shares ``first_share`` and

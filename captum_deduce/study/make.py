@@ -39,7 +39,7 @@ class Study:
     """A page, and the key to it.
 
     Args:
-        html (str): The page; nothing in it names a method or a target.
+        html (str): The page; nothing in it names a method.
         key (StudyKey): What is needed to read the answers.
     """
 
@@ -212,7 +212,7 @@ def _pairs(
     classes = list(zip(found.prediction.tolist(), found.target.tolist(), strict=True))
     known = [label for label in labels if label is not None]
     seen = 1 + max([number for pair in classes for number in pair] + known)
-    names = read_class_names(class_names, seen)
+    names = read_class_names(class_names, max(seen, len(class_names or ())))
     offered = choose_options(classes, len(names), rng)
     pairs = [
         PairKey(prediction, target, label, options)

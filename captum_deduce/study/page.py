@@ -33,7 +33,7 @@ def study_html(
         consent (str): What people agree to, paragraphs apart by an empty line.
 
     Returns:
-        str: A whole page, in which nothing names a method or a target.
+        str: A whole page, in which nothing names a method.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -58,16 +58,15 @@ def study_html(
 def _page_data(
     key: StudyKey, pictures: Mapping[str, str], originals: Sequence[str]
 ) -> dict[str, Any]:
-    """Write what the page's script reads: pictures and questions, and nothing of the answers."""
+    """Write what the page's script reads: pictures and questions, and no word of the methods."""
     tasks = []
     for task in key.tasks:
         circle = [
             {
                 "id": name,
                 "pictures": trial.pictures,
-                # all tasks but the last are about one picture
                 **({"options": key.pairs[trial.pair].options} if task == "name" else {}),
-                **({"original": originals[trial.pair]} if task == "prefer" else {}),
+                **(_explained(key, trial.pair, originals) if task == "prefer" else {}),
             }
             for name, trial in key.trials.items()
             if trial.task == task
@@ -84,6 +83,12 @@ def _page_data(
         # in the order of their names, which is that of no method
         "pictures": dict(sorted(pictures.items())),
     }
+
+
+def _explained(key: StudyKey, pair: int, originals: Sequence[str]) -> dict[str, Any]:
+    """Of a preference people have to know what is explained; this task is the last."""
+    about = key.pairs[pair]
+    return {"original": originals[pair], "seen": about.prediction, "target": about.target}
 
 
 def _own_file(name: str) -> str:

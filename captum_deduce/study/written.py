@@ -176,8 +176,8 @@ def _parts(analysis: StudyAnalysis) -> list[tuple[str, list[Column], str]]:
             ("needed", ["never" if math.isinf(n) else f"{n:.0f}" for n in power["needed"]]),
         ]
         note = (
-            "Needed: answers of each method that it takes to see a difference of this size, with 80% "
-            "chance, at the 5% level."
+            "Needed: answers of each method that it takes to see a difference of this size, with "
+            "80% chance, at the 5% level."
         )
         parts.append(("How many answers a difference needs", columns, note))
     return parts

@@ -14,10 +14,14 @@
       part: "You will see one picture at a time. Some are real, as they were recorded; others were changed by a computer. Say which you think it is.",
     },
     prefer: {
-      question: "Which version shows better what would have to be different?",
-      part: "A computer sees something in a picture. You will see the picture and two changed versions, in both of which the computer sees something else. Say which version shows better what would have to be different.",
+      part: "You will see a picture, what a computer takes it for, and two changed versions that the computer takes for something else. Say which version explains better what would have to be different.",
     },
   };
+
+  const question = ({ task, seen, target }) =>
+    task.name === "prefer"
+      ? `A computer takes this picture for \u201c${data.classes[seen]}\u201d, and both versions for \u201c${data.classes[target]}\u201d. Which version explains better what would have to be different?`
+      : WORDS[task.name].question;
 
   // ---- what is kept: all people's answers on this device, and who is answering
   let memory = { current: null, keys: true, people: {} };
@@ -138,7 +142,7 @@
 
   const showTrial = () => {
     const trial = trials[person.answers.length];
-    $("question").textContent = WORDS[trial.task.name].question;
+    $("question").textContent = question(trial);
     const pictures = $("pictures");
     pictures.className = trial.task.name === "prefer" ? "three" : "";
     pictures.replaceChildren(
@@ -151,6 +155,7 @@
         : [figure(trial.shown[0], "The picture to judge")]),
     );
     choices = options(trial);
+    $("choices").className = choices.length <= 3 ? "few" : "";
     $("choices").replaceChildren(
       ...choices.map((choice) => {
         const button = element("button", undefined, [choice.wide && "wide", choice.alike && "alike"].filter(Boolean).join(" "));
