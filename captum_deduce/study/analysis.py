@@ -43,8 +43,8 @@ class StudyAnalysis:
         preference (pandas.DataFrame): For each method how many ``comparisons``, ``wins`` and
             ``ties``, its ``strength`` after Bradley and Terry, ``low`` to ``high``, the chance
             to be ``preferred`` to another method, the mean over these, and the median ``seconds``.
-        agreement (pandas.DataFrame): For each task Krippendorff's ``alpha``, and on how many
-            ``trials`` two people or more answered.
+        agreement (pandas.DataFrame): For each task Krippendorff's ``alpha``, and how many of what
+            was ``shown``, pictures or two of them, two people or more answered to.
         power (pandas.DataFrame): For each task and two methods the shares ``first_share`` and
             ``second_share``, how many ``answers`` there are (of the method that has fewer), and how
             many are ``needed`` for a difference of that size to be seen with 80% chance.
@@ -244,18 +244,20 @@ def _agreement(table: DataFrame, key: StudyKey) -> DataFrame:
     rows = []
     for task in key.tasks:
         asked = table[table["task"] == task]
+        # the same picture may be asked about in several trials
+        shown = asked["pair"].astype(str) + asked["method"] + asked["other"].fillna("")
         # "can't tell" and "no difference" are values like others
         said = asked["answer"].map(lambda value: "none" if value is None else str(value))
         said = said.where(asked["answer"].notna(), "none")
-        counts = packages.frames().crosstab(asked["trial"], said)
+        counts = packages.frames().crosstab(shown, said)
         rows.append(
             {
                 "task": task,
                 "alpha": krippendorff_alpha(counts) if len(asked) else float("nan"),
-                "trials": int((counts.sum(axis=1) >= 2).sum()) if len(asked) else 0,
+                "shown": int((counts.sum(axis=1) >= 2).sum()) if len(asked) else 0,
             }
         )
-    return _frame(rows, ["task", "alpha", "trials"])
+    return _frame(rows, ["task", "alpha", "shown"])
 
 
 def _power(

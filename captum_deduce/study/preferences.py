@@ -63,7 +63,7 @@ def bradley_terry(wins: ArrayLike) -> NDArray[np.float64]:
     Examples::
 
         >>> bradley_terry([[0, 30], [10, 0]]).round(2)  # about half of log(3) each
-        array([ 0.54, -0.54])
+        array([ 0.55, -0.55])
     """
     table = np.array(wins, np.float64)
     square = table.ndim == 2 and table.shape[0] == table.shape[1] >= 2

@@ -161,7 +161,7 @@ def _parts(analysis: StudyAnalysis) -> list[tuple[str, list[Column], str]]:
             [
                 ("task", [TASKS[task] for task in agreement["task"]]),
                 ("Krippendorff's alpha", _numbers(agreement["alpha"], 2)),
-                ("trials with two answers or more", _counts(agreement["trials"])),
+                ("shown to two people or more", _counts(agreement["shown"])),
             ],
             "",
         )

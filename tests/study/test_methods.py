@@ -89,7 +89,7 @@ def runs(tmp_path_factory):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     folder = tmp_path_factory.mktemp("runs")
     data = load_digits().test[:30]
-    explainers = {"near": JSMA(model), "far": JSMA(model, confidence=0.8)}
+    explainers = {"near": JSMA(model, confidence=0.3), "far": JSMA(model)}
     for name, explainer in explainers.items():
         explain_dataset(explainer, data, folder / name, shard_size=10, store_images=True)
     explain_dataset(explainers["near"], data, folder / "bare", shard_size=30)

@@ -53,10 +53,10 @@ def test_the_true_order_is_recovered_with_its_strengths():
 def test_intervals_cover_the_truth_though_people_differ():
     rng = np.random.default_rng(0)
     covered = []
-    for turn in range(60):
+    for turn in range(40):
         # of people who differ the strengths of all together are a little smaller than the mean
         # of their own: the truth is what very many of them would give
-        found = preferences(people(30, 4, rng, spread=0.7), resamples=120, seed=turn)
+        found = preferences(people(30, 4, rng, spread=0.7), resamples=100, seed=turn)
         covered.append((found.low <= LIMIT) & (found.high >= LIMIT))
     assert 0.88 < np.mean(covered) <= 0.99
 
