@@ -43,7 +43,7 @@ def test_each_help_teaches(name, capsys):
         ("demo", ["--compare", *explainers.METHODS, "compare.md", "L0", "L1"]),
         ("train", [*ARCHITECTURES, "CAPTUM_DEDUCE_DATA", "--overwrite"]),
         ("reproduce", ["table1", "fig5", "oracle p", "--full", "Reduced", "goes on", "NAME.json"]),
-        ("study make", ["key", "hand it out", "1, 2, 3", "left out", "half", "--names"]),
+        ("study make", ["key", "hand it out", "1, 2, 3", "failures", "half", "--names"]),
         ("study analyse", ["study.key.json", "captum-deduce[study]", "--incomplete", "Wilson"]),
         ("explain", ["8 bits", "FAILED", "exit status is 0", "--resize", "IMAGE-to-CLASS.png"]),
     ],
