@@ -128,6 +128,8 @@ def test_the_help_of_every_command_is_shown():
     names = command_line.commands(text)
     assert {"demo", "train", "explain"} <= set(names)
     assert command_line.help_text("train").startswith("usage: captum-deduce train")
+    assert command_line.commands(command_line.help_text("train")) == []
+    assert command_line.commands(command_line.help_text("study")) == ["make", "analyse"]
 
 
 def test_the_contract_is_shown_for_every_explainer():

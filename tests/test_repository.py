@@ -50,6 +50,7 @@ ORDER = Order(
         ["zoo"],
         ["reports"],
         ["bulk", "experiments"],
+        ["study"],
         ["commands"],
         ["__main__"],
     ],
@@ -58,7 +59,17 @@ ORDER = Order(
     # metrics take tensors, whoever made them; of a search its losses and steps
     barred={"metrics": ["search", "explainers", ""]},
     granted={"metrics": ["search.losses", "search.steps"]},
-    heavy=["matplotlib", "pandas", "pyarrow", "ray", "scipy", "sklearn", "torchvision"],
+    heavy=[
+        "choix",
+        "matplotlib",
+        "pandas",
+        "pyarrow",
+        "ray",
+        "scipy",
+        "sklearn",
+        "statsmodels",
+        "torchvision",
+    ],
 )
 
 PUBLIC_MODULES = sorted(

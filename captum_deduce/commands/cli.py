@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from captum_deduce._version import __version__
 from captum_deduce.commands.parsers import (
@@ -20,6 +20,7 @@ from captum_deduce.commands.parsers import (
     explain_dataset,
     report,
     reproduce,
+    study,
     train,
 )
 
@@ -31,12 +32,15 @@ Start with
   captum-deduce demo
 """
 
+_FORM = argparse.RawDescriptionHelpFormatter
+
 _COMMANDS = {
     "demo": demo,
     "train": train,
     "explain": explain,
     "explain-dataset": explain_dataset,
     "report": report,
+    "study": study,
     "reproduce": reproduce,
 }
 """The module that parses each command, and runs it."""
@@ -106,22 +110,36 @@ def _show_warning(
 
 
 def _parser() -> argparse.ArgumentParser:
-    form = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(prog="captum-deduce", description=_DESCRIPTION, formatter_class=form)
+    parser = _Parser(prog="captum-deduce", description=_DESCRIPTION, formatter_class=_FORM)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, command in _COMMANDS.items():
-        own = commands.add_parser(
-            name, help=command.LINE, description=command.DESCRIPTION, formatter_class=form
-        )
-        command.add_arguments(own)
-        own.add_argument(
-            "--device", help="as torch names it (default: cuda where there is one, else cpu)"
-        )
-        own.add_argument(
-            "--quiet",
-            action="store_true",
-            help="draw no progress bars (none are drawn where stderr is no terminal)",
-        )
-        own.set_defaults(run=command.run, parser=own)
+        own = _add(commands, name, command)
+        if command is study:
+            parts = own.add_subparsers(title="commands", metavar="COMMAND", required=True)
+            for part, module in study.COMMANDS.items():
+                _add_options(_add(parts, part, module), module)
+        else:
+            _add_options(own, command)
     return parser
+
+
+def _add(commands: Any, name: str, command: Any) -> argparse.ArgumentParser:
+    own: argparse.ArgumentParser = commands.add_parser(
+        name, help=command.LINE, description=command.DESCRIPTION, formatter_class=_FORM
+    )
+    return own
+
+
+def _add_options(parser: argparse.ArgumentParser, command: Any) -> None:
+    """Add a command's own options, and those of every command."""
+    command.add_arguments(parser)
+    parser.add_argument(
+        "--device", help="as torch names it (default: cuda where there is one, else cpu)"
+    )
+    parser.add_argument(
+        "--quiet",
+        action="store_true",
+        help="draw no progress bars (none are drawn where stderr is no terminal)",
+    )
+    parser.set_defaults(run=command.run, parser=parser)

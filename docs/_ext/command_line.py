@@ -30,19 +30,22 @@ def help_text(*command: str) -> str:
 
 
 def commands(text: str) -> list[str]:
-    """Names of the commands that the program's own help lists."""
-    listed = text.split("\ncommands:\n")[1]
+    """Names of the commands that a help lists, if it does."""
+    listed = text.partition("\ncommands:\n")[2]
     return re.findall(r"^    ([\w-]+)", listed, re.MULTILINE)
 
 
 class CommandHelp(SphinxDirective):
-    """A section for the program and for each of its commands."""
+    """A section for the program, for each of its commands and for each of theirs."""
 
     def run(self) -> list[nodes.Node]:
         """Make the sections."""
         text = help_text()
         pages = [(PROGRAM, text)]
-        pages += [(f"{PROGRAM} {name}", help_text(name)) for name in commands(text)]
+        for name in commands(text):
+            own = help_text(name)
+            pages.append((f"{PROGRAM} {name}", own))
+            pages += [(f"{PROGRAM} {name} {part}", help_text(name, part)) for part in commands(own)]
         return [self._section(title, page) for title, page in pages]
 
     def _section(self, title: str, text: str) -> nodes.section:

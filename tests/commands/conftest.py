@@ -11,6 +11,7 @@ import pytest
 
 from captum_deduce import datasets
 from captum_deduce.commands import demo, explain, explain_dataset, report, reproduce, train
+from captum_deduce.commands.study import analyse, make
 
 COMMANDS = {
     "demo": demo,
@@ -18,6 +19,8 @@ COMMANDS = {
     "explain": explain,
     "explain-dataset": explain_dataset,
     "report": report,
+    "study make": make,
+    "study analyse": analyse,
     "reproduce": reproduce,
 }
 

@@ -1,0 +1,1 @@
+"""``captum-deduce study``: a module for each of its commands."""

@@ -1,0 +1,74 @@
+"""The packages of the extra ``study``, imported where an analysis needs them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_MISSING = (
+    "captum_deduce.study analyses answers with choix, pandas and statsmodels: "
+    'pip install "captum-deduce[study]"'
+)
+
+
+def proportions() -> Any:
+    """Import what statsmodels knows of proportions.
+
+    Returns:
+        module: ``statsmodels.stats.proportion``.
+
+    Raises:
+        ImportError: It is not installed; the message says how to.
+    """
+    try:
+        from statsmodels.stats import proportion
+    except ImportError as error:
+        raise ImportError(_MISSING) from error
+    return proportion
+
+
+def powers() -> Any:
+    """Import what statsmodels knows of the power of tests.
+
+    Returns:
+        module: ``statsmodels.stats.power``.
+
+    Raises:
+        ImportError: It is not installed; the message says how to.
+    """
+    try:
+        from statsmodels.stats import power
+    except ImportError as error:
+        raise ImportError(_MISSING) from error
+    return power
+
+
+def choices() -> Any:
+    """Import choix, which fits models of choices.
+
+    Returns:
+        module: ``choix``.
+
+    Raises:
+        ImportError: It is not installed; the message says how to.
+    """
+    try:
+        import choix
+    except ImportError as error:
+        raise ImportError(_MISSING) from error
+    return choix
+
+
+def frames() -> Any:
+    """Import pandas.
+
+    Returns:
+        module: ``pandas``.
+
+    Raises:
+        ImportError: It is not installed; the message says how to.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError(_MISSING) from error
+    return pandas
