@@ -50,6 +50,7 @@ ORDER = Order(
         ["zoo"],
         ["reports"],
         ["bulk", "experiments"],
+        ["explorer"],
         ["commands"],
         ["__main__"],
     ],
@@ -58,7 +59,7 @@ ORDER = Order(
     # metrics take tensors, whoever made them; of a search its losses and steps
     barred={"metrics": ["search", "explainers", ""]},
     granted={"metrics": ["search.losses", "search.steps"]},
-    heavy=["matplotlib", "pandas", "pyarrow", "ray", "scipy", "sklearn", "torchvision"],
+    heavy=["gradio", "matplotlib", "pandas", "pyarrow", "ray", "scipy", "sklearn", "torchvision"],
 )
 
 PUBLIC_MODULES = sorted(

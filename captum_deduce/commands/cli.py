@@ -18,6 +18,7 @@ from captum_deduce.commands.parsers import (
     demo,
     explain,
     explain_dataset,
+    explore,
     report,
     reproduce,
     train,
@@ -37,6 +38,7 @@ _COMMANDS = {
     "explain": explain,
     "explain-dataset": explain_dataset,
     "report": report,
+    "explore": explore,
     "reproduce": reproduce,
 }
 """The module that parses each command, and runs it."""

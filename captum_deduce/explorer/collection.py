@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_deduce import checks
-from captum_deduce.classifiers import FrozenModel, device_of
+from captum_deduce.classifiers import FrozenModel, device_of, modules_of
 from captum_deduce.visualization import ClassNames, read_class_names
 
 _BATCH = 128
@@ -18,7 +18,8 @@ _BATCH = 128
 SHOWN = ("Mistakes", "Right", "All")
 """Which images are shown, by whether the classifier gets them right."""
 
-IN_ORDER, UNSURE, CHEAPEST = "as they come", "least confident first", "cheapest change first"
+IN_ORDER, UNSURE, CHEAPEST = "as given", "least sure", "cheapest"
+"""Orders: that of the data, by the confidence of the prediction, by what a counterfactual costs."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Collection:
         labels (Tensor, optional): The true classes, N, int64. Default: None (not known)
         costs (Tensor, optional): What a counterfactual of each costs, such as its L1, N; NaN where
             that is not known. Default: None (of none)
+        device (torch.device or str, optional): The classifier's. Default: "cpu"
     """
 
     images: Tensor
@@ -43,6 +45,7 @@ class Collection:
     confidence: Tensor
     labels: Tensor | None = None
     costs: Tensor | None = None
+    device: torch.device | str = "cpu"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -92,7 +95,7 @@ class Collection:
             prediction (int, optional): Only images in which the classifier sees this class.
                 Default: None (any)
             order (str, optional): One of :attr:`orders`. Images whose cost is not known come last,
-                images of one rank as they came. Default: as they came
+                images of one rank as they came. Default: "as given"
 
         Returns:
             list[int]: Their rows.
@@ -119,11 +122,12 @@ class Collection:
         found: list[int] = rows.tolist()
         return found
 
-    def caption(self, row: int) -> str:
+    def caption(self, row: int, *, short: bool = False) -> str:
         """Say what an image is and what the classifier sees in it.
 
         Args:
             row (int): Which image.
+            short (bool, optional): In as few words as it takes. Default: False
 
         Returns:
             str: A few words.
@@ -132,7 +136,7 @@ class Collection:
         if self.labels is None:
             return seen
         label = self.class_names[int(self.labels[row])]
-        return f"{label}, seen as {seen}" if label != seen else label
+        return f"{label} {'as' if short else 'seen as'} {seen}" if label != seen else label
 
 
 def collect(
@@ -187,6 +191,7 @@ def collect(
         confidence=confidence[:, 0],
         labels=labels,
         costs=costs,
+        device=device_of(modules_of(forward_func), images.device),
     )
 
 

@@ -54,7 +54,9 @@ def curve_html(
         at = up(threshold)
         drawn += f'<line class="goal" x1="0" x2="{_WIDTH}" y1="{at}" y2="{at}"/>'
     if mark is not None:
-        drawn += f'<line class="mark" x1="{across(mark)}" x2="{across(mark)}" y1="0" y2="{_HEIGHT}"/>'
+        drawn += (
+            f'<line class="mark" x1="{across(mark)}" x2="{across(mark)}" y1="0" y2="{_HEIGHT}"/>'
+        )
     now = values[-1 if mark is None else min(mark, len(values) - 1)] if values else math.nan
     said = f"{now:.3g}" if math.isfinite(now) else "-"
     ends = f"<span>{high:.4g}</span><span>{low:.4g}</span>" if finite or limits else ""

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ _KEPT_BYTES = 64_000_000
 again."""
 
 
-class SearchStopped(Exception):
+class StoppedError(Exception):
     """Raised within a search that nobody wants to go on."""
 
 
@@ -142,7 +143,7 @@ class Search:
     @property
     def was_stopped(self) -> bool:
         """Whether it ended because somebody stopped it."""
-        return isinstance(self.error, SearchStopped)
+        return isinstance(self.error, StoppedError)
 
     def _run(self) -> None:
         started = time.perf_counter()
@@ -159,7 +160,7 @@ class Search:
 
     def _see(self, what: str, evaluation: Evaluation) -> None:
         if self._stopped.is_set():
-            raise SearchStopped
+            raise StoppedError
         if what == "refinement":
             self.course.refined += 1
         else:
@@ -186,12 +187,16 @@ class Visitor:
     Args:
         chosen (Chosen): The image.
         rows (list[int]): Of the collection, those that are shown.
+        search (Search, optional): The last one. Default: None
+        name (str, optional): Of its explainer. Default: ""
+        folder (TemporaryDirectory, optional): Of files to keep. Default: None
     """
 
     chosen: Chosen
     rows: list[int]
     search: Search | None = None
     name: str = ""
+    folder: TemporaryDirectory[str] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self, search: Search, name: str) -> Search:

@@ -10,7 +10,7 @@ from captum_deduce import JSMA, DeDUCE
 from captum_deduce.search import observed
 
 
-class Enough(Exception):
+class EnoughError(Exception):
     pass
 
 
@@ -44,9 +44,9 @@ def test_what_it_raises_ends_the_search_and_leaves_the_model_as_it_was(jsma):
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
     def stop(what, evaluation):
-        raise Enough
+        raise EnoughError
 
-    with observed(stop), pytest.raises(Enough):
+    with observed(stop), pytest.raises(EnoughError):
         jsma.generate(torch.rand(1, 1, 8, 8), target=2)
     assert model.training
     assert model[1].training
