@@ -207,5 +207,5 @@ def scores_of(forward_func: Callable[..., Any], images: Tensor) -> Tensor:
     """
     with torch.no_grad(), FrozenModel(forward_func) as model:
         device = device_of(model.modules, images.device)
-        batches = images.detach().split(_BATCH)
+        batches = torch.split(images.detach(), _BATCH)
         return torch.cat([model(batch.to(device))[0].double().cpu() for batch in batches])

@@ -62,7 +62,8 @@ class Scale:
         Returns:
             NDArray: Height x width (x 3), from 0 to 255.
         """
-        return self._range.pixels(image[None].double().numpy())[0]
+        pixels: NDArray[np.uint8] = self._range.pixels(image[None].double().numpy())[0]
+        return pixels
 
     def change(self, image: Tensor, original: Tensor) -> NDArray[np.uint8]:
         """Draw what changed: red where values rose, blue where they fell.
@@ -75,7 +76,8 @@ class Scale:
             NDArray: Height x width x 3, from 0 to 255.
         """
         change = (image - original)[None].double().numpy()
-        return change_pixels(change / self._range.span)[0]
+        pixels: NDArray[np.uint8] = change_pixels(change / self._range.span)[0]
+        return pixels
 
     @property
     def _range(self) -> Range:

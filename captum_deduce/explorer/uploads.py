@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 MOST_BYTES = 10_000_000
@@ -84,6 +84,6 @@ def _unreadable(error: Exception) -> str:
             f"the image has too many pixels; up to {MOST_PIXELS // 1_000_000} million are read. "
             "Scale it down first"
         )
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return f"the file is no image that can be read; send one of {', '.join(FORMATS)}"
     return "the image is damaged: it can't be read to its end"
