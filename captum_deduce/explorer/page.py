@@ -306,7 +306,7 @@ class Page:
         search = visitor.search
         kept = len(search.course.images) if search is not None else 0
         walk = gr.update(visible=kept > 1, minimum=0, maximum=max(kept, 1), value=max(kept, 1))
-        yield last, walk, self.desk.lines(visitor), None, ""
+        yield last, walk, self.desk.lines(visitor), gr.skip(), gr.skip()
 
     def on_compare(
         self, names: list[str], target: int, editor: dict[str, Any] | None, request: Any

@@ -10,13 +10,22 @@ import numpy as np
 import pytest
 
 from captum_deduce import datasets
-from captum_deduce.commands import demo, explain, explain_dataset, report, reproduce, train
+from captum_deduce.commands import (
+    demo,
+    explain,
+    explain_dataset,
+    explore,
+    report,
+    reproduce,
+    train,
+)
 
 COMMANDS = {
     "demo": demo,
     "train": train,
     "explain": explain,
     "explain-dataset": explain_dataset,
+    "explore": explore,
     "report": report,
     "reproduce": reproduce,
 }
