@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Wachter,
         median_absolute_deviation,
     )
+    from captum_deduce.explorer import explore
     from captum_deduce.prototypes import Examples, PrototypeIndex
     from captum_deduce.spectral import remove_spectral_normalization, spectral_normalize
 
@@ -52,6 +53,7 @@ __all__ = [
     "SmoothedClassifier",
     "Wachter",
     "__version__",
+    "explore",
     "median_absolute_deviation",
     "remove_spectral_normalization",
     "spectral_normalize",
@@ -72,6 +74,8 @@ def __getattr__(name: str) -> Any:
         from captum_deduce import counterfactuals as room
     elif name in ("ClassGaussianMixture", "ClassHurdles"):
         from captum_deduce import density as room
+    elif name == "explore":
+        from captum_deduce import explorer as room
     elif name in ("Examples", "PrototypeIndex"):
         from captum_deduce import prototypes as room
     elif name in ("remove_spectral_normalization", "spectral_normalize"):

@@ -18,6 +18,7 @@ from captum_deduce.commands.parsers import (
     demo,
     explain,
     explain_dataset,
+    explore,
     report,
     reproduce,
     study,
@@ -41,6 +42,7 @@ _COMMANDS = {
     "explain-dataset": explain_dataset,
     "report": report,
     "study": study,
+    "explore": explore,
     "reproduce": reproduce,
 }
 """The module that parses each command, and runs it."""

@@ -24,6 +24,7 @@ from captum_deduce.search.losses import (
     weighted_sum,
 )
 from captum_deduce.search.memory import smaller_batch
+from captum_deduce.search.observation import Observer, observed
 from captum_deduce.search.originals import runner_up, warn_of_broken_scores
 from captum_deduce.search.pixel_descent import Objective, PixelDescent
 from captum_deduce.search.pixels import Entries, Groups, Pixels, Sites
@@ -52,6 +53,7 @@ __all__ = [
     "HalvingDescent",
     "LogDensity",
     "Objective",
+    "Observer",
     "PixelDescent",
     "PixelStep",
     "Pixels",
@@ -73,6 +75,7 @@ __all__ = [
     "l1_norm",
     "likeliest_other",
     "margin",
+    "observed",
     "refine",
     "refine_weight",
     "relative_sum",

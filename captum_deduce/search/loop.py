@@ -22,6 +22,7 @@ from torch import Tensor
 from captum_deduce import progress
 from captum_deduce.search.columns import as_column
 from captum_deduce.search.memory import smaller_batch
+from captum_deduce.search.observation import current_observer
 
 State = dict[str, Tensor]
 """Tensors on one device with a leading dimension of the pairs in the active set.
@@ -193,7 +194,7 @@ def run(
     with progress.bar(
         total=num_pairs, desc=description, unit="pair", show_progress=show_progress
     ) as bar:
-        ended = list(_search(procedure, range(num_pairs), size, _News(bar), paths))
+        ended = list(_search(procedure, range(num_pairs), size, _News(bar), paths, description))
     return _in_order(ended, paths)
 
 
@@ -261,8 +262,10 @@ def _search(
     size: int,
     news: _News,
     paths: list[list[Tensor]] | None,
+    description: str = "counterfactuals",
 ) -> Iterator[_Ended]:
     """Keep the batch full, hand out the pairs that have ended."""
+    observer = current_observer()
     queue = _Queue(pairs)
     active = queue.take(size)
     if not active:
@@ -281,6 +284,8 @@ def _search(
             continue
         state, evaluation = outcome
         best = _keep_best(best, evaluation, steps)
+        if observer is not None:
+            observer(description, evaluation)
         if paths is not None:
             for pair, image in zip(active, evaluation.images.cpu(), strict=True):
                 paths[pair].append(image.clone())

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from captum_deduce import datasets
-from captum_deduce.commands import demo, explain, explain_dataset, report, reproduce, train
+from captum_deduce.commands import (
+    demo,
+    explain,
+    explain_dataset,
+    explore,
+    report,
+    reproduce,
+    train,
+)
 from captum_deduce.commands.study import analyse, make
 
 COMMANDS = {
@@ -18,6 +26,7 @@ COMMANDS = {
     "train": train,
     "explain": explain,
     "explain-dataset": explain_dataset,
+    "explore": explore,
     "report": report,
     "study make": make,
     "study analyse": analyse,

@@ -23,13 +23,14 @@ _OF_TORCHVISION = (
 _PRESETS = ("closest", "sparsest", "realistic", "paper")
 
 
-def add_classifier(parser: argparse.ArgumentParser) -> None:
+def add_classifier(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add what names the classifier: a checkpoint, or a file of weights and what they are.
 
     Args:
         parser (argparse.ArgumentParser): Of the command.
+        required (bool, optional): Whether one has to be named. Default: True
     """
-    source = parser.add_mutually_exclusive_group(required=True)
+    source = parser.add_mutually_exclusive_group(required=required)
     source.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="as captum-deduce train writes it"
     )

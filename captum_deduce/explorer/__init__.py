@@ -1,0 +1,6 @@
+"""A page in the browser: choose an image, watch it change, compare, paint, keep."""
+
+from captum_deduce.explorer.explorer import Explorer, explore, is_loopback
+from captum_deduce.explorer.python_lines import Code
+
+__all__ = ["Code", "Explorer", "explore", "is_loopback"]

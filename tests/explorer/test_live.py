@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from captum_deduce import JSMA, DeDUCE, Wachter
+from captum_deduce.explorer import live
+from captum_deduce.explorer.live import Chosen, Search, Visitor, Visitors
+from tests.explorer.conftest import Broken, Slow
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+
+@pytest.fixture
+def image():
+    return torch.rand(1, 1, 8, 8)
+
+
+def end(search: Search) -> Search:
+    for _ in search.looks():
+        pass
+    return search
+
+
+def test_a_search_finds_what_the_explainer_finds_and_keeps_its_way(digits):
+    explainer = DeDUCE(digits.model, digits.layer, digits.density)
+    target = (int(digits.labels[0]) + 1) % 10
+    search = end(Search(explainer, digits.images[:1], target))
+    expected = explainer.generate(digits.images[:1], target, return_trajectory=True)
+    assert torch.equal(search.result.counterfactuals, expected.counterfactuals)
+    assert torch.equal(torch.stack(search.course.images), expected.trajectory[0])
+    assert search.course.steps == list(range(len(expected.trajectory[0])))
+    assert search.course.confidence[-1] == pytest.approx(float(expected.confidence))
+    assert search.course.log_density[-1] == pytest.approx(float(expected.log_density))
+    assert search.error is None
+    assert search.seconds > 0
+
+
+def test_of_a_long_way_every_second_image_is_kept(model, image, monkeypatch):
+    monkeypatch.setattr(live, "_KEPT_BYTES", 10 * image.numel() * 4)
+    search = end(Search(Wachter(model, confidence=0.9999, max_iterations=100), image, 2))
+    course = search.course
+    assert len(course.confidence) > 20
+    assert len(course.images) <= 10
+    strides = {
+        later - sooner for sooner, later in zip(course.steps, course.steps[1:], strict=False)
+    }
+    assert len(strides) == 1
+    assert course.steps[0] == 0
+
+
+def test_a_mask_is_passed_on(model, image):
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[2:4] = True
+    result = end(Search(JSMA(model), image, 2, mask)).result
+    changed = (result.attributions != 0)[0, 0]
+    assert changed.any()
+    assert not (changed & ~mask).any()
+
+
+def test_a_search_that_is_stopped_ends_at_once_and_leaves_the_model_as_it_was(model, image):
+    slow = Slow(model, 0.02).train()
+    search = Search(Wachter(slow, confidence=0.99999999, max_iterations=10**6), image, 2)
+    looks = search.looks()
+    next(looks)
+    search.stop()
+    assert search.wait(5)
+    assert search.was_stopped
+    assert search.result is None
+    assert slow.training
+    assert model.training
+
+
+def test_whoever_leaves_stops_the_search(model, image):
+    slow = Slow(model, 0.02)
+    search = Search(Wachter(slow, confidence=0.99999999, max_iterations=10**6), image, 2)
+    looks = search.looks()
+    next(looks)
+    looks.close()
+    assert search.wait(5)
+    assert search.was_stopped
+
+
+def test_an_error_of_the_model_is_kept(model, image):
+    broken = Broken(model)
+    broken.works = False
+    search = end(Search(JSMA(broken), image, 2))
+    assert isinstance(search.error, RuntimeError)
+    assert not search.was_stopped
+
+
+def test_searches_of_one_model_at_a_time_find_what_each_finds_alone(demo, digit_images):
+    from captum_deduce.zoo import make_explainer
+
+    explainer = make_explainer(demo.checkpoint)
+    images = digit_images.images[:8]
+    alone = [explainer.generate(image[None], 3) for image in images]
+    modes = [part.training for part in demo.checkpoint.model.modules()]
+    together = [Search(explainer, image[None], 3) for image in images]
+    threads = [threading.Thread(target=end, args=(search,)) for search in together]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for expected, search in zip(alone, together, strict=True):
+        assert search.error is None
+        assert torch.equal(search.result.success, expected.success)
+        torch.testing.assert_close(search.result.confidence, expected.confidence)
+    assert [part.training for part in demo.checkpoint.model.modules()] == modes
+
+
+def newcomer() -> Visitor:
+    return Visitor(Chosen(torch.zeros(1, 1, 8, 8), 0), [0])
+
+
+def request(name: str) -> SimpleNamespace:
+    return SimpleNamespace(session_hash=name)
+
+
+def test_a_visitor_has_one_search_at_a_time(model, image):
+    visitor = newcomer()
+    slow = Slow(model, 0.02)
+    first = visitor.begin(Search(Wachter(slow, confidence=0.9999999), image, 2), "first")
+    next(first.looks())
+    second = visitor.begin(Search(JSMA(model), image, 2), "second")
+    assert first.wait(5)
+    assert first.was_stopped
+    assert end(second).result is not None
+    assert visitor.name == "second"
+
+
+def test_visitors_are_told_apart_and_forgotten(model, image):
+    visitors = Visitors(newcomer, most=2)
+    ann, bob = (visitors.of(request(name)) for name in ("ann", "bob"))
+    assert ann is not bob
+    assert visitors.of(request("ann")) is ann
+    search = bob.begin(Search(Wachter(Slow(model, 0.02), confidence=0.9999999), image, 2), "")
+    next(search.looks())
+    visitors.of(request("cid"))  # bob was seen last longest ago
+    assert search.wait(5)
+    assert len(visitors) == 2
+    assert visitors.of(request("ann")) is ann
+    visitors.leave(request("ann"))
+    visitors.leave(request("nobody"))
+    assert visitors.of(request("ann")) is not ann
