@@ -1,4 +1,4 @@
-"""torchrun --standalone --nproc-per-node 2 explain_ranks.py OUT: each process explains shards of its own."""
+"""torchrun --standalone --nproc-per-node 2 explain_ranks.py OUT: each explains its own shards."""
 
 import sys
 
