@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from captum_deduce.metrics import EvaluationTable
 
@@ -108,7 +109,9 @@ class Curve:
         way = (distances - start) / (end - start)
         height = low + way * (high - low)
         passed = (way >= 0) & (way <= 1)
-        best = height.masked_fill(~passed, -torch.inf).amax(1)
+        # The floor stands for no stretch at all, as where a curve is a single point.
+        floored = pad(height.masked_fill(~passed, -torch.inf), (0, 0, 0, 1), value=-torch.inf)
+        best = floored.amax(1)
         return best.masked_fill(best == -torch.inf, torch.nan)
 
 
@@ -182,11 +185,10 @@ def margins(
             apart = drawn[method][:, place] - drawn[rival][:, place]
             apart = apart[~apart.isnan()]
             reached = len(apart) / resamples
-            bounds = torch.quantile(apart, torch.tensor(INTERVAL, dtype=apart.dtype)).tolist()
-            interval = (bounds[0], bounds[1])
-        found.append(
-            Margin(distance, method, rival, agreement, rival_agreement, interval, reached)
-        )
+            if len(apart):
+                low, high = torch.quantile(apart, apart.new_tensor(INTERVAL)).tolist()
+                interval = (low, high)
+        found.append(Margin(distance, method, rival, agreement, rival_agreement, interval, reached))
     return found
 
 

@@ -81,7 +81,9 @@ def matched_entries(models: Trained) -> dict[str, Entry]:
         "SN, noise": models.noise_trained,
     }
     entries = [
-        entry for name, checkpoint in described.items() for entry in _cheap(models, name, checkpoint)
+        entry
+        for name, checkpoint in described.items()
+        for entry in _cheap(models, name, checkpoint)
     ]
     for name in ("SN", "SN, noise"):
         entries += _costly(models, name, described[name])
