@@ -23,8 +23,10 @@ TITLES = {
 FEW = 0.5
 """A point of which fewer than this share of the pairs was found is drawn faintly."""
 
-# Okabe and Ito's colours, which are told apart with every colour vision, and a marker of its own
-# for each; greys are for methods that need a generative model or have no confidence.
+_GREY = "0.4"
+
+# Okabe and Ito's colours, which are told apart with every colour vision, and another marker for
+# each; grey is for methods that need a generative model or have no confidence.
 _STYLES: dict[str, dict[str, Any]] = {
     "DeDUCE": {"color": "#0072B2", "marker": "o"},
     "closest": {"color": "#56B4E9", "marker": "v"},
@@ -34,13 +36,13 @@ _STYLES: dict[str, dict[str, Any]] = {
     "realistic, smoothed": {"color": "#D55E00", "marker": "P", "linestyle": "--"},
     "JSMA": {"color": "#000000", "marker": "X", "linestyle": "--"},
     "Wachter": {"color": "#CC79A7", "marker": "*", "linestyle": "--", "markersize": 9},
-    "VLK": {"color": "0.45", "marker": "d", "linestyle": ":"},
-    "REVISE": {"color": "0.45", "marker": "h", "linestyle": ":", "markersize": 7},
-    "CEM": {"color": "0.45", "marker": "<"},
-    "PatchSwap": {"color": "0.45", "marker": ">"},
-    "NearestExample": {"color": "0.45", "marker": "p"},
-    "LatentShift": {"color": "0.45", "marker": "8"},
-    "PIECE": {"color": "0.45", "marker": "H"},
+    "CEM": {"color": _GREY, "marker": "<", "linestyle": "none"},
+    "PatchSwap": {"color": _GREY, "marker": ">", "linestyle": "none"},
+    "NearestExample": {"color": _GREY, "marker": "p", "linestyle": "none"},
+    "VLK": {"color": _GREY, "marker": "d", "linestyle": ":"},
+    "REVISE": {"color": _GREY, "marker": "o", "linestyle": ":"},
+    "LatentShift": {"color": _GREY, "marker": "v", "linestyle": "none"},
+    "PIECE": {"color": _GREY, "marker": "^", "linestyle": "none"},
 }
 
 
@@ -79,7 +81,7 @@ def panels(points: Sequence[Point]) -> Figure:
     Returns:
         Figure: A panel for each classifier, on shared axes, and a legend below them.
     """
-    figure = new_figure(11.0, 5.6)
+    figure = new_figure(11.0, 5.4)
     every: Sequence[Axes] = figure.subplots(1, len(CLASSIFIERS), sharex=True, sharey=True)
     for axes, classifier in zip(every, CLASSIFIERS, strict=True):
         shown = [point for point in points if point.classifier == classifier]
@@ -92,7 +94,8 @@ def panels(points: Sequence[Point]) -> Figure:
     every[0].set_ylim(-0.04, 1.04)
     every[0].yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     every[0].set_ylabel("oracles that see the target class,\nof all pairs")
-    figure.supxlabel("L1 distance to the original, of those found (smaller is nearer)", fontsize=10)
+    middle = every[len(every) // 2]
+    middle.set_xlabel("L1 distance to the original, of those found (smaller is nearer)")
     _legend(figure, points)
     return figure
 
@@ -134,7 +137,7 @@ def _legend(figure: Figure, points: Sequence[Point]) -> None:
         title="Each marker is a confidence asked for, bars are standard errors over originals; "
         f"hollow: needs a generative model; faint: found for less than {FEW:.0%} of the pairs",
         loc="outside lower center",
-        ncols=6,
+        ncols=5,
         fontsize=9,
         title_fontsize=9,
         frameon=False,
