@@ -279,8 +279,8 @@ def _notes(size: Size) -> list[str]:
         "of the oracle that agrees least. evaluations (with a gradient) and forward (without): "
         "means over all pairs, failures too.",
         f"plain: ResNet-18; SN: with spectral normalisation; noise: trained with noise up to "
-        f"{size.noise:g}, too. What differs within a column of the picture is the method's doing, "
-        "what differs between columns the training's.",
+        f"{size.noise:g}, too. What differs within a panel of the picture is the method's doing, "
+        "what differs between panels the classifier's.",
         f"realistic, layers: with the density of an early layer's {size.grid} x {size.grid} means "
         "and of the last features. realistic, smoothed: explains the mean over "
         f"{size.smoothing_copies} copies with noise of {size.smoothing:g}; its confidence is that "

@@ -182,7 +182,7 @@ SMOKE = Size(
     frontier_images=2,
     confidences=(0.5, 0.98),
     costly_confidences=(0.5, 0.98),
-    distances=(4.0, 6.0, 8.0),
+    distances=(3.0, 4.0, 6.0),
 )
 """Seconds on one core: that everything runs, no more."""
 

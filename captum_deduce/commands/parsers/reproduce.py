@@ -40,8 +40,8 @@ and counts failures as disagreement.
 Three sizes, from seconds to days:
   --smoke    scikit-learn's digits: that everything runs, no more
   (neither)  MNIST, 10 images x 9 targets (frontier: 30), width 16; for two CPU
-             cores. Reduced: REVISE takes at most 2,000 steps of Adam, AnoGAN scores 40 pairs of
-             each algorithm, and VAE and GAN are trained briefly
+             cores. Reduced: REVISE takes at most 2,000 steps of Adam, AnoGAN
+             scores 40 pairs of each algorithm, and VAE and GAN are trained briefly
   --full     MNIST, 5 x 100 images x 9 targets (frontier: 100), width 64, REVISE
              and AnoGAN as published; needs a GPU
 
