@@ -21,10 +21,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from quality import SMALL_BUDGET
 from torch import Tensor
 
 from captum_deduce import CounterfactualExplainer, Counterfactuals, datasets, search
-from captum_deduce.experiments.frontier import SMALL_BUDGET
 from captum_deduce.experiments.methods import oracle_metrics
 from captum_deduce.experiments.methods import search as search_all
 from captum_deduce.experiments.plan import SIZES, every_target

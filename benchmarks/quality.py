@@ -19,29 +19,143 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from captum_deduce import datasets
-from captum_deduce.experiments.frontier import columns, deduce_entries, measured
+from captum_deduce import (
+    CounterfactualExplainer,
+    DeDUCE,
+    MultiLayerClassifier,
+    SmoothedClassifier,
+    datasets,
+)
+from captum_deduce.density import ClassGaussianMixture
+from captum_deduce.experiments.matched import LAYERS_BUDGET
 from captum_deduce.experiments.methods import (
     AGREEMENT,
+    PROBABILITY,
     evenly_among,
     make_anogan,
+    oracle_metrics,
     published,
     search,
 )
 from captum_deduce.experiments.plan import SIZES, Cases, every_target
 from captum_deduce.experiments.runs import Run, Store
 from captum_deduce.experiments.trained import Trained
+from captum_deduce.metrics import EvaluationTable, evaluate, l0, l1
+from captum_deduce.reports import Column, failure_column, metric_column
 from captum_deduce.reports import table as as_table
-from captum_deduce.zoo import RECIPES
+from captum_deduce.zoo import RECIPES, make_explainer
 
 FAILURES = "failures"
 VLK = "VLK"
+
+SMALL_BUDGET: dict[str, Any] = {"confidence": 0.98}
+"""What turns :meth:`captum_deduce.DeDUCE.realistic` into its closer variant."""
+
+SMOOTHED_BUDGET: dict[str, Any] = {"confidence": 0.9, "density_quantile": 0.01, "rounds": 8}
+"""The same where the classifier is averaged over noise: means are sure of less."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is compared.
+
+    Args:
+        classifier (str): What is explained: "plain", "SN" (spectrally normalised) or "SN, noise"
+            (the same, trained with noise).
+        explainer (CounterfactualExplainer): With which settings.
+    """
+
+    classifier: str
+    explainer: CounterfactualExplainer
+
+
+def deduce_entries(models: Trained, pixel: str = "entry") -> dict[str, Entry]:
+    """Make DeDUCE and its presets, on the classifier trained as usual and on the one with noise.
+
+    Args:
+        models (Trained): The classifiers.
+        pixel (str, optional): As of :class:`captum_deduce.DeDUCE`. Default: "entry"
+
+    Returns:
+        dict[str, Entry]: By name.
+    """
+    usual, noise = models.normalised, models.noise_trained
+
+    def realistic(
+        described: tuple[SmoothedClassifier | MultiLayerClassifier, ClassGaussianMixture],
+        **settings: Any,
+    ) -> DeDUCE:
+        model, density = described
+        return DeDUCE.realistic(model, model.features, density, pixel=pixel, **settings)
+
+    return {
+        "DeDUCE": Entry("SN", make_explainer(usual, pixel=pixel)),
+        "closest": Entry("SN", make_explainer(usual, "closest", pixel=pixel)),
+        "realistic": Entry("SN", make_explainer(usual, "realistic", pixel=pixel)),
+        "realistic, layers": Entry("SN", realistic(models.multi_layer, **LAYERS_BUDGET)),
+        "DeDUCE, noise": Entry("SN, noise", make_explainer(noise, pixel=pixel)),
+        "realistic, closer, noise": Entry(
+            "SN, noise", make_explainer(noise, "realistic", pixel=pixel, **SMALL_BUDGET)
+        ),
+        "realistic, noise": Entry("SN, noise", make_explainer(noise, "realistic", pixel=pixel)),
+        "realistic, layers, noise": Entry(
+            "SN, noise", realistic(models.noise_multi_layer, **LAYERS_BUDGET)
+        ),
+        "realistic, smoothed": Entry("SN, noise", realistic(models.smoothed, **SMOOTHED_BUDGET)),
+    }
+
+
+def measured(models: Trained, runs: Mapping[str, Run]) -> EvaluationTable:
+    """Measure distances, evaluations and the oracles' agreement, each over its own successes.
+
+    Args:
+        models (Trained): With the oracles.
+        runs (Mapping[str, Run]): By name.
+
+    Returns:
+        EvaluationTable: A row for each.
+    """
+    metrics = {
+        "L0": lambda result: l0(result.inputs, result.counterfactuals),
+        "L1": lambda result: l1(result.inputs, result.counterfactuals),
+        **oracle_metrics(models),
+        "evaluations": lambda result: result.evaluations,
+        "forward": lambda result: result.forward_evaluations,
+    }
+    return evaluate({name: run.result for name, run in runs.items()}, metrics, pairs="own")
+
+
+def columns(
+    entries: Mapping[str, Entry], runs: Mapping[str, Run], table: EvaluationTable
+) -> list[Column]:
+    """Write the table.
+
+    Args:
+        entries (Mapping[str, Entry]): By name.
+        runs (Mapping[str, Run]): Of the same names.
+        table (EvaluationTable): As from :func:`measured`.
+
+    Returns:
+        list[tuple[str, Sequence[str]]]: As :func:`captum_deduce.reports.table` takes it.
+    """
+    rows = list(entries)
+    seconds = [f"{run.seconds.mean():.3f}" for run in runs.values()]
+    return [
+        ("method", rows),
+        ("classifier", [entry.classifier for entry in entries.values()]),
+        *((name, metric_column(table, name, rows, 1)) for name in ("L0", "L1")),
+        *((name, metric_column(table, name, rows, 3)) for name in (AGREEMENT, PROBABILITY)),
+        ("failed %", failure_column(table, rows)),
+        *((name, metric_column(table, name, rows, 1)) for name in ("evaluations", "forward")),
+        ("s a pair", seconds),
+    ]
 
 
 def targets(mean: Callable[[str, str], float], seconds: dict[str, float]) -> list[tuple]:

@@ -97,10 +97,12 @@ def _write(what: str, report: Report, facts: dict[str, Any], size: Size, output:
     accuracies = ", ".join(
         f"{name} {share:.2%}" for name, share in facts["accuracy on test images"].items()
     )
+    sets = f"{size.sets} set(s) of {size.images}"
+    images = f"{size.frontier_images}" if what == "frontier" else sets
     right = f" Right on test images: {accuracies}." if accuracies else ""
     text = [
         f"# {report.title}",
-        f"Size: {size.name}, {size.sets} set(s) of {size.images} images of {size.dataset}, "
+        f"Size: {size.name}, {images} images of {size.dataset}, "
         f"classifiers of width {size.classifier.width}.{right}",
         *(tables.markdown(columns) for columns in shown),
         *report.notes,

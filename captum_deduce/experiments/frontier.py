@@ -1,272 +1,295 @@
-"""Past the paper: how near and how real the counterfactuals of every method and preset are."""
+"""Past the paper: how near and how real counterfactuals are, like for like.
+
+Every method explains every classifier, asked for the same confidences, so that what a classifier's
+training does and what a method does can be told apart.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from torch import Tensor, nn
 
-from captum_deduce import MultiLayerClassifier, SmoothedClassifier
-from captum_deduce.density import ClassGaussianMixture
-from captum_deduce.experiments.methods import (
-    AGREEMENT,
-    PROBABILITY,
-    oracle_metrics,
-    published,
-    revise,
-    search,
-    siblings,
+from captum_deduce.counterfactuals import Counterfactuals
+from captum_deduce.experiments.curves import Curve, Margin, error_over_originals, margins
+from captum_deduce.experiments.matched import (
+    CLASSIFIERS,
+    LIGHTER,
+    PRESETS,
+    RIVALS,
+    Entry,
+    matched_entries,
 )
-from captum_deduce.experiments.plan import every_target
+from captum_deduce.experiments.methods import AGREEMENT, search
+from captum_deduce.experiments.panels import Point, panels
+from captum_deduce.experiments.plan import Size, every_target
 from captum_deduce.experiments.runs import Run, Store
 from captum_deduce.experiments.trained import Trained
-from captum_deduce.explainers import CounterfactualExplainer, DeDUCE
-from captum_deduce.metrics import EvaluationTable, evaluate, l0, l1
-from captum_deduce.reports import Column, Report, failure_column, metric_column
-from captum_deduce.visualization import new_figure, own_style
-from captum_deduce.zoo import make_explainer
+from captum_deduce.metrics import EvaluationTable, Oracle, Summary, evaluate, l0, l1
+from captum_deduce.reports import ABSENT, Column, Report, metric_column
 
-SMALL_BUDGET: dict[str, Any] = {"confidence": 0.98}
-"""What turns :meth:`captum_deduce.DeDUCE.realistic` into its closer variant."""
+STRICTEST = "strictest"
+"""Agreement of the oracle that agrees least."""
 
-SMOOTHED_BUDGET: dict[str, Any] = {"confidence": 0.9, "density_quantile": 0.01, "rounds": 8}
-"""The same where the classifier is averaged over noise: means are sure of less."""
-
-LAYERS_BUDGET: dict[str, Any] = {"density_quantile": 0.01}
-"""The same where the density is that of several layers: few images reach its upper part."""
-
-LIGHTER = 0.1
-"""A weight of the distance with which REVISE fails less often than with the paper's 1."""
-
-_MARKERS = {"plain": "s", "SN": "o", "SN, noise": "^"}
-_COLORS = {"plain": "#CC79A7", "SN": "#0072B2", "SN, noise": "#D55E00"}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A point of the frontier.
-
-    Args:
-        classifier (str): What is explained: "plain", "SN" (spectrally normalised) or "SN, noise"
-            (the same, trained with noise).
-        explainer (CounterfactualExplainer): With which settings.
-    """
-
-    classifier: str
-    explainer: CounterfactualExplainer
-
-
-def deduce_entries(models: Trained, pixel: str = "entry") -> dict[str, Entry]:
-    """Make DeDUCE and its presets, on the classifier trained as usual and on the one with noise.
-
-    Args:
-        models (Trained): The classifiers.
-        pixel (str, optional): As of :class:`captum_deduce.DeDUCE`. Default: "entry"
-
-    Returns:
-        dict[str, Entry]: By name.
-    """
-    usual, noise = models.normalised, models.noise_trained
-
-    def realistic(
-        described: tuple[SmoothedClassifier | MultiLayerClassifier, ClassGaussianMixture],
-        **settings: Any,
-    ) -> DeDUCE:
-        model, density = described
-        return DeDUCE.realistic(model, model.features, density, pixel=pixel, **settings)
-
-    return {
-        "DeDUCE": Entry("SN", make_explainer(usual, pixel=pixel)),
-        "closest": Entry("SN", make_explainer(usual, "closest", pixel=pixel)),
-        "realistic": Entry("SN", make_explainer(usual, "realistic", pixel=pixel)),
-        "realistic, layers": Entry("SN", realistic(models.multi_layer, **LAYERS_BUDGET)),
-        "DeDUCE, noise": Entry("SN, noise", make_explainer(noise, pixel=pixel)),
-        "realistic, closer, noise": Entry(
-            "SN, noise", make_explainer(noise, "realistic", pixel=pixel, **SMALL_BUDGET)
-        ),
-        "realistic, noise": Entry("SN, noise", make_explainer(noise, "realistic", pixel=pixel)),
-        "realistic, layers, noise": Entry(
-            "SN, noise", realistic(models.noise_multi_layer, **LAYERS_BUDGET)
-        ),
-        "realistic, smoothed": Entry("SN, noise", realistic(models.smoothed, **SMOOTHED_BUDGET)),
-    }
+COSTS = ("evaluations", "forward")
+"""What is measured on all pairs, as failures cost, too."""
 
 
 def frontier(models: Trained, store: Store) -> Report:
     """Compare all methods and presets by distance and by the oracles' agreement.
 
     Args:
-        models (Trained): The classifiers, the oracles and what the baselines need.
+        models (Trained): The classifiers, the oracles and what methods need.
         store (Store): Where results are kept.
 
     Returns:
-        Report: Means of each over the pairs that it found, with the picture.
+        Report: A row for each method, classifier and confidence; a second table with what DeDUCE's
+        best preset has more than the best other method; and the curves.
     """
-    cases = every_target(models.splits.test, models.size.sets, models.size.images)
-    entries = deduce_entries(models)
-    entries |= {
-        name: Entry("plain", explainer)
-        for name, explainer in published(models).items()
-        if name != "DeDUCE"
-    }
-    entries |= {name: Entry("plain", explainer) for name, explainer in siblings(models).items()}
-    lighter = revise(models, models.size.revise, LIGHTER)
-    entries[f"REVISE, lambda {LIGHTER:g}"] = Entry("plain", lighter)
+    size = models.size
+    cases = every_target(models.splits.test, 1, size.frontier_images)
+    entries = matched_entries(models)
     runs = search(store, {name: entry.explainer for name, entry in entries.items()}, cases)
-    table = measured(models, runs)
-    notes = [
-        "Means over the pairs that each found. "
-        f"{AGREEMENT}: the share of two small classifiers, trained independently, that see the "
-        f"target class; {PROBABILITY}: their mean probability of it. No search knows them.",
-        f"noise: on a classifier trained with noise up to {models.size.noise:g}; smoothed: on the "
-        f"same, averaged over {models.size.smoothing_copies} copies with noise of "
-        f"{models.size.smoothing:g}: an evaluation is that many passes of its own; layers: with "
-        f"the density of an early layer's {models.size.grid} x {models.size.grid} means and of "
-        "the last features. REVISE: "
-        f"{models.size.revise.label}. VLK: 2 x {models.size.vlk_steps} steps. CEM: 9 x "
-        f"{models.size.cem_steps}.",
-    ]
+    judges = oracles(models)
+    table = measured(judges, runs)
+    compared = {name: _margins(entries, table, name, size) for name in CLASSIFIERS}
     data = {
-        "evaluation": table.to_dict(),
-        "seconds": {name: run.seconds.sum().item() for name, run in runs.items()},
+        "entries": {
+            name: _numbers(entry, table, list(judges), runs[name])
+            for name, entry in entries.items()
+        },
+        "margins": {
+            name: [vars(each) | {"difference": each.difference} for each in found]
+            for name, found in compared.items()
+        },
     }
     return Report(
-        "The frontier: near or real",
-        columns(entries, runs, table),
-        notes,
+        "The frontier: near or real, like for like",
+        columns(entries, table, list(judges)),
+        _notes(size),
         data,
-        picture(entries, table),
+        panels(points(entries, table)),
         {name: run.result for name, run in runs.items()},
+        own_columns=margin_columns(compared),
     )
 
 
-def measured(models: Trained, runs: Mapping[str, Run]) -> EvaluationTable:
-    """Measure distances, evaluations and the oracles' agreement, each over its own successes.
+def oracles(models: Trained) -> dict[str, nn.Module]:
+    """Collect the classifiers that judge, of two makings; no search knows them.
 
     Args:
-        models (Trained): With the oracles.
-        runs (Mapping[str, Run]): By name.
+        models (Trained): That hold them.
 
     Returns:
-        EvaluationTable: A row for each.
+        dict[str, nn.Module]: By name.
     """
-    metrics = {
+    return {
+        f"{type(model).__name__} {place}": model
+        for group in (models.oracles, models.vgg_oracles)
+        for place, model in enumerate(group, 1)
+    }
+
+
+def measured(judges: Mapping[str, nn.Module], runs: Mapping[str, Run]) -> EvaluationTable:
+    """Measure distances over own successes; agreement, where failures have none, and cost over all.
+
+    Pairs whose original is at its goal as it is enter nothing.
+
+    Args:
+        judges (Mapping[str, nn.Module]): The oracles, by name.
+        runs (Mapping[str, Run]): By name, of the same pairs.
+
+    Returns:
+        EvaluationTable: A row for each run; besides distances and costs :data:`AGREEMENT`, the mean
+        over all oracles, and each oracle's own by its name.
+    """
+    agreements = {AGREEMENT: _agreement(list(judges.values()))}
+    agreements |= {name: _agreement([judge]) for name, judge in judges.items()}
+    metrics: dict[str, Callable[[Counterfactuals], Tensor]] = {
         "L0": lambda result: l0(result.inputs, result.counterfactuals),
         "L1": lambda result: l1(result.inputs, result.counterfactuals),
-        **oracle_metrics(models),
+        **agreements,
         "evaluations": lambda result: result.evaluations,
         "forward": lambda result: result.forward_evaluations,
     }
-    return evaluate({name: run.result for name, run in runs.items()}, metrics, pairs="own")
+    results = {name: run.result for name, run in runs.items()}
+    return evaluate(results, metrics, pairs="own", on_all_pairs=(*agreements, *COSTS))
 
 
 def columns(
-    entries: Mapping[str, Entry], runs: Mapping[str, Run], table: EvaluationTable
+    entries: Mapping[str, Entry], table: EvaluationTable, judges: list[str]
 ) -> list[Column]:
     """Write the table.
 
     Args:
         entries (Mapping[str, Entry]): By name.
-        runs (Mapping[str, Run]): Of the same names.
         table (EvaluationTable): As from :func:`measured`.
+        judges (list[str]): Names of the oracles.
 
     Returns:
         list[tuple[str, Sequence[str]]]: As :func:`captum_deduce.reports.table` takes it.
     """
-    rows = list(entries)
-    seconds = [f"{run.seconds.mean():.3f}" for run in runs.values()]
+    rows, every = list(entries), list(entries.values())
+    found = [_found(table, row) for row in rows]
     return [
-        ("method", rows),
-        ("classifier", [entry.classifier for entry in entries.values()]),
-        *((name, metric_column(table, name, rows, 1)) for name in ("L0", "L1")),
-        *((name, metric_column(table, name, rows, 3)) for name in (AGREEMENT, PROBABILITY)),
-        ("failed %", failure_column(table, rows)),
-        *((name, metric_column(table, name, rows, 1)) for name in ("evaluations", "forward")),
-        ("s a pair", seconds),
+        ("method", [entry.method for entry in every]),
+        ("classifier", [entry.classifier for entry in every]),
+        ("confidence", [entry.setting for entry in every]),
+        ("generative model", [entry.generative for entry in every]),
+        ("found %", [_written(share, 1, 100.0) for share in found]),
+        ("L0", metric_column(table, "L0", rows, 1)),
+        ("L1", metric_column(table, "L1", rows, 1)),
+        (AGREEMENT, metric_column(table, AGREEMENT, rows, 3)),
+        ("error", [_written(_error(table, row, AGREEMENT), 3) for row in rows]),
+        (STRICTEST, [_written(_strictest(table, row, judges)[1], 3) for row in rows]),
+        *((name, metric_column(table, name, rows, 1)) for name in COSTS),
     ]
 
 
-def _label(name: str, table: EvaluationTable) -> str:
-    found = 1 - (table[name, "failure rate"].mean or 0.0)
-    said = name.removesuffix(", noise")
-    return said if found >= _FEW else f"{said} ({found:.0%} found)"
+def margin_columns(compared: Mapping[str, list[Margin]]) -> list[Column]:
+    """Write what the best preset has more than the best other method, for each classifier.
+
+    Args:
+        compared (Mapping[str, list[Margin]]): By classifier.
+
+    Returns:
+        list[tuple[str, Sequence[str]]]: As :func:`captum_deduce.reports.table` takes it.
+    """
+    rows = [(name, each) for name, found in compared.items() for each in found]
+    return [
+        ("classifier", [name for name, _ in rows]),
+        ("at L1", [f"{each.distance:g}" for _, each in rows]),
+        ("best preset", [each.method or ABSENT for _, each in rows]),
+        (AGREEMENT, [_written(each.agreement, 3) for _, each in rows]),
+        ("best other", [each.rival or ABSENT for _, each in rows]),
+        (f"its {AGREEMENT}", [_written(each.rival_agreement, 3) for _, each in rows]),
+        ("margin", [_written(each.difference, 3) for _, each in rows]),
+        ("95% interval", [_interval(each) for _, each in rows]),
+    ]
 
 
-@own_style()
-def picture(entries: Mapping[str, Entry], table: EvaluationTable) -> Figure:
-    """Draw the oracles' agreement against L1: upper left is best.
+def points(entries: Mapping[str, Entry], table: EvaluationTable) -> list[Point]:
+    """Place the entries in the picture.
 
     Args:
         entries (Mapping[str, Entry]): By name.
-        table (EvaluationTable): As from :func:`measured`; those that found nothing have no point.
+        table (EvaluationTable): As from :func:`measured`.
 
     Returns:
-        Figure: One point for each.
+        list[Point]: In the entries' order, without those that found nothing.
     """
-    figure = new_figure(7.2, 5.2)
-    axes = figure.add_subplot()
-    places = {}
-    for name in entries:
-        distance, agreement = table[name, "L1"].mean, table[name, AGREEMENT].mean
-        if distance is not None and agreement is not None:
-            places[name] = (distance, agreement)
-    for name, place in places.items():
-        kind = entries[name].classifier
-        axes.plot(*place, _MARKERS[kind], color=_COLORS[kind], markersize=8)
-    for place in set(places.values()):
-        names = [name for name in places if places[name] == place]
-        offset, side = _LABELS.get(names[0], ((7, 5), "left"))
-        axes.annotate(
-            " = ".join(_label(name, table) for name in names),
-            place,
-            xytext=offset,
-            textcoords="offset points",
-            ha=side,
-            fontsize=9,
+    placed = []
+    for row, entry in entries.items():
+        distance, agreement = table[row, "L1"].mean, table[row, AGREEMENT].mean
+        if distance is None or agreement is None:
+            continue
+        placed.append(
+            Point(
+                method=entry.method,
+                classifier=entry.classifier,
+                distance=distance,
+                agreement=agreement,
+                distance_error=_error(table, row, "L1"),
+                agreement_error=_error(table, row, AGREEMENT),
+                found=_found(table, row) or 0.0,
+                generative=entry.generative != ABSENT,
+            )
         )
-    axes.set_xlabel("L1 distance to the original (smaller is nearer)")
-    axes.set_ylabel("oracles that see the target class")
-    axes.set_xlim(0, 1.15 * max((distance for distance, _ in places.values()), default=1.0))
-    axes.set_ylim(-0.05, 1.08)
-    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
-    shown = {entries[name].classifier for name in places}
-    handles = [
-        Line2D([], [], linestyle="", marker=_MARKERS[kind], color=_COLORS[kind], label=said)
-        for kind, said in _SAID.items()
-        if kind in shown
-    ]
-    figure.legend(
-        handles=handles,
-        title="What is explained: a ResNet-18 ...",
-        loc="outside lower center",
-        fontsize=9,
-        title_fontsize=9,
-        frameon=False,
+    return placed
+
+
+def _margins(
+    entries: Mapping[str, Entry], table: EvaluationTable, classifier: str, size: Size
+) -> list[Margin]:
+    def curve(method: str) -> Curve:
+        rows = [
+            name
+            for name, entry in entries.items()
+            if (entry.method, entry.classifier) == (method, classifier)
+        ]
+        return Curve.of(table, rows, "L1", AGREEMENT)
+
+    return margins(
+        {method: curve(method) for method in PRESETS},
+        {method: curve(method) for method in RIVALS},
+        size.distances,
+        size.seed,
     )
-    return figure
 
 
-_LABELS = {
-    "closest": ((0, 15), "center"),
-    "realistic, layers": ((-7, 5), "right"),
-    "realistic, noise": ((-9, -4), "right"),
-    "realistic, layers, noise": ((0, 9), "center"),
-    "JSMA": ((-7, 5), "right"),
-    "REVISE": ((-7, 5), "right"),
-    f"REVISE, lambda {LIGHTER:g}": ((-7, -4), "right"),
-}
-"""Where the names of neighbours stand, so that they do not meet; all others: at the upper right."""
+def _agreement(judges: list[nn.Module]) -> Callable[[Counterfactuals], Tensor]:
+    oracle = Oracle(judges)
+    return lambda result: oracle(result) * result.success
 
-_FEW = 0.5
-"""A point says how many of the pairs it stands for, where they are fewer than this share."""
 
-_SAID = {
-    "plain": "without spectral normalisation",
-    "SN": "with spectral normalisation",
-    "SN, noise": "with spectral normalisation, trained with noise",
-}
+def _found(table: EvaluationTable, row: str) -> float | None:
+    failed = table[row, "failure rate"].mean
+    return None if failed is None else 1 - failed
+
+
+def _error(table: EvaluationTable, row: str, metric: str) -> float | None:
+    cell = table.measured[row][metric]
+    return error_over_originals(cell.values, table.originals[cell.pairs])
+
+
+def _strictest(
+    table: EvaluationTable, row: str, judges: list[str]
+) -> tuple[str | None, float | None]:
+    means = {judge: mean for judge in judges if (mean := table[row, judge].mean) is not None}
+    return min(means.items(), key=lambda each: each[1]) if means else (None, None)
+
+
+def _written(value: float | None, decimals: int, scale: float = 1.0) -> str:
+    return ABSENT if value is None else f"{value * scale:.{decimals}f}"
+
+
+def _interval(margin: Margin) -> str:
+    if margin.interval is None:
+        return ABSENT
+    low, high = margin.interval
+    return f"{low:.3f} to {high:.3f}"
+
+
+def _numbers(entry: Entry, table: EvaluationTable, judges: list[str], run: Run) -> dict[str, Any]:
+    def summary(metric: str) -> dict[str, Any]:
+        cell: Summary = table[entry.name, metric]
+        return {"mean": cell.mean, "error": _error(table, entry.name, metric), "pairs": cell.pairs}
+
+    judge, _ = _strictest(table, entry.name, judges)
+    return {
+        "method": entry.method,
+        "classifier": entry.classifier,
+        "setting": entry.setting,
+        "generative model": entry.generative,
+        "already": table.already[entry.name],
+        "found": _found(table, entry.name),
+        STRICTEST: judge,
+        "metrics": {metric: summary(metric) for metric in table.metrics},
+        "seconds": run.seconds.sum().item(),
+    }
+
+
+def _notes(size: Size) -> list[str]:
+    return [
+        f"{size.frontier_images} originals, each with every other class. L0 and L1: means over the "
+        f"pairs that each found. {AGREEMENT}: the share of four classifiers, of two architectures "
+        "and trained independently, that see the target class; a failure counts as 0. No search "
+        f"knows them. error: standard error of that share, over originals. {STRICTEST}: the share "
+        "of the oracle that agrees least. evaluations (with a gradient) and forward (without): "
+        "means over all pairs, failures too.",
+        f"plain: ResNet-18; SN: with spectral normalisation; noise: trained with noise up to "
+        f"{size.noise:g}, too. What differs within a panel of the picture is the method's doing, "
+        "what differs between panels the classifier's.",
+        f"realistic, layers: with the density of an early layer's {size.grid} x {size.grid} means "
+        "and of the last features. realistic, smoothed: explains the mean over "
+        f"{size.smoothing_copies} copies with noise of {size.smoothing:g}; its confidence is that "
+        "mean's, and an evaluation is as many passes. VLK asks for a lead of kappa over the "
+        "original's class, here twice the confidence less 1; 2 x "
+        f"{size.vlk_steps} steps. REVISE: lambda {LIGHTER:g}, {size.revise.label}. CEM: 9 x "
+        f"{size.cem_steps} steps.",
+        "margin: what the best of DeDUCE and its presets has more than the best of "
+        f"{' and '.join(RIVALS)} on the same classifier at the same L1, both read between their "
+        "confidences; each best is chosen on these pairs. The interval is from a bootstrap over "
+        f"originals. {ABSENT}: a curve does not reach that L1.",
+    ]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.experiments.paper import METHODS
@@ -25,10 +25,11 @@ from captum_deduce.explainers import (
 )
 from captum_deduce.metrics import AnoGAN, EvaluationTable, Oracle, evaluate
 from captum_deduce.models import WGAN
-from captum_deduce.prototypes import Examples
+from captum_deduce.prototypes import Examples, PrototypeIndex
 from captum_deduce.zoo import (
     NEIGHBOURS,
     PIECE_SETTINGS,
+    Checkpoint,
     make_explainer,
     make_patch_swap,
     make_piece,
@@ -57,24 +58,57 @@ def deduce(models: Trained, **settings: Any) -> DeDUCE:
     return make_explainer(models.normalised, **settings)
 
 
-def revise(models: Trained, descent: Descent, distance_weight: float = 1.0) -> REVISE:
+def revise(
+    models: Trained,
+    descent: Descent,
+    distance_weight: float = 1.0,
+    *,
+    checkpoint: Checkpoint | None = None,
+    **settings: Any,
+) -> REVISE:
     """Make REVISE.
 
     Args:
-        models (Trained): Of which the plain classifier is explained.
+        models (Trained): With the VAE.
         descent (Descent): How it descends.
         distance_weight (float, optional): Its lambda. Default: 1.0
+        checkpoint (Checkpoint, optional): The classifier to explain. Default: None (the plain one)
+        **settings (Any): More keyword arguments of :class:`captum_deduce.REVISE`.
 
     Returns:
         REVISE: On the models' device.
     """
     return REVISE(
-        models.plain.model,
+        (models.plain if checkpoint is None else checkpoint).model,
         models.vae,
         distance_weight=distance_weight,
         optimizer=descent.optimizer,
         learning_rate=descent.learning_rate,
         max_iterations=descent.max_iterations,
+        **settings,
+    )
+
+
+def vlk(models: Trained, model: nn.Module, prototypes: PrototypeIndex, **settings: Any) -> VLK:
+    """Make VLK.
+
+    Args:
+        models (Trained): With the autoencoder.
+        model (nn.Module): The classifier to explain.
+        prototypes (PrototypeIndex): By that classifier's classes.
+        **settings (Any): More keyword arguments of :class:`captum_deduce.VLK`.
+
+    Returns:
+        VLK: On the models' device.
+    """
+    return VLK(
+        model,
+        models.autoencoder,
+        models.autoencoder.encoder,
+        prototypes,
+        k=NEIGHBOURS,
+        max_iterations=models.size.vlk_steps,
+        **settings,
     )
 
 
@@ -88,38 +122,36 @@ def published(models: Trained) -> dict[str, CounterfactualExplainer]:
     Returns:
         dict[str, CounterfactualExplainer]: By the names in the paper.
     """
-    model, autoencoder = models.plain.model, models.autoencoder
-    vlk = VLK(
-        model,
-        autoencoder,
-        autoencoder.encoder,
-        models.prototypes,
-        k=NEIGHBOURS,
-        max_iterations=models.size.vlk_steps,
+    model = models.plain.model
+    made = (
+        deduce(models),
+        JSMA(model),
+        vlk(models, model, models.prototypes),
+        revise(models, models.size.revise),
     )
-    made = (deduce(models), JSMA(model), vlk, revise(models, models.size.revise))
     return dict(zip(METHODS, made, strict=True))
 
 
-def siblings(models: Trained) -> dict[str, CounterfactualExplainer]:
-    """Make the methods that are in no table of the paper.
+def siblings(models: Trained, checkpoint: Checkpoint) -> dict[str, CounterfactualExplainer]:
+    """Make the methods that are in no table of the paper and have no confidence to ask for.
 
     Args:
-        models (Trained): What they need; the plain classifier is explained.
+        models (Trained): What they need.
+        checkpoint (Checkpoint): The classifier to explain.
 
     Returns:
         dict[str, CounterfactualExplainer]: By name.
     """
-    plain, train = models.plain, models.splits.train
+    train = models.splits.train
     steps = min(PIECE_STEPS, models.size.revise.max_iterations)
-    piece = make_piece(plain, models.vae, train, max_iterations=steps, **PIECE_SETTINGS)
+    piece = make_piece(checkpoint, models.vae, train, max_iterations=steps, **PIECE_SETTINGS)
     examples = Examples(train.images, train.target)
     return {
-        "CEM": CEM(plain.model, baseline=0.0, max_iterations=models.size.cem_steps),
-        "LatentShift": LatentShift(plain.model, models.vae),
+        "CEM": CEM(checkpoint.model, baseline=0.0, max_iterations=models.size.cem_steps),
+        "LatentShift": LatentShift(checkpoint.model, models.vae),
         "PIECE": piece,
-        "PatchSwap": make_patch_swap(plain, train),
-        "NearestExample": NearestExample(plain.model, examples),
+        "PatchSwap": make_patch_swap(checkpoint, train),
+        "NearestExample": NearestExample(checkpoint.model, examples),
     }
 
 

@@ -97,6 +97,11 @@ class Size:
         smoothing_copies (int): Of each image.
         cem_steps (int): Of CEM, in each of its nine rounds.
         grid (int): Rows and columns of an early layer's features, where a density has these, too.
+        vgg_oracle (OracleRecipe): Of the frontier's oracles of another making.
+        frontier_images (int): Originals of the frontier; each is turned into every other class.
+        confidences (tuple[float, ...]): What the frontier asks of every method, ascending.
+        costly_confidences (tuple[float, ...]): The same of methods that cost many times as much.
+        distances (tuple[float, ...]): L1 at which the frontier's curves are compared.
     """
 
     name: str
@@ -120,12 +125,18 @@ class Size:
     smoothing_copies: int = 4
     cem_steps: int = 100
     grid: int = 4
+    vgg_oracle: OracleRecipe = OracleRecipe(3, seeds=(201, 202))
+    frontier_images: int = 30
+    confidences: tuple[float, ...] = (0.5, 0.9, 0.98, 0.9985, 0.9999)
+    costly_confidences: tuple[float, ...] = (0.5, 0.98)
+    distances: tuple[float, ...] = (30.0, 35.0, 40.0, 45.0)
 
     def overridden(self, images: int | None = None, width: int | None = None) -> Size:
         """Return the size with some numbers replaced.
 
         Args:
-            images (int, optional): Images in each set. Default: None (they stay)
+            images (int, optional): Images in each set, and of the frontier. Default: None (they
+                stay)
             width (int, optional): Channels of the classifiers' first stage. Default: None (they
                 stay)
 
@@ -135,6 +146,7 @@ class Size:
         return replace(
             self,
             images=self.images if images is None else images,
+            frontier_images=self.frontier_images if images is None else images,
             classifier=self.classifier.overridden(width=width),
         )
 
@@ -166,6 +178,11 @@ SMOKE = Size(
     smoothing=0.25,
     cem_steps=10,
     grid=2,
+    vgg_oracle=OracleRecipe(20, batch_size=64, learning_rate=0.05, seeds=(201, 202)),
+    frontier_images=2,
+    confidences=(0.5, 0.98),
+    costly_confidences=(0.5, 0.98),
+    distances=(3.0, 4.0, 6.0),
 )
 """Seconds on one core: that everything runs, no more."""
 
@@ -207,6 +224,8 @@ FULL = Size(
     anogan=Scoring(),
     timed_pairs=100,
     noise_epochs=50,
+    vgg_oracle=OracleRecipe(10, seeds=(201, 202)),
+    frontier_images=100,
 )
 """The paper's numbers; needs a GPU."""
 

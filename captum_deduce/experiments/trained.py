@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -13,8 +13,8 @@ from torch import nn
 from captum_deduce import MultiLayerClassifier, SmoothedClassifier, training
 from captum_deduce.datasets import Splits
 from captum_deduce.density import ClassGaussianMixture
-from captum_deduce.experiments.plan import Size
-from captum_deduce.models import VAE, WGAN, Autoencoder, SmallCNN, StoredModel
+from captum_deduce.experiments.plan import OracleRecipe, Size
+from captum_deduce.models import VAE, WGAN, Autoencoder, SmallCNN, SmallVGG, StoredModel
 from captum_deduce.prototypes import PrototypeIndex
 from captum_deduce.storage import cache, fingerprint
 from captum_deduce.zoo import (
@@ -24,6 +24,8 @@ from captum_deduce.zoo import (
     obtain_reconstruction,
     plan_classifier,
 )
+
+Judge = TypeVar("Judge", SmallCNN, SmallVGG)
 
 
 class Trained:
@@ -72,22 +74,36 @@ class Trained:
         # As the classifier's own: shrunk where images are few for their features.
         shrunk = checkpoint.density is not None and checkpoint.density.regularization == "oas"
         arguments = {"regularization": "oas"} if shrunk else {}
-        return smoothed, self._density("smoothed", smoothed, **arguments)
+        return smoothed, self._density("smoothed", smoothed, smoothed.features, **arguments)
 
     @cached_property
     def multi_layer(self) -> tuple[MultiLayerClassifier, ClassGaussianMixture]:
         """The classifier trained as usual, with the density of an early and its last layer."""
-        return self._multi_layer(self.normalised)
+        return self._multi_layer(self.normalised, "multi-layer")
 
     @cached_property
     def noise_multi_layer(self) -> tuple[MultiLayerClassifier, ClassGaussianMixture]:
         """The same of the classifier trained with noise."""
-        return self._multi_layer(self.noise_trained)
+        return self._multi_layer(self.noise_trained, "noise-multi-layer")
 
     @cached_property
     def plain(self) -> Checkpoint:
         """The classifier that the baselines explain, without spectral normalisation."""
         return self._classifier("resnet18", with_density=False)
+
+    @cached_property
+    def plain_described(self) -> Checkpoint:
+        """The same with a density, as DeDUCE needs one; it is kept apart from the classifier."""
+        layer = self.plain.settings.layer
+        known = self.normalised.density
+        regularization = "jitter" if known is None else known.regularization
+        density = self._density("plain", self.plain.model, layer, regularization=regularization)
+        return replace(self.plain, density=density)
+
+    @cached_property
+    def plain_multi_layer(self) -> tuple[MultiLayerClassifier, ClassGaussianMixture]:
+        """The same, with the density of an early and its last layer."""
+        return self._multi_layer(self.plain, "plain-multi-layer")
 
     @cached_property
     def autoencoder(self) -> Autoencoder:
@@ -112,7 +128,12 @@ class Trained:
     @cached_property
     def oracles(self) -> list[SmallCNN]:
         """Classifiers that no explainer knows, of another architecture and from other seeds."""
-        return [self._oracle(seed) for seed in self.size.oracle.seeds]
+        return self._oracles(SmallCNN, "small_cnn", self.size.oracle)
+
+    @cached_property
+    def vgg_oracles(self) -> list[SmallVGG]:
+        """More of them, of a third architecture: what all see is no whim of one making."""
+        return self._oracles(SmallVGG, "small_vgg", self.size.vgg_oracle)
 
     def accuracies(self) -> dict[str, float]:
         """Share of test images that each classifier gets right, of those that were asked for.
@@ -128,18 +149,22 @@ class Trained:
                 known[settings.architecture + noise] = model
         if "oracles" in vars(self):
             known |= {f"oracle {place}": model for place, model in enumerate(self.oracles, 1)}
+        if "vgg_oracles" in vars(self):
+            first = 1 + len(self.size.oracle.seeds)
+            known |= {
+                f"oracle {place}": model for place, model in enumerate(self.vgg_oracles, first)
+            }
         return {name: training.accuracy(model, self.splits.test) for name, model in known.items()}
 
     def _multi_layer(
-        self, checkpoint: Checkpoint
+        self, checkpoint: Checkpoint, name: str
     ) -> tuple[MultiLayerClassifier, ClassGaussianMixture]:
         layers = {"stages.1": self.size.grid, checkpoint.settings.layer: None}
         model = MultiLayerClassifier(checkpoint.model, layers).eval()
-        name = "noise-multi-layer" if checkpoint.settings.noise else "multi-layer"
-        return model, self._density(name, model, regularization="oas")
+        return model, self._density(name, model, model.features, regularization="oas")
 
     def _density(
-        self, name: str, model: SmoothedClassifier | MultiLayerClassifier, **arguments: Any
+        self, name: str, model: nn.Module, layer: nn.Module | str, **arguments: Any
     ) -> ClassGaussianMixture:
         print(f"\n{name} density:")
         settings = {
@@ -154,7 +179,7 @@ class Trained:
             load=lambda path: ClassGaussianMixture.load(path, self.device),
             make=lambda: ClassGaussianMixture.fit_loader(
                 model,
-                model.features,
+                layer,
                 self.splits.train.batches(),
                 show_progress=self.show_progress,
                 covariance_type="full",
@@ -196,9 +221,12 @@ class Trained:
             self.show_progress,
         )
 
-    def _oracle(self, seed: int) -> SmallCNN:
+    def _oracles(self, kind: type[Judge], name: str, recipe: OracleRecipe) -> list[Judge]:
+        return [self._oracle(kind, name, recipe, seed) for seed in recipe.seeds]
+
+    def _oracle(self, kind: type[Judge], name: str, recipe: OracleRecipe, seed: int) -> Judge:
         print(f"\noracle of seed {seed}:")
-        recipe, train = self.size.oracle, self.splits.train
+        train = self.splits.train
         channels, height, columns = train.images.shape[1:]
         arguments: dict[str, Any] = {
             "in_channels": channels,
@@ -207,13 +235,13 @@ class Trained:
             "image_size": (height, columns),
         }
 
-        def load(path: Path) -> SmallCNN:
-            return SmallCNN.load(path, self.device)
+        def load(path: Path) -> Judge:
+            return kind.load(path, self.device)
 
-        def make() -> SmallCNN:
+        def make() -> Judge:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                model = SmallCNN(**arguments)
+                model = kind(**arguments)
             training.train_classifier(
                 model,
                 train,
@@ -229,7 +257,7 @@ class Trained:
         settings = {
             **asdict(recipe),
             "seeds": [seed],
-            "model": "small_cnn",
+            "model": name,
             "dataset": self.size.dataset,
             "data_seed": self.size.seed,
             "arguments": arguments,

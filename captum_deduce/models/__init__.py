@@ -13,6 +13,7 @@ from captum_deduce.models.resnet import (
     sn_resnet50,
 )
 from captum_deduce.models.small_cnn import SmallCNN
+from captum_deduce.models.small_vgg import SmallVGG
 from captum_deduce.models.stored import StoredModel
 from captum_deduce.models.vae import VAE
 from captum_deduce.models.wgan import WGAN
@@ -32,6 +33,7 @@ __all__ = [
     "Autoencoder",
     "ResNet",
     "SmallCNN",
+    "SmallVGG",
     "StoredModel",
     "resnet18",
     "resnet50",

@@ -29,8 +29,8 @@ class Report:
         data (dict[str, Any]): All numbers, in a form that ``json.dumps`` takes.
         figure (matplotlib.figure.Figure or None): Its picture.
         results (Mapping[str, Counterfactuals]): What the explainers found, by name.
-        own_columns (list[tuple[str, Sequence[str]]]): A second table, of means over the pairs that
-            each explainer found itself; empty: there is none.
+        own_columns (list[tuple[str, Sequence[str]]]): A second table, such as of means over the
+            pairs that each explainer found itself; empty: there is none.
     """
 
     title: str

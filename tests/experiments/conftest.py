@@ -29,6 +29,7 @@ def tiny() -> Size:
         revise=replace(SMOKE.revise, max_iterations=30),
         revise_grid=tuple(replace(one, max_iterations=15) for one in SMOKE.revise_grid),
         anogan=Scoring("adam", steps=2, candidates=4, pairs=2),
+        vgg_oracle=OracleRecipe(12, batch_size=64, learning_rate=0.05, width=4, seeds=(201, 202)),
     )
 
 

@@ -82,6 +82,12 @@ def test_revise_and_deduce_with_other_settings(models):
     explainer = revise(models, FULL.revise, 0.1)
     assert (explainer.optimizer, explainer.learning_rate) == ("sgd", 1e-5)
     assert (explainer.distance_weight, explainer.max_iterations) == (0.1, 50_000)
+    elsewhere = revise(models, FULL.revise, checkpoint=models.normalised, confidence=0.9)
+    assert (explainer.forward_func, elsewhere.forward_func) == (
+        models.plain.model,
+        models.normalised.model,
+    )
+    assert elsewhere.confidence == 0.9
     other = deduce(models, classification_weight=7.0, normalize_terms=False)
     assert (other.classification_weight, other.normalize_terms) == (7.0, False)
 
@@ -173,10 +179,10 @@ def test_pairs_are_chosen_evenly():
     assert evenly_among(~mask, 2).tolist() == [0, 10]
 
 
-def test_siblings_explain_the_plain_classifier(models):
-    found = siblings(models)
+def test_siblings_explain_the_classifier_that_they_are_given(models):
+    found = siblings(models, models.normalised)
     assert list(found) == ["CEM", "LatentShift", "PIECE", "PatchSwap", "NearestExample"]
     for explainer in found.values():
-        assert explainer.forward_func is models.plain.model
+        assert explainer.forward_func is models.normalised.model
     assert found["PIECE"].vae is models.vae
     assert found["PIECE"].max_iterations == models.size.revise.max_iterations

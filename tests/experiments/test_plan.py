@@ -59,14 +59,25 @@ def test_smaller_sizes_say_that_they_are_reduced():
 
 def test_oracles_are_trained_from_other_seeds_than_the_explained_classifiers():
     for size in SIZES.values():
-        assert len(set(size.oracle.seeds)) == len(size.oracle.seeds) == 2
-        assert size.seed not in size.oracle.seeds
+        seeds = [*size.oracle.seeds, *size.vgg_oracle.seeds]
+        assert len(size.oracle.seeds) == len(size.vgg_oracle.seeds) == 2
+        assert len({size.seed, *seeds}) == 5
+
+
+def test_the_frontier_asks_for_ascending_confidences():
+    for size in SIZES.values():
+        assert list(size.confidences) == sorted(set(size.confidences))
+        assert set(size.costly_confidences) <= set(size.confidences)
+        assert min(size.costly_confidences) >= 0.5
+        assert list(size.distances) == sorted(set(size.distances))
+    assert (DEFAULT.frontier_images, len(DEFAULT.confidences)) == (30, 5)
+    assert len(DEFAULT.costly_confidences) == 2
 
 
 def test_given_numbers_override_and_the_rest_stays():
     changed = asdict(DEFAULT.overridden(images=3, width=4))
     assert (changed["images"], changed["classifier"]["width"]) == (3, 4)
-    expected = asdict(DEFAULT) | {"images": 3}
+    expected = asdict(DEFAULT) | {"images": 3, "frontier_images": 3}
     expected["classifier"] = expected["classifier"] | {"width": 4}
     assert changed == expected
     assert DEFAULT.overridden() == DEFAULT

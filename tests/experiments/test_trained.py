@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from captum_deduce import training
+from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.experiments.trained import Trained
+from captum_deduce.models import SmallVGG
 from captum_deduce.spectral import spectral_norms
 
 
@@ -37,6 +40,44 @@ def test_oracles_are_independent(models):
         share = (oracle(test.images).argmax(1) == test.target).double().mean().item()
         assert named[f"oracle {place}"] == pytest.approx(share)
         assert share > 0.3
+
+
+def test_oracles_of_another_making(models):
+    first, second = models.vgg_oracles
+    assert isinstance(first, SmallVGG)
+    assert not any(isinstance(layer, nn.Dropout | nn.BatchNorm2d) for layer in first.modules())
+    kernels = {layer.kernel_size for layer in first.modules() if isinstance(layer, nn.Conv2d)}
+    assert kernels == {(3, 3)}
+    assert not torch.equal(next(first.parameters()), next(second.parameters()))
+    test, named = models.splits.test, models.accuracies()
+    for place, oracle in enumerate((first, second), 3):
+        share = (oracle(test.images).argmax(1) == test.target).double().mean().item()
+        assert named[f"oracle {place}"] == pytest.approx(share)
+        assert share > 0.3
+
+
+def test_the_plain_classifiers_density_is_kept_apart(models, tiny, capsys):
+    described, plain = models.plain_described, models.plain
+    assert described.model is plain.model
+    assert plain.density is None
+    expected = ClassGaussianMixture.fit_loader(
+        plain.model,
+        plain.settings.layer,
+        models.splits.train.batches(),
+        covariance_type="full",
+        regularization=models.normalised.density.regularization,
+    )
+    features = torch.rand(5, expected.num_features)
+    target = torch.arange(5)
+    torch.testing.assert_close(
+        described.density.log_prob(features, target), expected.log_prob(features, target)
+    )
+    capsys.readouterr()
+    again = Trained(tiny, models.splits, models.device, False).plain_described
+    assert "Kept for the next time" not in capsys.readouterr().out
+    assert torch.equal(
+        again.density.log_prob(features, target), described.density.log_prob(features, target)
+    )
 
 
 def test_models_are_kept_and_found_again(models, tiny, monkeypatch, capsys):

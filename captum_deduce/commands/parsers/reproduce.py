@@ -24,22 +24,26 @@ missing, search, measure, and write the paper's values beside ours.
   fig3     six pairs with each algorithm
   fig4     what the VAE behind REVISE reconstructs
   fig5     eighteen random pairs with DeDUCE
-  frontier past the paper: how near and how real every method and preset is
+  frontier past the paper: how near and how real counterfactuals are, like for
+           like: DeDUCE, its presets, JSMA and Wachter on three classifiers
+           (plain, with spectral normalisation, trained with noise, too) at five
+           confidences; VLK and REVISE on two of them at two; others as points
 
 Each also says how often two small classifiers that were trained independently
 see the target class (oracle), and how probable they find it (oracle p): a
 counterfactual that only the explained classifier sees is an adversarial
 example. As in the paper, DeDUCE explains a classifier with spectral
-normalisation and the others one without; means are over the pairs on which all
-succeeded.
+normalisation in the tables and the others one without; means are over the pairs
+on which all succeeded. The frontier has four such classifiers, of two makings,
+and counts failures as disagreement.
 
 Three sizes, from seconds to days:
   --smoke    scikit-learn's digits: that everything runs, no more
-  (neither)  MNIST, 10 images x 9 targets, width 16; for two CPU cores. Reduced:
-             REVISE takes at most 2,000 steps of Adam, AnoGAN scores 40 pairs of
-             each algorithm, and VAE and GAN are trained briefly
-  --full     MNIST, 5 x 100 images x 9 targets, width 64, REVISE and AnoGAN as
-             published; needs a GPU
+  (neither)  MNIST, 10 images x 9 targets (frontier: 30), width 16; for two CPU
+             cores. Reduced: REVISE takes at most 2,000 steps of Adam, AnoGAN
+             scores 40 pairs of each algorithm, and VAE and GAN are trained briefly
+  --full     MNIST, 5 x 100 images x 9 targets (frontier: 100), width 64, REVISE
+             and AnoGAN as published; needs a GPU
 
 What was interrupted goes on where it stopped: trained models are kept in the
 cache (see captum-deduce demo --help), searches and scores in the folder runs
@@ -83,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sizes.add_argument("--smoke", action="store_true", help="the smallest size")
     sizes.add_argument("--full", action="store_true", help="the paper's size")
     for option, what in (
-        ("images", "images in each set, for the tables"),
+        ("images", "images in each set, for the tables, and of the frontier"),
         ("width", "channels of the classifiers' first stage"),
     ):
         parser.add_argument(

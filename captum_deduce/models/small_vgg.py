@@ -1,0 +1,91 @@
+"""A small classifier of 3x3 convolutions alone, for use as an oracle of another making."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from captum_deduce import checks
+from captum_deduce.models.sizes import image_sides
+from captum_deduce.models.stored import StoredModel
+
+
+class SmallVGG(StoredModel):
+    """A classifier of small images: 3x3 convolutions with ReLU, and nothing else but pooling.
+
+    Three stages of two 3x3 convolutions, of one, two and four times ``width`` channels: the form of
+    VGG (Simonyan and Zisserman, "Very deep convolutional networks for large-scale image
+    recognition", 2015). A max pooling by 2 stands between stages, the mean over all places and one
+    linear layer behind the last. There is neither batch norm nor dropout; weights begin as He,
+    Zhang, Ren and Sun, "Delving deep into rectifiers", 2015, draw them, without which so many
+    layers hardly train. It sees details that :class:`SmallCNN`, with its 5x5 convolutions and a
+    place for every pixel of its maps, doesn't, and the other way round: where both are fooled, it
+    is less likely to be a whim of one architecture.
+
+    Args:
+        in_channels (int, optional): Channels of the images. Default: 1
+        num_classes (int, optional): Number of logits. Default: 10
+        width (int, optional): Channels of the first stage. Default: 16
+        image_size (int or tuple[int, int], optional): Their side, or height and width; at least 8.
+            Default: 28
+
+    Raises:
+        TypeError: A size that is no int.
+        ValueError: Sides below 8, or sizes below 1.
+
+    Examples::
+
+        >>> import torch
+        >>> SmallVGG(3, num_classes=4, image_size=(9, 12))(torch.rand(2, 3, 9, 12)).shape
+        torch.Size([2, 4])
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 10,
+        width: int = 16,
+        image_size: int | tuple[int, int] = 28,
+    ) -> None:
+        super().__init__()
+        height, columns = image_sides(image_size)
+        for name, value in (
+            ("in_channels", in_channels),
+            ("num_classes", num_classes),
+            ("width", width),
+        ):
+            checks.number(name, value, minimum=1, integer=True)
+        self.settings = {
+            "in_channels": in_channels,
+            "num_classes": num_classes,
+            "width": width,
+            "image_size": [height, columns],
+        }
+        stages = []
+        for before, channels in pairwise((in_channels, width, 2 * width, 4 * width)):
+            stages += [
+                nn.Conv2d(before, channels, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(channels, channels, 3, padding=1),
+                nn.ReLU(),
+                nn.MaxPool2d(2, ceil_mode=True),
+            ]
+        self.layers = nn.Sequential(
+            *stages[:-1], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, num_classes)
+        )
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify images.
+
+        Args:
+            images (Tensor): N x in_channels x height x width.
+
+        Returns:
+            Tensor: N x num_classes logits.
+        """
+        logits: Tensor = self.layers(images)
+        return logits
