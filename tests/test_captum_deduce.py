@@ -31,8 +31,8 @@ def test_the_import_loads_nothing_but_the_names():
     assert new - set(sys.stdlib_module_names) == {"captum_deduce"}
 
 
-def test_only_explainers_load_captum_and_with_it_pyplot():
-    names = sorted(set(captum_deduce.__all__) - EXPLAINERS)
+def test_only_explainers_and_their_page_load_captum_and_with_it_pyplot():
+    names = sorted(set(captum_deduce.__all__) - EXPLAINERS - {"explore"})
     assert names
     new = imported_by(f"from captum_deduce import {', '.join(names)}")
     assert not new & {"matplotlib", "sklearn", "scipy", "pandas", "captum", "torchvision"}

@@ -32,7 +32,8 @@ _POLICY = (
 class Explorer:
     """A page that is being served.
 
-    Attributes:
+    Args:
+        blocks (Any): Of gradio: the page.
         url (str): Where it is.
     """
 

@@ -166,6 +166,7 @@ def test_an_image_of_ones_own_is_explained(page, tmp_path):
     explain(page)
     page.click("#python > button")
     page.wait_for_selector("#python :text('Counterfactuals.load')")
+    assert "Counterfactuals.load(" in page.inner_text("#python")
 
 
 @pytest.mark.parametrize(
