@@ -21,7 +21,7 @@ def krippendorff_alpha(counts: ArrayLike) -> float:
     Units with one answer say nothing and are left out.
 
     Args:
-        counts (ArrayLike): How many people gave each unit each value, units x values.
+        counts (NDArray or list): How many people gave each unit each value, units x values.
 
     Returns:
         float: Alpha; NaN where no unit has two answers, or all answers are the same.

@@ -50,8 +50,8 @@ def bradley_terry(wins: ArrayLike) -> NDArray[np.float64]:
     The likelihood is maximised with :data:`PRIOR` wins of each method over each other besides.
 
     Args:
-        wins (ArrayLike): How often each of M methods was preferred to each other, M x M; fractions,
-            such as halves of ties, are allowed, and the diagonal says nothing.
+        wins (NDArray or list): How often each of M methods was preferred to each other, M x M;
+            fractions, such as halves of ties, are allowed, and the diagonal says nothing.
 
     Returns:
         NDArray: M strengths on the scale of log-odds; their mean is 0.
@@ -86,8 +86,8 @@ def preferences(wins: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -
     narrow.
 
     Args:
-        wins (ArrayLike): For each of P people how often each method was preferred to each other,
-            P x M x M, see :func:`bradley_terry`.
+        wins (NDArray or list): For each of P people how often each method was preferred to each
+            other, P x M x M, see :func:`bradley_terry`.
         resamples (int, optional): How often people are drawn. Default: :data:`RESAMPLES`
         seed (int, optional): Of the draws. Default: 0
 
