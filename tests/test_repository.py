@@ -54,8 +54,9 @@ ORDER = Order(
         ["commands"],
         ["__main__"],
     ],
-    # Counterfactuals.l0(), .plot() and _repr_html_() are worth the one exception
-    lazy={"counterfactuals": ["metrics", "visualization"]},
+    # Counterfactuals.l0(), .plot() and _repr_html_() are worth the exception, and so is that the
+    # page in the browser is opened by captum_deduce.explore
+    lazy={"counterfactuals": ["metrics", "visualization"], "": ["explorer"]},
     # metrics take tensors, whoever made them; of a search its losses and steps
     barred={"metrics": ["search", "explainers", ""]},
     granted={"metrics": ["search.losses", "search.steps"]},

@@ -120,7 +120,7 @@ class Order:
             or package a, whose modules may import one another; "a.*" stands for each module of
             package a, none of which may import another.
         guests: the rows after them, which the core doesn't know.
-        lazy: of a core module, the guests that it may import inside its functions.
+        lazy: of a core module, the guests that it may import inside its functions and for types.
         barred: of a guest, the modules before it that it may not import all the same.
         granted: of these the parts that it may.
         heavy: packages that no core module imports when it is itself imported.
@@ -193,7 +193,7 @@ def _objection(
         return f"{name} may not import {found.module}"
     if target_place[0] < row or target_place[1] == room:
         return None
-    if found.in_function and _within(target, order.lazy.get(name, ())):
+    if (found.in_function or found.for_types) and _within(target, order.lazy.get(name, ())):
         return None
     return f"{name or package} imports {found.module}, which is not left of it"
 
