@@ -54,7 +54,8 @@ ORDER = Order(
         ["commands"],
         ["__main__"],
     ],
-    # Counterfactuals.l0(), .plot() and _repr_html_() are worth the exception, and so is explore()
+    # Counterfactuals.l0(), .plot() and _repr_html_() are worth the exception, and so is that the
+    # page in the browser is opened by captum_deduce.explore
     lazy={"counterfactuals": ["metrics", "visualization"], "": ["explorer"]},
     # metrics take tensors, whoever made them; of a search its losses and steps
     barred={"metrics": ["search", "explainers", ""]},

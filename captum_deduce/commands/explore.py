@@ -18,7 +18,7 @@ from captum_deduce.commands.given import read_device
 from captum_deduce.commands.image_files import read_images
 from captum_deduce.commands.subjects import Subject, Weights, from_weights, input_shape
 from captum_deduce.explainers import JSMA, CounterfactualExplainer, DeDUCE, Wachter
-from captum_deduce.explorer import Code, explore, gradio, is_loopback
+from captum_deduce.explorer import Code, explore, is_loopback, require_gradio
 from captum_deduce.zoo import (
     RECIPES,
     Checkpoint,
@@ -98,7 +98,7 @@ def run(
             to be.
         ImportError: gradio is not installed.
     """
-    gradio()  # before any work
+    require_gradio()  # before any work
     password = None if is_loopback(host) else _password()
     if images is not None and folder is not None:
         raise ValueError("--images and --run exclude one another: the page shows one or the other")

@@ -2,6 +2,6 @@
 
 from captum_deduce.explorer.explorer import Explorer, explore, is_loopback
 from captum_deduce.explorer.python_lines import Code
-from captum_deduce.explorer.requirement import gradio
+from captum_deduce.explorer.requirement import require_gradio
 
-__all__ = ["Code", "Explorer", "explore", "gradio", "is_loopback"]
+__all__ = ["Code", "Explorer", "explore", "is_loopback", "require_gradio"]

@@ -16,7 +16,7 @@ from captum_deduce.explorer.collection import collect
 from captum_deduce.explorer.desk import Desk
 from captum_deduce.explorer.page import Page
 from captum_deduce.explorer.python_lines import Code
-from captum_deduce.explorer.requirement import gradio
+from captum_deduce.explorer.requirement import require_gradio
 from captum_deduce.explorer.uploads import MOST_BYTES
 from captum_deduce.visualization import ClassNames
 
@@ -30,11 +30,11 @@ _POLICY = (
 
 
 class Explorer:
-    """A page that is being served.
+    """A page that is being served, as :func:`explore` returns it.
 
     Args:
-        blocks (Any): Of gradio: the page.
-        url (str): Where it is.
+        blocks (Any): gradio's ``Blocks``, launched.
+        url (str): Where the page is.
     """
 
     def __init__(self, blocks: Any, url: str) -> None:
@@ -135,7 +135,7 @@ def explore(
         checks.number("port", port, minimum=1, maximum=65535, integer=True)
     for name, oracle in (oracles or {}).items():
         checks.callable_model(f"oracles[{name!r}]", oracle)
-    gr = gradio()
+    gr = require_gradio()
     first = next(iter(named.values()))
     collection = collect(first.forward_func, images, labels, class_names, costs)
     code = code or Code(explainers=_expressions(explainers, named))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from captum_deduce.explorer.desk import PAGE, Desk
 from captum_deduce.explorer.masks import painted_mask
-from captum_deduce.explorer.requirement import gradio
+from captum_deduce.explorer.requirement import require_gradio
 from captum_deduce.explorer.stage import failure, message_html
 from captum_deduce.explorer.uploads import FORMATS, check_size
 
@@ -38,7 +38,7 @@ class Page:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self.gr = gradio()
+        self.gr = require_gradio()
 
     def build(self) -> Any:
         """Lay the page out.
@@ -54,10 +54,10 @@ class Page:
         ) as blocks:
             self.gr.HTML(_HELLO)
             with self.gr.Row():
-                with self.gr.Column(scale=4, min_width=330):
+                with self.gr.Column(scale=4, min_width=280):
                     self._lay_out_images()
                     self._lay_out_question()
-                with self.gr.Column(scale=8, min_width=330):
+                with self.gr.Column(scale=8, min_width=280):
                     self._lay_out_answer()
             self._connect(blocks)
         return blocks

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 
-def gradio() -> Any:
+def require_gradio() -> Any:
     """Import gradio, with its telemetry off.
 
     Returns:

@@ -30,7 +30,7 @@ def opened(monkeypatch):
         return SimpleNamespace(url="http://here", wait=lambda: None, close=lambda: None)
 
     monkeypatch.setattr(explore, "explore", record)
-    monkeypatch.setattr(explore, "gradio", lambda: None)
+    monkeypatch.setattr(explore, "require_gradio", lambda: None)
     return calls
 
 

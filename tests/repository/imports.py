@@ -120,7 +120,7 @@ class Order:
             or package a, whose modules may import one another; "a.*" stands for each module of
             package a, none of which may import another.
         guests: the rows after them, which the core doesn't know.
-        lazy: of a core module, the guests that it may import inside its functions, and for types.
+        lazy: of a core module, the guests that it may import inside its functions and for types.
         barred: of a guest, the modules before it that it may not import all the same.
         granted: of these the parts that it may.
         heavy: packages that no core module imports when it is itself imported.
