@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -39,6 +40,8 @@ def explain(digits: Digits, out: Path, **settings: Any) -> Any:
 
 
 def _work(begins: Event, out: Path, count: int, dtype: str, pause: float, workers: int) -> None:
+    # What a shell starts in the background ignores Ctrl-C, and so would this.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     digits = Digits(count, getattr(torch, dtype), pause)
     begins.set()
