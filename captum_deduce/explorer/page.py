@@ -66,23 +66,17 @@ class Page:
         gr, collection = self.gr, self.desk.collection
         classes = [("any", _ANY), *self._classes()]
         labelled = collection.labels is not None
-        with gr.Row():
-            self.shown = gr.Radio(
-                list(collection.shown),
-                value=self.desk.first_shown,
-                label="Images",
-                visible=labelled,
-                scale=2,
-                min_width=240,
-            )
-            self.order = gr.Dropdown(
-                list(collection.orders), value=collection.orders[0], label="Order", min_width=110
-            )
+        self.shown = gr.Radio(
+            list(collection.shown), value=self.desk.first_shown, label="Images", visible=labelled
+        )
         with gr.Row():
             self.label = gr.Dropdown(
                 classes, value=_ANY, label="True class", min_width=100, visible=labelled
             )
             self.prediction = gr.Dropdown(classes, value=_ANY, label="Seen as", min_width=100)
+            self.order = gr.Dropdown(
+                list(collection.orders), value=collection.orders[0], label="Order", min_width=100
+            )
         self.gallery = gr.Gallery(
             columns=5,
             height=230,
