@@ -18,7 +18,7 @@ _BATCH = 128
 SHOWN = ("Mistakes", "Right", "All")
 """Which images are shown, by whether the classifier gets them right."""
 
-IN_ORDER, UNSURE, CHEAPEST = "as given", "least sure", "cheapest"
+IN_ORDER, UNSURE, CHEAPEST = "given", "unsure", "cheapest"
 """Orders: that of the data, by the confidence of the prediction, by what a counterfactual costs."""
 
 
@@ -95,7 +95,7 @@ class Collection:
             prediction (int, optional): Only images in which the classifier sees this class.
                 Default: None (any)
             order (str, optional): One of :attr:`orders`. Images whose cost is not known come last,
-                images of one rank as they came. Default: "as given"
+                images of one rank as they came. Default: "given"
 
         Returns:
             list[int]: Their rows.

@@ -30,7 +30,7 @@ _POLICY = (
 
 
 class Explorer:
-    """A page that is being served, as :func:`explore` returns it.
+    """A page that is being served, as :func:`captum_deduce.explore` returns it.
 
     Args:
         blocks (Any): gradio's ``Blocks``, launched.

@@ -75,7 +75,7 @@ class Page:
             )
             self.prediction = gr.Dropdown(classes, value=_ANY, label="Seen as", min_width=100)
             self.order = gr.Dropdown(
-                list(collection.orders), value=collection.orders[0], label="Order", min_width=110
+                list(collection.orders), value=collection.orders[0], label="Order", min_width=100
             )
         self.gallery = gr.Gallery(
             columns=5,

@@ -10,7 +10,7 @@ def require_gradio() -> Any:
     """Import gradio, with its telemetry off.
 
     Returns:
-        Any: gradio, the module.
+        Any: The module.
 
     Raises:
         ImportError: It is not installed; the message says how to.

@@ -116,7 +116,7 @@ class Stage:
         figures = [
             self._figure("original", "Original", about, self._uri(original)),
             self._figure("now", title, caption, self._uri(image)),
-            self._figure("change", "Change", "red: brighter, blue: darker", change),
+            self._figure("change", "Change", "red up, blue down", change),
         ]
         curves = [
             curve_html(
