@@ -10,6 +10,7 @@ from captum_deduce import explainers
 
 EXPLAINERS = {
     "CounterfactualExplainer",
+    "explore",  # which explains
     "median_absolute_deviation",
     *explainers.METHODS,
 }
