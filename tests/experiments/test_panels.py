@@ -77,8 +77,10 @@ def test_the_legend_and_the_panels_do_not_overlap(classifiers):
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # lays it out
     renderer = canvas.get_renderer()
-    boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
-    boxes += [legend.get_window_extent(renderer) for legend in figure.legends]
+    labels = [text for axes in figure.axes for text in (axes.title, axes.xaxis.label)]
+    numbers = [text for axes in figure.axes for text in axes.get_xticklabels()]
+    written = [text for text in (*labels, *numbers) if text.get_text()]
+    boxes = [each.get_window_extent(renderer) for each in (*figure.axes, *written, *figure.legends)]
     for place, one in enumerate(boxes):
         assert one.x0 >= 0
         assert one.x1 <= figure.bbox.x1
