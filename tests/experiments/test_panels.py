@@ -77,8 +77,16 @@ def test_the_legend_and_the_panels_do_not_overlap(classifiers):
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # lays it out
     renderer = canvas.get_renderer()
-    boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
-    boxes += [legend.get_window_extent(renderer) for legend in figure.legends]
+    labels = [text for axes in figure.axes for text in (axes.title, axes.xaxis.label)]
+    shown = figure.axes[0].get_xlim()
+    numbers = [
+        tick.label1
+        for axes in figure.axes
+        for tick in axes.xaxis.get_major_ticks()
+        if shown[0] <= tick.get_loc() <= shown[1]
+    ]
+    written = [text for text in (*labels, *numbers) if text.get_text()]
+    boxes = [each.get_window_extent(renderer) for each in (*figure.axes, *written, *figure.legends)]
     for place, one in enumerate(boxes):
         assert one.x0 >= 0
         assert one.x1 <= figure.bbox.x1
