@@ -132,7 +132,7 @@ class Trained:
 
     @cached_property
     def vgg_oracles(self) -> list[SmallVGG]:
-        """More of them, of a third architecture: what all see is no whim of one making."""
+        """More of them, of a third architecture, as one making alone may have whims of its own."""
         return self._oracles(SmallVGG, "small_vgg", self.size.vgg_oracle)
 
     def accuracies(self) -> dict[str, float]:
