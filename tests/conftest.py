@@ -1,11 +1,14 @@
-"""What many tests share, made once a session: a small classifier of digits, the smallest demo."""
+"""What many tests share, made once: a small classifier of digits, the smallest demo, a browser."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,3 +131,20 @@ def probabilities(demo):
         return powers / powers.sum(1, keepdims=True)
 
     return of
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A real Chromium without a window: one for all, as Playwright runs once in a process."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs captum-deduce[test-app]")
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("needs Chromium, such as Debian's package chromium")
+    # Within a container there is no sandbox to be had, and no page but ours is opened. The browser
+    # itself has nothing to ask of anybody.
+    switches = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=found, args=[*switches, "--disable-sync"])
+        yield opened
+        opened.close()

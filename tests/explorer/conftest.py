@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -92,19 +91,3 @@ def explorer(_demo, broken) -> Iterator[Any]:
     page.slow = slow
     yield page
     page.close()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """A real Chromium without a window."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs captum-deduce[test-app]")
-    found = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    if found is None:
-        pytest.skip("needs Chromium, such as Debian's package chromium")
-    with playwright.sync_playwright() as driver:
-        # within a container there is no sandbox to be had, and no page but ours is opened
-        opened = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield opened
-        opened.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 
 import pytest
@@ -12,19 +11,6 @@ from captum_deduce.study import analyse_study, make_study, read_answers
 from captum_deduce.study.design import ORIGINAL
 from tests.study import made_up
 from tests.study.test_page import HOSTILE
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-if BROWSER is None:
-    pytest.skip("no Chromium is installed", allow_module_level=True)
-playwright = pytest.importorskip("playwright.sync_api")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
