@@ -154,6 +154,7 @@ def test_what_was_found_can_be_kept(page, tmp_path):
     result = Counterfactuals.load(found["counterfactuals.safetensors"])
     assert f"L0 {int(result.l0())}" in said(page)
     page.click("#python > button")
+    page.wait_for_selector("#python .cm-line")
     assert "generate(" in page.inner_text("#python")
 
 
