@@ -46,7 +46,7 @@ ORDER = Order(
         [""],  # captum_deduce/__init__.py
     ],
     guests=[
-        ["metrics", "training", "visualization"],
+        ["metrics", "testing", "training", "visualization"],
         ["zoo"],
         ["reports"],
         ["bulk", "experiments"],
