@@ -46,7 +46,8 @@ ORDER = Order(
         [""],  # captum_deduce/__init__.py
     ],
     guests=[
-        ["metrics", "testing", "training", "visualization"],
+        ["metrics", "training", "visualization"],
+        ["testing"],
         ["zoo"],
         ["reports"],
         ["bulk", "experiments"],

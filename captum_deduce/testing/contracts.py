@@ -139,7 +139,7 @@ def _run(check: Check, subject: Any, reason: str | None) -> None:
     """Run a check in a state of torch's generator that is the same each time, and restore it."""
     name = name_of(check)
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
             torch.manual_seed(0)
             check(subject)
     except NotApplicable:
@@ -192,7 +192,8 @@ def require_equal(what: str, found: Any, expected: Any, tolerance: float = 0.0) 
         ContractError: They differ.
     """
     if not isinstance(expected, Tensor):
-        require(found == expected, f"{what} {found!r}", repr(expected))
+        same = not isinstance(found, Tensor) and found == expected
+        require(same, f"{what} {_short(found)}", _short(expected))
         return
     require(
         isinstance(found, Tensor)
@@ -213,6 +214,10 @@ def require_equal(what: str, found: Any, expected: Any, tolerance: float = 0.0) 
         f"{found[place].item():.6g}), expected {expected[place].item():.6g} there, within "
         f"{tolerance:g}"
     )
+
+
+def _short(value: Any) -> str:
+    return _kind(value) if isinstance(value, Tensor) else repr(value)
 
 
 def _kind(value: Any) -> str:

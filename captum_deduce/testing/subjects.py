@@ -64,7 +64,8 @@ class Subject(_Network):
     """
 
     def __init__(self, channels: int = 1) -> None:
-        super().__init__(channels)
+        with torch.random.fork_rng([]):  # layers draw weights, which are then replaced
+            super().__init__(channels)
         self.before: Callable[[Tensor], Tensor] | None = None
         self.after: Callable[..., Any] | None = None
         self.channels = channels
@@ -173,7 +174,7 @@ def _trained_state() -> dict[str, Tensor]:
     """Train the network, smooth as spectral normalisation makes it, then plain."""
     images, labels = _digits().train.images.double(), _digits().train.target
     # Whatever a user's program does with gradients and generators around the checks.
-    with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
+    with torch.random.fork_rng([]), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(7)
         model = _Network()
         spectral_normalize(model, coeff=3.0, example_input=images[:1])

@@ -16,7 +16,7 @@ from captum.robust import AttackComparator, MinParamPerturbation
 from torch import Tensor
 
 from captum_deduce.testing.contracts import NotApplicable, require, require_equal
-from captum_deduce.testing.explainer.trial import Trial
+from captum_deduce.testing.explainer.trial import Trial, takes
 
 
 @contextlib.contextmanager
@@ -159,10 +159,10 @@ def check_min_param_perturbation(trial: Trial) -> None:
     explainer, subject = trial.pair()
     image, predicted = subject.images[:1], int(subject.predicted[0])
     goal = int(subject.target[0])
-    if hasattr(explainer, "confidence"):
+    if takes(explainer, "confidence"):
         setting, lowest, highest, step = "confidence", 0.3, 0.9, 0.2
-    elif hasattr(explainer, "max_iterations"):
-        most = explainer.max_iterations
+    elif takes(explainer, "max_iterations"):
+        most = vars(explainer)["max_iterations"]
         setting, lowest, highest, step = "max_iterations", 1, most, max(1, most // 4)
     else:
         raise NotApplicable("it has neither confidence nor max_iterations to vary")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from captum_deduce.testing.contracts import in_words, require, require_equal
-from captum_deduce.testing.explainer.trial import EXACT, Trial, require_same
+from captum_deduce.testing.explainer.trial import EXACT, Trial, few_steps, require_same
 
 
 def check_masked_pixels_stay(trial: Trial) -> None:
@@ -62,9 +62,7 @@ def check_equal_bounds(trial: Trial) -> None:
     images[:, :, :2] = 0.5
     lower[:, :2] = upper[:, :2] = 0.5
     try:
-        result = explainer.generate(
-            images, subject.target, lower_bound=lower, upper_bound=upper, max_iterations=20
-        )
+        result = explainer.generate(images, subject.target, lower_bound=lower, upper_bound=upper)
     except ValueError as error:
         named = "lower_bound" in str(error) or "upper_bound" in str(error)
         require(named, in_words(error), "an error that names lower_bound and upper_bound")
@@ -105,10 +103,10 @@ def check_groups(trial: Trial) -> None:
     """A feature_mask is refused by name, or the entries of a group move as one."""
     explainer, subject = trial.pair()
     images, target, halves = subject.images, subject.target, torch.arange(8).view(1, 8, 1) // 4
-    refused = 0
+    once, refused = few_steps(explainer, 1), 0
     for face in (explainer.generate, explainer.attribute, explainer.perturb):
         try:
-            face(images, target, feature_mask=halves, max_iterations=1)
+            face(images, target, feature_mask=halves, **once)
         except ValueError as error:
             refused += 1
             named = "feature_mask" in str(error) and explainer.get_name() in str(error)
@@ -116,7 +114,7 @@ def check_groups(trial: Trial) -> None:
     require(refused in (0, 3), f"refused by {refused} of generate, attribute, perturb", "0 or 3")
     if refused:
         return
-    moved = explainer.attribute(images, target, feature_mask=halves, max_iterations=1)
+    moved = explainer.attribute(images, target, feature_mask=halves, **once)
     rows = (moved != 0).any(3).view(6, 2, 4)  # type: ignore[union-attr]  # a tensor came
     moving = rows.any(2).sum(1)
     require((moving <= 1).all(), f"{moving.tolist()} groups in a step", "one at most")

@@ -15,7 +15,14 @@ from captum_deduce.testing.contracts import (
     require_equal,
     require_raises,
 )
-from captum_deduce.testing.explainer.trial import EXACT, ROUNDED, Trial, is_reached, require_same
+from captum_deduce.testing.explainer.trial import (
+    EXACT,
+    ROUNDED,
+    Trial,
+    few_steps,
+    is_reached,
+    require_same,
+)
 from captum_deduce.testing.subjects import Subject
 
 
@@ -26,7 +33,7 @@ def check_target_forms(trial: Trial) -> None:
     classes = [3, 3, 3]
     forms: list[Any] = [3, np.int64(3), classes, [3], torch.tensor(3), torch.tensor([3]), (3, 3, 3)]
     forms += [np.array(classes), torch.tensor([classes]).T, torch.tensor(classes).to(torch.uint8)]
-    settings = {"max_iterations": 3} if hasattr(explainer, "max_iterations") else {}
+    settings = few_steps(explainer, 3)
     expected = explainer.generate(images, torch.tensor(classes), **settings)
     for form in forms:
         result = explainer.generate(images, form, **settings)
@@ -58,7 +65,7 @@ def check_memory_layouts(trial: Trial) -> None:
     """Inputs that are transposed, strided, expanded or channels-last give what a copy gives."""
     explainer, subject = trial.pair(channels=3)
     images, target = subject.images, subject.target
-    settings = {"max_iterations": 5} if hasattr(explainer, "max_iterations") else {}
+    settings = few_steps(explainer, 5)
     expected = explainer.generate(images, target, **settings)
     wide = torch.stack([images, images], -1).flatten(3)[..., ::2]
     layouts = {

@@ -23,6 +23,7 @@ from captum_deduce.testing.explainer.trial import (
     EXACT,
     ROUNDED,
     Trial,
+    few_steps,
     is_reached,
     require_same,
     require_untouched,
@@ -91,12 +92,14 @@ def check_in_place_operations(trial: Trial) -> None:
     """A model that overwrites what it is given finds the same, and the inputs stay."""
     explainer, subject = trial.pair()
     images = subject.images
-    subject.relu.inplace = False
+    original, subject.relu.inplace = images.clone(), False
+    subject.before = lambda x: x * 0.95 + 0.02
     expected = explainer.generate(images, subject.target)
-    original, subject.relu.inplace = images.clone(), True
-    subject.before = lambda x: x.mul_(2.0).sub_(1.0).add_(1.0).div_(2.0)
-    require_same(explainer.generate(images, subject.target), expected, ROUNDED)
+    subject.relu.inplace = True
+    subject.before = lambda x: x.mul_(0.95).add_(0.02)
+    result = explainer.generate(images, subject.target)
     require_equal("the caller's own inputs", images, original)
+    require_same(result, expected, ROUNDED)
 
 
 def check_functions(trial: Trial) -> None:
@@ -153,7 +156,7 @@ def check_constant_models(trial: Trial) -> None:
     constant = torch.arange(10.0, dtype=torch.float64).flip(0)
     subject.after = lambda scores: scores * 0 + constant
     with _refusal_or_warnings():
-        result = explainer.generate(subject.images, 3, **_few_steps(explainer))
+        result = explainer.generate(subject.images, 3, **few_steps(explainer, 20))
         require(not result.success.any(), "success", "none where no image has the target")
         require(torch.isfinite(result.counterfactuals).all(), "NaN or infinity", "finite images")
         require(torch.isfinite(result.confidence).all(), "NaN confidence", "finite confidences")
@@ -164,7 +167,7 @@ def check_saturated_softmax(trial: Trial) -> None:
     explainer, subject = trial.pair()
     subject.after = lambda scores: scores * 1e4
     with _refusal_or_warnings():
-        result = explainer.generate(subject.images, subject.target, **_few_steps(explainer))
+        result = explainer.generate(subject.images, subject.target, **few_steps(explainer, 20))
         images = result.counterfactuals
         require(torch.isfinite(images).all(), "NaN or infinity", "finite images")
         found = subject.confidence(images, subject.target)
@@ -301,10 +304,6 @@ def check_gpu(trial: Trial) -> None:
         require_equal("L1", result.l1().cpu(), expected.l1(), 1e-2)
     with require_raises("images elsewhere", ValueError, "but the model's parameters are"):
         explainer.generate(images.cpu(), target)
-
-
-def _few_steps(explainer: Any) -> dict[str, Any]:
-    return {"max_iterations": 20} if hasattr(explainer, "max_iterations") else {}
 
 
 @contextmanager

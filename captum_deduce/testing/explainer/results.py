@@ -6,7 +6,7 @@ import torch
 
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.testing.contracts import require, require_equal
-from captum_deduce.testing.explainer.trial import EXACT, Trial, is_reached, require_same
+from captum_deduce.testing.explainer.trial import EXACT, Trial, is_reached, require_same, takes
 
 
 def check_result_is_true(trial: Trial) -> None:
@@ -99,6 +99,8 @@ def check_batch_mates(trial: Trial) -> None:
         batched = explainer.generate(images, target, internal_batch_size=size)
         require_same(batched, together, EXACT)
         require_equal("iterations", batched.iterations, together.iterations)
+    few = explainer.generate(images[1:3], target[1:3])
+    require_same(few, together[1:3], EXACT)
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     shuffled = explainer.generate(images[order], target[order], internal_batch_size=3)
     require_same(shuffled, together[order], EXACT)
@@ -135,13 +137,13 @@ def check_without_target(trial: Trial) -> None:
 def check_settings_of_one_call(trial: Trial) -> None:
     """A setting given to a call holds for that call alone; an unknown one is refused by name."""
     explainer, subject = trial.pair()
-    if hasattr(explainer, "max_iterations"):
-        before = explainer.max_iterations
+    if takes(explainer, "max_iterations"):
+        before = vars(explainer)["max_iterations"]
         result = explainer.generate(subject.images, subject.target, max_iterations=1)
         require(
             (result.iterations <= 1).all(), f"steps {result.iterations.tolist()}", "one at most"
         )
-        require_equal("max_iterations afterwards", explainer.max_iterations, before)
+        require_equal("max_iterations afterwards", vars(explainer)["max_iterations"], before)
     try:
         explainer.generate(subject.images, subject.target, no_such_setting=1)
     except TypeError as error:

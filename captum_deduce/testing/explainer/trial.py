@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,11 +97,38 @@ class Trial:
             NotApplicable: There are none that are known.
         """
         settings = dict(self.hopeless)
-        if not settings and hasattr(explainer, "confidence"):
+        if not settings and takes(explainer, "confidence"):
             settings["confidence"] = 1 - 1e-9
-        if not settings or not hasattr(explainer, "max_iterations"):
+        if not settings or not takes(explainer, "max_iterations"):
             raise NotApplicable("no settings are known with which a search is long (hopeless=)")
         return {**settings, "max_iterations": steps}
+
+
+def takes(explainer: CounterfactualExplainer, setting: str) -> bool:
+    """Tell whether a setting may be given for one call: a keyword-only constructor argument.
+
+    Args:
+        explainer (CounterfactualExplainer): The explainer.
+        setting (str): The setting's name.
+
+    Returns:
+        bool: Whether it may.
+    """
+    parameter = inspect.signature(type(explainer).__init__).parameters.get(setting)
+    return parameter is not None and parameter.kind is parameter.KEYWORD_ONLY
+
+
+def few_steps(explainer: CounterfactualExplainer, steps: int) -> dict[str, Any]:
+    """Choose settings that keep a search short, where that can be said.
+
+    Args:
+        explainer (CounterfactualExplainer): The explainer.
+        steps (int): How many at most.
+
+    Returns:
+        dict[str, Any]: Settings for one call.
+    """
+    return {"max_iterations": steps} if takes(explainer, "max_iterations") else {}
 
 
 def is_reached(explainer: CounterfactualExplainer, images: Tensor, target: Tensor) -> Tensor:
@@ -154,9 +182,9 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
     for name, parameter in model.named_parameters():
         noted[f"requires_grad of {name}"] = parameter.requires_grad
         gradient = parameter.grad
-        noted[f"the gradient of {name}"] = None if gradient is None else gradient.tolist()
+        noted[f"the gradient of {name}"] = None if gradient is None else gradient.clone()
     for name, value in model.state_dict().items():
-        noted[name] = value.tolist()
+        noted[name] = value.clone()
     return noted
 
 
