@@ -80,7 +80,7 @@ BROKEN = {
     "batch_mates": (Coupled, "found counterfactuals that differ in rows"),
     "equal_seeds": (Dicing, "found counterfactuals that differ in rows"),
     "without_target": (Circular, "expected other classes"),
-    "settings_of_one_call": (Sticky, "max_iterations afterwards 1"),
+    "settings_of_one_call": (Sticky, "found steps of the next call that differ"),
     "colour": (Grey, "raised ValueError: one channel only"),
 }
 
