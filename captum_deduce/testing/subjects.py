@@ -99,7 +99,7 @@ class Subject(_Network):
     @property
     def training_labels(self) -> Tensor:
         """Their classes."""
-        return _digits().train.target.to(self.fc.weight.device)
+        return _digits().train.target.to(self.fc.bias.device)
 
     @property
     def images(self) -> Tensor:
@@ -109,7 +109,7 @@ class Subject(_Network):
     @property
     def target(self) -> Tensor:
         """A class for each of them, another one than a fresh one of its kind predicts."""
-        return ((self.predicted + torch.arange(1, PAIRS + 1)) % 10).to(self.fc.weight.device)
+        return ((self.predicted + torch.arange(1, PAIRS + 1)) % 10).to(self.fc.bias.device)
 
     @property
     def predicted(self) -> Tensor:
@@ -131,7 +131,7 @@ class Subject(_Network):
         return probabilities.gather(1, target.unsqueeze(1)).squeeze(1)
 
     def _placed(self, images: Tensor) -> Tensor:
-        return (images.double() * _shades(self.channels)).to(self.fc.weight)
+        return (images.double() * _shades(self.channels)).to(self.fc.bias)
 
 
 def as_function(subject: Subject) -> Callable[..., Any]:
@@ -180,7 +180,7 @@ def _trained_state() -> dict[str, Tensor]:
         spectral_normalize(model, coeff=3.0, example_input=images[:1])
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
         for _ in range(_EPOCHS):
-            for rows in torch.randperm(len(images)).split(100):
+            for rows in torch.split(torch.randperm(len(images)), 100):
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(model(images[rows]), labels[rows]).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()

@@ -140,13 +140,14 @@ def check_attack_comparator(trial: Trial) -> None:
     explainer, subject = trial.pair()
 
     def reached(scores: Tensor, target: Tensor) -> Tensor:
-        return (scores.argmax(1) == target).double().mean()
+        at_target: Tensor = (scores.argmax(1) == target).double().mean()
+        return at_target
 
     comparator = AttackComparator(subject, reached)
     comparator.add_attack(explainer, "attack", attack_kwargs={"target": subject.target})
     results = comparator.evaluate(subject.images, target=subject.target)
     expected = explainer.generate(subject.images, subject.target)
-    share = (subject(expected.counterfactuals).argmax(1) == subject.target).double().mean()
+    share = reached(subject(expected.counterfactuals), subject.target)
     require_equal("share at the target before", float(results["Original"]), 0.0)
     after = results["attack"]
     found = float(after["mean"] if isinstance(after, dict) else after)

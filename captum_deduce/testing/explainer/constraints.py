@@ -115,7 +115,7 @@ def check_groups(trial: Trial) -> None:
     if refused:
         return
     moved = explainer.attribute(images, target, feature_mask=halves, **once)
-    rows = (moved != 0).any(3).view(6, 2, 4)  # type: ignore[union-attr]  # a tensor came
+    rows = (moved != 0).any(3).view(6, 2, 4)
     moving = rows.any(2).sum(1)
     require((moving <= 1).all(), f"{moving.tolist()} groups in a step", "one at most")
     require((rows.sum((1, 2)) > 1).all(), "groups of which one row moved", "all rows of the group")

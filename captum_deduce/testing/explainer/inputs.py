@@ -192,7 +192,7 @@ def check_refused_arguments(trial: Trial) -> None:
     """What can't be right is refused before any work, by the argument's name and what came."""
     explainer, subject = trial.pair()
     for wrong, kind, words in _REFUSED:
-        call = {"inputs": subject.images[:3], "target": 3} | wrong
+        call: dict[str, Any] = {"inputs": subject.images[:3], "target": 3} | wrong
         with require_raises(", ".join(wrong), kind, *words):
             explainer.generate(call.pop("inputs"), call.pop("target"), **call)
 
