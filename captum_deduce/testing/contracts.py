@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 Check = Callable[[Any], None]
-"""A check of what it is given; its name is what follows ``check_`` in the function's."""
+"""A check of what it is given, named ``_check_NAME``, and described by its docstring."""
 
 NamedCheck = tuple[str, Callable[[], None]]
 """A check's name, and what runs it: for ``pytest.mark.parametrize``."""
@@ -47,12 +47,12 @@ def name_of(check: Check) -> str:
     """Find what a check is called.
 
     Args:
-        check (Callable): Named ``check_...``.
+        check (Callable): Named ``_check_...``.
 
     Returns:
         str: What follows.
     """
-    return check.__name__.removeprefix("check_")
+    return check.__name__.lstrip("_").removeprefix("check_")
 
 
 def descriptions(checks: Iterable[Check]) -> dict[str, str]:

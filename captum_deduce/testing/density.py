@@ -49,7 +49,7 @@ def _fitted(make_density: MakeDensity) -> Any:
     return density
 
 
-def check_fit(make_density: MakeDensity) -> None:
+def _check_fit(make_density: MakeDensity) -> None:
     """The method fit returns the density itself, which then evaluates new features."""
     density, (features, target) = make_density(), _samples()
     before = features.clone(), target.clone()
@@ -63,7 +63,7 @@ def check_fit(make_density: MakeDensity) -> None:
     require(torch.isfinite(values).all(), "NaN or infinity", "finite log-densities")
 
 
-def check_integral(make_density: MakeDensity) -> None:
+def _check_integral(make_density: MakeDensity) -> None:
     """The density of each class integrates to 1 over all features."""
     density = _fitted(make_density)
     line = torch.linspace(-24, 33, 400, dtype=torch.float64)
@@ -74,7 +74,7 @@ def check_integral(make_density: MakeDensity) -> None:
         require(abs(total - 1) < 0.01, f"an integral of {total:.3f} for class {label}", "1")
 
 
-def check_own_class(make_density: MakeDensity) -> None:
+def _check_own_class(make_density: MakeDensity) -> None:
     """New features of a class are likelier under it than under another, on the whole."""
     density, (features, target) = _fitted(make_density), _samples(1)
     own = density.log_prob(features, target)
@@ -83,7 +83,7 @@ def check_own_class(make_density: MakeDensity) -> None:
     require(share > 0.9, f"{share:.0%} likelier under their own class", "more than 90%")
 
 
-def check_order_of_samples(make_density: MakeDensity) -> None:
+def _check_order_of_samples(make_density: MakeDensity) -> None:
     """A fit does not depend on the order of the samples, and starts afresh each time."""
     features, target = _samples()
     density = _fitted(make_density)
@@ -96,7 +96,7 @@ def check_order_of_samples(make_density: MakeDensity) -> None:
     )
 
 
-def check_partial_fits(make_density: MakeDensity) -> None:
+def _check_partial_fits(make_density: MakeDensity) -> None:
     """Samples that are added in batches, or merged, give what one fit of all gives."""
     density, (features, target) = make_density(), _samples()
     if not hasattr(density, "partial_fit"):
@@ -113,7 +113,7 @@ def check_partial_fits(make_density: MakeDensity) -> None:
         require_equal("merged ones", merged.log_prob(*_samples(1, 12)), expected, _EXACT)
 
 
-def check_batch_mates(make_density: MakeDensity) -> None:
+def _check_batch_mates(make_density: MakeDensity) -> None:
     """The value of a row depends on no other row, nor on how many there are; no rows give none."""
     density, (features, target) = _fitted(make_density), _samples(1, 12)
     together = density.log_prob(features, target)
@@ -127,7 +127,7 @@ def check_batch_mates(make_density: MakeDensity) -> None:
     require_equal("shape of no rows", tuple(none.shape), (0,))
 
 
-def check_target_forms(make_density: MakeDensity) -> None:
+def _check_target_forms(make_density: MakeDensity) -> None:
     """A class may be a number for all, a list, NumPy's or a tensor, with any other beside it."""
     density, (features, _) = _fitted(make_density), _samples(1, 4)
     expected = density.log_prob(features, torch.full((4,), 2))
@@ -135,7 +135,7 @@ def check_target_forms(make_density: MakeDensity) -> None:
         require_equal(f"log-densities for {form!r}", density.log_prob(features, form), expected)
 
 
-def check_gradient(make_density: MakeDensity) -> None:
+def _check_gradient(make_density: MakeDensity) -> None:
     """Log-densities can be differentiated, and the gradient is that of finite differences."""
     density, (features, target) = _fitted(make_density), _samples(1, 6)
     features.requires_grad_()
@@ -155,7 +155,7 @@ def check_gradient(make_density: MakeDensity) -> None:
             require_equal(f"slope along feature {k}", gradient[:, k], slope.to(gradient), 1e-4)
 
 
-def check_precision_and_layout(make_density: MakeDensity) -> None:
+def _check_precision_and_layout(make_density: MakeDensity) -> None:
     """Features in float32, half precision or any memory layout mean the same, but for rounding."""
     density, (features, target) = _fitted(make_density), _samples(1, 12)
     features = features.half().double()  # what every precision holds
@@ -174,7 +174,7 @@ def check_precision_and_layout(make_density: MakeDensity) -> None:
         require_equal(f"{name} features", density.log_prob(form, target), expected, _EXACT)
 
 
-def check_far_features(make_density: MakeDensity) -> None:
+def _check_far_features(make_density: MakeDensity) -> None:
     """Features far from all that was fitted have a low log-density, which is no NaN."""
     density = _fitted(make_density)
     far = torch.tensor([[1e6, -1e6]], dtype=torch.float64)
@@ -182,7 +182,7 @@ def check_far_features(make_density: MakeDensity) -> None:
     require(not value.isnan().any() and (value < near).all(), f"{value.tolist()}", "very low ones")
 
 
-def check_refused_features(make_density: MakeDensity) -> None:
+def _check_refused_features(make_density: MakeDensity) -> None:
     """Features of another number, no matrix, or classes that are not there are refused by name."""
     density, (features, target) = _fitted(make_density), _samples(1, 4)
     refused = (TypeError, ValueError)
@@ -200,7 +200,7 @@ def check_refused_features(make_density: MakeDensity) -> None:
         density.log_prob(features, [0, 1])
 
 
-def check_refused_samples(make_density: MakeDensity) -> None:
+def _check_refused_samples(make_density: MakeDensity) -> None:
     """Samples that can't be fitted are refused by name, and the fit stays as it was."""
     density, (features, target) = _fitted(make_density), _samples()
     expected = density.log_prob(*_samples(1, 12))
@@ -218,13 +218,13 @@ def check_refused_samples(make_density: MakeDensity) -> None:
     require_equal("log-densities", density.log_prob(*_samples(1, 12)), expected, 0.0)
 
 
-def check_unfitted(make_density: MakeDensity) -> None:
+def _check_unfitted(make_density: MakeDensity) -> None:
     """Before anything is fitted, log_prob raises and says so."""
     with require_raises("log_prob before fit", (RuntimeError, ValueError), "fit"):
         make_density().log_prob(*_samples(1, 4))
 
 
-def check_classes_without_samples(make_density: MakeDensity) -> None:
+def _check_classes_without_samples(make_density: MakeDensity) -> None:
     """A class without samples, below one that has some, is refused by its number."""
     features, target = _samples()
     density = make_density().fit(features, torch.where(target == 1, 3, target))
@@ -232,7 +232,7 @@ def check_classes_without_samples(make_density: MakeDensity) -> None:
         density.log_prob(features[:2], 1)
 
 
-def check_copies(make_density: MakeDensity) -> None:
+def _check_copies(make_density: MakeDensity) -> None:
     """A copy evaluates the same, and later fits of the original don't reach it."""
     density, (features, target) = _fitted(make_density), _samples()
     expected = density.log_prob(*_samples(1, 12))
@@ -241,7 +241,7 @@ def check_copies(make_density: MakeDensity) -> None:
     require_equal("log-densities of the copy", twin.log_prob(*_samples(1, 12)), expected)
 
 
-def check_files(make_density: MakeDensity) -> None:
+def _check_files(make_density: MakeDensity) -> None:
     """What save writes, load reads, and it evaluates the same."""
     density = _fitted(make_density)
     if not (hasattr(density, "save") and hasattr(type(density), "load")):
@@ -254,7 +254,7 @@ def check_files(make_density: MakeDensity) -> None:
     require_equal("log-densities of the file", read.log_prob(*_samples(1, 12)), expected)
 
 
-def check_threads(make_density: MakeDensity) -> None:
+def _check_threads(make_density: MakeDensity) -> None:
     """Several threads evaluate one density at once, the first time too, and find the same."""
     density = _fitted(make_density)
     expected = _fitted(make_density).log_prob(*_samples(1, 12))
@@ -278,23 +278,23 @@ def check_threads(make_density: MakeDensity) -> None:
 
 
 DENSITY_CHECKS: tuple[Check, ...] = (
-    check_fit,
-    check_integral,
-    check_own_class,
-    check_order_of_samples,
-    check_partial_fits,
-    check_batch_mates,
-    check_target_forms,
-    check_gradient,
-    check_precision_and_layout,
-    check_far_features,
-    check_refused_features,
-    check_refused_samples,
-    check_unfitted,
-    check_classes_without_samples,
-    check_copies,
-    check_files,
-    check_threads,
+    _check_fit,
+    _check_integral,
+    _check_own_class,
+    _check_order_of_samples,
+    _check_partial_fits,
+    _check_batch_mates,
+    _check_target_forms,
+    _check_gradient,
+    _check_precision_and_layout,
+    _check_far_features,
+    _check_refused_features,
+    _check_refused_samples,
+    _check_unfitted,
+    _check_classes_without_samples,
+    _check_copies,
+    _check_files,
+    _check_threads,
 )
 """Every check of a density, in the order in which they run."""
 

@@ -61,7 +61,7 @@ def _values(metric: Callable[[Counterfactuals], Any], result: Counterfactuals) -
     return finite
 
 
-def check_a_number_per_pair(make_metric: MakeMetric) -> None:
+def _check_a_number_per_pair(make_metric: MakeMetric) -> None:
     """It returns one finite number or bool per pair, failed ones and single ones too."""
     subject = Subject()
     metric, result = make_metric(subject), _result(subject)
@@ -69,7 +69,7 @@ def check_a_number_per_pair(make_metric: MakeMetric) -> None:
     _values(metric, result[2])
 
 
-def check_pairs_alone(make_metric: MakeMetric) -> None:
+def _check_pairs_alone(make_metric: MakeMetric) -> None:
     """The value of a pair depends on no other pair, on no order and on no number of pairs."""
     subject = Subject()
     metric, result = make_metric(subject), _result(subject)
@@ -82,7 +82,7 @@ def check_pairs_alone(make_metric: MakeMetric) -> None:
         require_equal("a pair alone", _values(metric, result[i]), together[i : i + 1], _EXACT)
 
 
-def check_nothing_changed(make_metric: MakeMetric) -> None:
+def _check_nothing_changed(make_metric: MakeMetric) -> None:
     """Where the counterfactual is the original, the value is still a finite number."""
     subject = Subject()
     result = _result(subject)
@@ -90,7 +90,7 @@ def check_nothing_changed(make_metric: MakeMetric) -> None:
     _values(make_metric(subject), same)
 
 
-def check_same_each_time(make_metric: MakeMetric) -> None:
+def _check_same_each_time(make_metric: MakeMetric) -> None:
     """Called again it says the same, whatever torch's generator, which it leaves alone."""
     subject = Subject()
     metric, result = make_metric(subject), _result(subject)
@@ -102,7 +102,7 @@ def check_same_each_time(make_metric: MakeMetric) -> None:
     require_equal("state of torch's generator", torch.get_rng_state(), state)
 
 
-def check_result_stays(make_metric: MakeMetric) -> None:
+def _check_result_stays(make_metric: MakeMetric) -> None:
     """The result that it looks at is not changed."""
     subject = Subject()
     result, untouched = _result(subject), _result(subject)
@@ -111,7 +111,7 @@ def check_result_stays(make_metric: MakeMetric) -> None:
         require_equal(name, getattr(result, name), value)
 
 
-def check_no_gradient(make_metric: MakeMetric) -> None:
+def _check_no_gradient(make_metric: MakeMetric) -> None:
     """Values carry no graph, and are the same under no_grad and inference_mode."""
     subject = Subject()
     metric, result = make_metric(subject), _result(subject)
@@ -123,7 +123,7 @@ def check_no_gradient(make_metric: MakeMetric) -> None:
         require_equal(f"values under {context.__name__}", found.clone(), expected, _EXACT)
 
 
-def check_model_is_left_as_it_was(make_metric: MakeMetric) -> None:
+def _check_model_is_left_as_it_was(make_metric: MakeMetric) -> None:
     """A model in train mode is run in eval mode, gets no gradients, and is left as it was."""
     expected = _values(make_metric(Subject()), _result(Subject()))
     subject = Subject().train()
@@ -139,7 +139,7 @@ def check_model_is_left_as_it_was(make_metric: MakeMetric) -> None:
     require_equal("parameters with a gradient", filled, [])
 
 
-def check_single_precision(make_metric: MakeMetric) -> None:
+def _check_single_precision(make_metric: MakeMetric) -> None:
     """Of images in float32 it says about what it says of the same in float64."""
     expected = _values(make_metric(Subject()), _result(Subject()))
     subject = Subject().float()
@@ -148,13 +148,13 @@ def check_single_precision(make_metric: MakeMetric) -> None:
     require((differs < 1e-3).all(), f"{found.tolist()}", f"about {expected.tolist()}")
 
 
-def check_colour(make_metric: MakeMetric) -> None:
+def _check_colour(make_metric: MakeMetric) -> None:
     """Images of three channels are measured, too."""
     subject = Subject(channels=3)
     _values(make_metric(subject), _result(subject))
 
 
-def check_evaluate(make_metric: MakeMetric) -> None:
+def _check_evaluate(make_metric: MakeMetric) -> None:
     """The function evaluate puts it into its table."""
     subject = Subject()
     metric, result = make_metric(subject), _result(subject)
@@ -166,7 +166,7 @@ def check_evaluate(make_metric: MakeMetric) -> None:
     require(same, mean, expected)
 
 
-def check_gpu(make_metric: MakeMetric) -> None:
+def _check_gpu(make_metric: MakeMetric) -> None:
     """Of images on a GPU it says about what it says of the same on the CPU."""
     if not torch.cuda.is_available():
         raise NotApplicable("needs a GPU")
@@ -179,17 +179,17 @@ def check_gpu(make_metric: MakeMetric) -> None:
 
 
 METRIC_CHECKS: tuple[Check, ...] = (
-    check_a_number_per_pair,
-    check_pairs_alone,
-    check_nothing_changed,
-    check_same_each_time,
-    check_result_stays,
-    check_no_gradient,
-    check_model_is_left_as_it_was,
-    check_single_precision,
-    check_colour,
-    check_evaluate,
-    check_gpu,
+    _check_a_number_per_pair,
+    _check_pairs_alone,
+    _check_nothing_changed,
+    _check_same_each_time,
+    _check_result_stays,
+    _check_no_gradient,
+    _check_model_is_left_as_it_was,
+    _check_single_precision,
+    _check_colour,
+    _check_evaluate,
+    _check_gpu,
 )
 """Every check of a metric, in the order in which they run."""
 

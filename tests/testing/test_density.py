@@ -3,7 +3,7 @@ import torch
 
 from captum_deduce import ClassGaussianMixture
 from captum_deduce.density import COVARIANCE_TYPES
-from captum_deduce.testing import ContractError, check_density, density_checks
+from captum_deduce.testing import ContractError, check_density, density_checks, descriptions
 from captum_deduce.testing.density import DENSITY_CHECKS
 
 
@@ -172,7 +172,7 @@ def test_a_density_without_a_gradient_is_caught():
 
 
 def test_every_check_has_a_broken_density():
-    assert {check.__name__ for check in DENSITY_CHECKS} == {f"check_{name}" for name in BROKEN}
+    assert set(descriptions(DENSITY_CHECKS)) == set(BROKEN)
 
 
 def test_what_is_no_factory_is_refused():

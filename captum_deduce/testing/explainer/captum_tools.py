@@ -26,7 +26,7 @@ def _noise_allowed() -> Iterator[None]:
         yield
 
 
-def check_three_faces(trial: Trial) -> None:
+def _check_three_faces(trial: Trial) -> None:
     """The faces attribute, perturb and a call return what generate finds."""
     explainer, subject = trial.pair()
     images, target = subject.images, subject.target
@@ -40,7 +40,7 @@ def check_three_faces(trial: Trial) -> None:
     require_equal("has_convergence_delta", explainer.has_convergence_delta(), False)
 
 
-def check_noise_tunnel(trial: Trial) -> None:
+def _check_noise_tunnel(trial: Trial) -> None:
     """NoiseTunnel averages finite attributions over noisy copies, in each of its three ways."""
     explainer, subject = trial.pair()
     for kind in ("smoothgrad", "smoothgrad_sq", "vargrad"):
@@ -57,7 +57,7 @@ def check_noise_tunnel(trial: Trial) -> None:
         require((averaged != 0).any(), f"zeros by {kind}", "attributions")
 
 
-def check_constraints_of_copies(trial: Trial) -> None:
+def _check_constraints_of_copies(trial: Trial) -> None:
     """Captum's tools repeat images: every copy has the mask and the bounds of its image."""
     explainer, subject = trial.pair()
     images, target = subject.images, subject.target
@@ -83,7 +83,7 @@ def check_constraints_of_copies(trial: Trial) -> None:
     require(largest <= 0.3 + 0.1, f"a change of {largest:.2f}", "0.3 and the noise at most")
 
 
-def check_noise_outside_bounds(trial: Trial) -> None:
+def _check_noise_outside_bounds(trial: Trial) -> None:
     """In attribute, inputs outside the bounds warn once, stay until moved, and are then clipped."""
     explainer, subject = trial.pair()
     noisy = subject.images - 0.01
@@ -97,7 +97,7 @@ def check_noise_outside_bounds(trial: Trial) -> None:
     require(lowest >= -1e-9, f"moved entries down to {lowest:g}", "0 or more")
 
 
-def check_sensitivity_max(trial: Trial) -> None:
+def _check_sensitivity_max(trial: Trial) -> None:
     """Captum's sensitivity_max of attribute is a finite number for each image."""
     explainer, subject = trial.pair()
     with _noise_allowed():
@@ -108,7 +108,7 @@ def check_sensitivity_max(trial: Trial) -> None:
     require(torch.isfinite(sensitivity).all(), "NaN or infinity", "finite numbers")
 
 
-def check_infidelity(trial: Trial) -> None:
+def _check_infidelity(trial: Trial) -> None:
     """Captum's infidelity is lower for attributions than for the same with the other sign."""
     explainer, subject = trial.pair()
     attributions: Any = explainer.attribute(subject.images, subject.target)
@@ -116,7 +116,7 @@ def check_infidelity(trial: Trial) -> None:
     @infidelity_perturb_func_decorator(False)  # type: ignore[untyped-decorator]
     def towards(inputs: Tensor) -> Tensor:
         # Captum repeats each input for its samples.
-        direction = attributions.repeat_interleave(len(inputs) // len(attributions), 0)
+        direction: Tensor = attributions.repeat_interleave(len(inputs) // len(attributions), 0)
         return inputs + direction * torch.rand(len(inputs), 1, 1, 1, dtype=inputs.dtype)
 
     def score(sign: float) -> Tensor:
@@ -135,7 +135,7 @@ def check_infidelity(trial: Trial) -> None:
     require((right < wrong).all(), f"{right.tolist()} against {wrong.tolist()}", "lower ones")
 
 
-def check_attack_comparator(trial: Trial) -> None:
+def _check_attack_comparator(trial: Trial) -> None:
     """Captum's AttackComparator sees the target reached after the attack."""
     explainer, subject = trial.pair()
 
@@ -155,7 +155,7 @@ def check_attack_comparator(trial: Trial) -> None:
     require(found > 0, "no image at the target", "some")
 
 
-def check_min_param_perturbation(trial: Trial) -> None:
+def _check_min_param_perturbation(trial: Trial) -> None:
     """Captum's MinParamPerturbation finds the least value of a setting that flips the model."""
     explainer, subject = trial.pair()
     image, predicted = subject.images[:1], int(subject.predicted[0])
@@ -182,7 +182,7 @@ def check_min_param_perturbation(trial: Trial) -> None:
     require(lowest <= value <= highest + step, f"{setting}={value}", f"{lowest} to {highest}")
 
 
-def check_captum_draws(trial: Trial) -> None:
+def _check_captum_draws(trial: Trial) -> None:
     """Captum's visualize_image_attr_multiple draws attributions at their place, with their sign."""
     explainer, subject = trial.pair()
     attributions: Any = explainer.attribute(subject.images, subject.target)
@@ -204,13 +204,13 @@ def check_captum_draws(trial: Trial) -> None:
 
 
 CHECKS = (
-    check_three_faces,
-    check_noise_tunnel,
-    check_constraints_of_copies,
-    check_noise_outside_bounds,
-    check_sensitivity_max,
-    check_infidelity,
-    check_attack_comparator,
-    check_min_param_perturbation,
-    check_captum_draws,
+    _check_three_faces,
+    _check_noise_tunnel,
+    _check_constraints_of_copies,
+    _check_noise_outside_bounds,
+    _check_sensitivity_max,
+    _check_infidelity,
+    _check_attack_comparator,
+    _check_min_param_perturbation,
+    _check_captum_draws,
 )

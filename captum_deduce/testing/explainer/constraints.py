@@ -8,7 +8,7 @@ from captum_deduce.testing.contracts import in_words, require, require_equal
 from captum_deduce.testing.explainer.trial import EXACT, Trial, few_steps, require_same
 
 
-def check_masked_pixels_stay(trial: Trial) -> None:
+def _check_masked_pixels_stay(trial: Trial) -> None:
     """No entry outside the mask moves, and with a mask counterfactuals are still found."""
     explainer, subject = trial.pair()
     mask = torch.zeros(8, 8)
@@ -19,7 +19,7 @@ def check_masked_pixels_stay(trial: Trial) -> None:
     require(result.success.any(), "no success within 30 of 64 pixels", "some")
 
 
-def check_empty_masks(trial: Trial) -> None:
+def _check_empty_masks(trial: Trial) -> None:
     """An image whose mask is all zeros stays as it is and fails at once, and harms no other."""
     explainer, subject = trial.pair()
     images, target = subject.images, subject.target
@@ -41,7 +41,7 @@ def check_empty_masks(trial: Trial) -> None:
     require_equal("images under a mask of zeros", nothing.counterfactuals, images)
 
 
-def check_tighter_bounds(trial: Trial) -> None:
+def _check_tighter_bounds(trial: Trial) -> None:
     """Bounds given to the call, numbers or tensors, are kept."""
     explainer, subject = trial.pair()
     inside = subject.images.clamp(0.1, 0.9)
@@ -54,7 +54,7 @@ def check_tighter_bounds(trial: Trial) -> None:
     require(result.success.any(), "no success from 0.1 to 0.9", "some")
 
 
-def check_equal_bounds(trial: Trial) -> None:
+def _check_equal_bounds(trial: Trial) -> None:
     """Where lower and upper bound are equal, the call is refused by name or the entries stay."""
     explainer, subject = trial.pair()
     images = subject.images
@@ -73,7 +73,7 @@ def check_equal_bounds(trial: Trial) -> None:
     require(torch.isfinite(result.counterfactuals).all(), "NaN or infinity", "finite images")
 
 
-def check_constraints_of_each_image(trial: Trial) -> None:
+def _check_constraints_of_each_image(trial: Trial) -> None:
     """Bounds and masks with a row for each image are kept, as if each image were alone."""
     explainer, subject = trial.pair()
     images, target = subject.images, subject.target
@@ -99,7 +99,7 @@ def check_constraints_of_each_image(trial: Trial) -> None:
     require_equal("number of masked entries that moved", moved, 0)
 
 
-def check_groups(trial: Trial) -> None:
+def _check_groups(trial: Trial) -> None:
     """A feature_mask is refused by name, or the entries of a group move as one."""
     explainer, subject = trial.pair()
     images, target, halves = subject.images, subject.target, torch.arange(8).view(1, 8, 1) // 4
@@ -122,10 +122,10 @@ def check_groups(trial: Trial) -> None:
 
 
 CHECKS = (
-    check_masked_pixels_stay,
-    check_empty_masks,
-    check_tighter_bounds,
-    check_equal_bounds,
-    check_constraints_of_each_image,
-    check_groups,
+    _check_masked_pixels_stay,
+    _check_empty_masks,
+    _check_tighter_bounds,
+    _check_equal_bounds,
+    _check_constraints_of_each_image,
+    _check_groups,
 )

@@ -26,7 +26,7 @@ from captum_deduce.testing.explainer.trial import (
 from captum_deduce.testing.subjects import Subject
 
 
-def check_target_forms(trial: Trial) -> None:
+def _check_target_forms(trial: Trial) -> None:
     """A target may be a number, a list, a tuple, NumPy's or a tensor, for all or for each."""
     explainer, subject = trial.pair()
     images = subject.images[:3]
@@ -41,7 +41,7 @@ def check_target_forms(trial: Trial) -> None:
         require_equal(f"images for {form!r}", result.counterfactuals, expected.counterfactuals)
 
 
-def check_one_image(trial: Trial) -> None:
+def _check_one_image(trial: Trial) -> None:
     """A batch of one image gives what the image gives in a batch."""
     explainer, subject = trial.pair()
     expected = explainer.generate(subject.images, subject.target)
@@ -50,7 +50,7 @@ def check_one_image(trial: Trial) -> None:
         require_same(alone, expected[i], EXACT)
 
 
-def check_no_image(trial: Trial) -> None:
+def _check_no_image(trial: Trial) -> None:
     """A batch without images is refused by name, or gives a result without pairs."""
     explainer, subject = trial.pair()
     try:
@@ -61,7 +61,7 @@ def check_no_image(trial: Trial) -> None:
         require_equal("shape of counterfactuals", result.counterfactuals.shape, (0, 1, 8, 8))
 
 
-def check_memory_layouts(trial: Trial) -> None:
+def _check_memory_layouts(trial: Trial) -> None:
     """Inputs that are transposed, strided, expanded or channels-last give what a copy gives."""
     explainer, subject = trial.pair(channels=3)
     images, target = subject.images, subject.target
@@ -83,7 +83,7 @@ def check_memory_layouts(trial: Trial) -> None:
         require_equal("images of an expanded one", row, expected.counterfactuals[0], ROUNDED)
 
 
-def check_inputs_that_require_grad(trial: Trial) -> None:
+def _check_inputs_that_require_grad(trial: Trial) -> None:
     """Inputs that require a gradient, leaves or not, are searched and get none."""
     explainer, subject = trial.pair()
     leaf = subject.images[:3].requires_grad_()
@@ -96,7 +96,7 @@ def check_inputs_that_require_grad(trial: Trial) -> None:
     require(leaf.grad is None, "a gradient of the caller's inputs", "none")
 
 
-def check_gradient_modes(trial: Trial) -> None:
+def _check_gradient_modes(trial: Trial) -> None:
     """Under torch.no_grad and torch.inference_mode the same is found, in ordinary tensors."""
     explainer, subject = trial.pair()
     images, target = subject.images[:3], subject.target[:3]
@@ -109,7 +109,7 @@ def check_gradient_modes(trial: Trial) -> None:
         require(not result.counterfactuals.is_inference(), "inference tensors", "ordinary ones")
 
 
-def check_single_precision(trial: Trial) -> None:
+def _check_single_precision(trial: Trial) -> None:
     """In float32 true successes are found, in float32, about as near as in float64."""
     expected = trial.found()
     subject = Subject().float()
@@ -121,7 +121,7 @@ def check_single_precision(trial: Trial) -> None:
     require(0.9 < ratio < 1.1, f"{ratio:.2f} times the L1 of float64", "0.9 to 1.1 times")
 
 
-def check_half_precision(trial: Trial) -> None:
+def _check_half_precision(trial: Trial) -> None:
     """Inputs or models in float16 and bfloat16 are explained rightly, or refused by their dtype."""
     for dtype in (torch.float16, torch.bfloat16):
         explainer, subject = trial.pair()
@@ -145,7 +145,7 @@ def _refused_or_right(explainer: CounterfactualExplainer, images: Tensor, target
     require((reached | ~result.success).all(), f"untrue success in {found.dtype}", "true ones")
 
 
-def check_one_tuple(trial: Trial) -> None:
+def _check_one_tuple(trial: Trial) -> None:
     """Inputs in a tuple of one are taken, and attributions and images come back in one."""
     explainer, subject = trial.pair()
     images, target = subject.images[:3], subject.target[:3]
@@ -188,7 +188,7 @@ _REFUSED: list[tuple[dict[str, Any], type[Exception], tuple[str, ...]]] = [
 ]
 
 
-def check_refused_arguments(trial: Trial) -> None:
+def _check_refused_arguments(trial: Trial) -> None:
     """What can't be right is refused before any work, by the argument's name and what came."""
     explainer, subject = trial.pair()
     for wrong, kind, words in _REFUSED:
@@ -198,14 +198,14 @@ def check_refused_arguments(trial: Trial) -> None:
 
 
 CHECKS = (
-    check_target_forms,
-    check_one_image,
-    check_no_image,
-    check_memory_layouts,
-    check_inputs_that_require_grad,
-    check_gradient_modes,
-    check_single_precision,
-    check_half_precision,
-    check_one_tuple,
-    check_refused_arguments,
+    _check_target_forms,
+    _check_one_image,
+    _check_no_image,
+    _check_memory_layouts,
+    _check_inputs_that_require_grad,
+    _check_gradient_modes,
+    _check_single_precision,
+    _check_half_precision,
+    _check_one_tuple,
+    _check_refused_arguments,
 )

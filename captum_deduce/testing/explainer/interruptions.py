@@ -24,12 +24,12 @@ class _BrokenError(Exception):
     """No error that a library would catch."""
 
 
-def check_errors_in_mid_search(trial: Trial) -> None:
+def _check_errors_in_mid_search(trial: Trial) -> None:
     """An error of the model in mid-search comes out as it is, and the model is left as it was."""
     _interrupt(trial, _BrokenError)
 
 
-def check_ctrl_c_in_mid_search(trial: Trial) -> None:
+def _check_ctrl_c_in_mid_search(trial: Trial) -> None:
     """Ctrl-C in mid-search ends it, and the model is left as it was."""
     _interrupt(trial, KeyboardInterrupt)
 
@@ -57,7 +57,7 @@ def _interrupt(trial: Trial, error: type[BaseException]) -> None:
     require_untouched(subject, before)
 
 
-def check_memory_runs_out(trial: Trial) -> None:
+def _check_memory_runs_out(trial: Trial) -> None:
     """A search that runs out of memory goes on with fewer pairs at once, and finds the same."""
     explainer, subject = trial.pair()
     images, target, settings = subject.images, subject.target, trial.long(explainer, 12)
@@ -81,7 +81,7 @@ def check_memory_runs_out(trial: Trial) -> None:
         require_equal("trajectory", path, whole, EXACT)
 
 
-def check_progress_bar(trial: Trial) -> None:
+def _check_progress_bar(trial: Trial) -> None:
     """A progress bar over the pairs is drawn where it is asked for, and only there."""
     explainer, subject = trial.pair()
     for call in (explainer.generate, explainer.attribute, explainer.perturb):
@@ -98,8 +98,8 @@ def check_progress_bar(trial: Trial) -> None:
 
 
 CHECKS = (
-    check_errors_in_mid_search,
-    check_ctrl_c_in_mid_search,
-    check_memory_runs_out,
-    check_progress_bar,
+    _check_errors_in_mid_search,
+    _check_ctrl_c_in_mid_search,
+    _check_memory_runs_out,
+    _check_progress_bar,
 )

@@ -32,7 +32,7 @@ from captum_deduce.testing.explainer.trial import (
 from captum_deduce.testing.subjects import Subject, as_function
 
 
-def check_additional_arguments(trial: Trial) -> None:
+def _check_additional_arguments(trial: Trial) -> None:
     """What a model takes besides its inputs follows its images through the batches."""
     explainer, subject = trial.pair()
     images, target = subject.images, subject.target
@@ -49,7 +49,7 @@ def check_additional_arguments(trial: Trial) -> None:
     require(result.success.any(), "no success", "some")
 
 
-def check_log_probabilities(trial: Trial) -> None:
+def _check_log_probabilities(trial: Trial) -> None:
     """Logits and log-probabilities give the same."""
     explainer, subject = trial.pair()
     expected = explainer.generate(subject.images, subject.target)
@@ -57,7 +57,7 @@ def check_log_probabilities(trial: Trial) -> None:
     require_same(explainer.generate(subject.images, subject.target), expected, ROUNDED)
 
 
-def check_model_is_left_as_it_was(trial: Trial) -> None:
+def _check_model_is_left_as_it_was(trial: Trial) -> None:
     """Dropout and batch norm in train mode are searched in eval mode, and all is left as it was."""
     expected = trial.found()
     subject = unsettled()
@@ -76,7 +76,7 @@ def unsettled() -> Subject:
     return subject
 
 
-def check_no_parameter_gradient(trial: Trial) -> None:
+def _check_no_parameter_gradient(trial: Trial) -> None:
     """Gradients of inputs are computed and none of parameters, which need not require any."""
     explainer, subject = trial.pair()
     filled = AssertionError("backward was called, which fills the gradients of parameters")
@@ -88,7 +88,7 @@ def check_no_parameter_gradient(trial: Trial) -> None:
     require_same(explainer.generate(subject.images, subject.target), expected, EXACT)
 
 
-def check_in_place_operations(trial: Trial) -> None:
+def _check_in_place_operations(trial: Trial) -> None:
     """A model that overwrites what it is given finds the same, and the inputs stay."""
     explainer, subject = trial.pair()
     images = subject.images
@@ -102,7 +102,7 @@ def check_in_place_operations(trial: Trial) -> None:
     require_same(result, expected, ROUNDED)
 
 
-def check_functions(trial: Trial) -> None:
+def _check_functions(trial: Trial) -> None:
     """A function or a partial that calls the model finds what the model itself does."""
     expected = trial.found()
     subject = Subject().train()
@@ -114,7 +114,7 @@ def check_functions(trial: Trial) -> None:
     require_same(trial.found(partial), expected, EXACT)
 
 
-def check_modules_used_twice(trial: Trial) -> None:
+def _check_modules_used_twice(trial: Trial) -> None:
     """A model that runs a module twice is explained as one with two copies of it."""
     shared, apart = (trial.found(_relu_twice(shared=shared)) for shared in (True, False))
     require_same(shared, apart, ROUNDED)
@@ -129,7 +129,7 @@ def _relu_twice(*, shared: bool) -> Subject:
     return subject
 
 
-def check_users_hooks(trial: Trial) -> None:
+def _check_users_hooks(trial: Trial) -> None:
     """A user's own hooks run, what they change counts, and they are still there afterwards."""
     seen: list[int] = []
     subject = Subject()
@@ -150,7 +150,7 @@ def check_users_hooks(trial: Trial) -> None:
         handle.remove()
 
 
-def check_constant_models(trial: Trial) -> None:
+def _check_constant_models(trial: Trial) -> None:
     """A model whose scores never change is refused, or every pair fails with finite images."""
     explainer, subject = trial.pair()
     constant = torch.arange(10.0, dtype=torch.float64).flip(0)
@@ -162,7 +162,7 @@ def check_constant_models(trial: Trial) -> None:
         require(torch.isfinite(result.confidence).all(), "NaN confidence", "finite confidences")
 
 
-def check_saturated_softmax(trial: Trial) -> None:
+def _check_saturated_softmax(trial: Trial) -> None:
     """Where probabilities underflow to 0 and 1, results are finite and true."""
     explainer, subject = trial.pair()
     subject.after = lambda scores: scores * 1e4
@@ -177,7 +177,7 @@ def check_saturated_softmax(trial: Trial) -> None:
         require((reached | (found > 0.5) | ~result.success).all(), "untrue success", "true ones")
 
 
-def check_log_density_near_zero(trial: Trial) -> None:
+def _check_log_density_near_zero(trial: Trial) -> None:
     """Features whose log-density is 0 to begin with divide nothing by zero."""
     explainer, subject = trial.pair()
     images, target = subject.images[:1], subject.target[:1]
@@ -209,7 +209,7 @@ class _Scale(nn.Module):
         return inputs * self.factor
 
 
-def check_nan_later_on(trial: Trial) -> None:
+def _check_nan_later_on(trial: Trial) -> None:
     """A model that returns NaN in mid-search leaves finite images, and is left as it was."""
     explainer, subject = trial.pair()
     before, calls = snapshot(subject), 0
@@ -229,7 +229,7 @@ def check_nan_later_on(trial: Trial) -> None:
     require_untouched(subject, before)
 
 
-def check_slope_without_a_number(trial: Trial) -> None:
+def _check_slope_without_a_number(trial: Trial) -> None:
     """A pair whose gradient is not finite ends with a finite image, and harms no other pair."""
     explainer, subject = trial.pair()
     images, target = subject.images, subject.target
@@ -272,7 +272,7 @@ _REFUSED: list[tuple[str, Callable[[Tensor], Any], type[Exception], tuple[str, .
 ]
 
 
-def check_refused_models(trial: Trial) -> None:
+def _check_refused_models(trial: Trial) -> None:
     """A model whose output is of no use is refused before the search, and the message says why."""
     explainer, subject = trial.pair()
     for name, after, kind, words in _REFUSED:
@@ -281,7 +281,7 @@ def check_refused_models(trial: Trial) -> None:
             explainer.generate(subject.images[:3], 3)
 
 
-def check_spread_models(trial: Trial) -> None:
+def _check_spread_models(trial: Trial) -> None:
     """A model in DataParallel is refused, and the message names what to pass instead."""
     explainer, subject = trial.pair()
     subject.strided = nn.DataParallel(subject.strided)  # type: ignore[assignment]
@@ -289,7 +289,7 @@ def check_spread_models(trial: Trial) -> None:
         explainer.generate(subject.images[:3], 3)
 
 
-def check_gpu(trial: Trial) -> None:
+def _check_gpu(trial: Trial) -> None:
     """On a GPU the same pairs are found, and images on the CPU are refused."""
     if not torch.cuda.is_available():
         raise NotApplicable("needs a GPU")
@@ -320,20 +320,20 @@ def _refusal_or_warnings() -> Iterator[None]:
 
 
 CHECKS = (
-    check_additional_arguments,
-    check_log_probabilities,
-    check_model_is_left_as_it_was,
-    check_no_parameter_gradient,
-    check_in_place_operations,
-    check_functions,
-    check_modules_used_twice,
-    check_users_hooks,
-    check_constant_models,
-    check_saturated_softmax,
-    check_log_density_near_zero,
-    check_nan_later_on,
-    check_slope_without_a_number,
-    check_refused_models,
-    check_spread_models,
-    check_gpu,
+    _check_additional_arguments,
+    _check_log_probabilities,
+    _check_model_is_left_as_it_was,
+    _check_no_parameter_gradient,
+    _check_in_place_operations,
+    _check_functions,
+    _check_modules_used_twice,
+    _check_users_hooks,
+    _check_constant_models,
+    _check_saturated_softmax,
+    _check_log_density_near_zero,
+    _check_nan_later_on,
+    _check_slope_without_a_number,
+    _check_refused_models,
+    _check_spread_models,
+    _check_gpu,
 )

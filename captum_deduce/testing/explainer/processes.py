@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import functools
 import multiprocessing
-import pickle
+import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from types import ModuleType
+from typing import Any
+from unittest import mock
 
-import joblib
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -24,7 +28,7 @@ _PATIENCE = 120.0
 """Seconds after which another process counts as hung."""
 
 
-def check_threads(trial: Trial) -> None:
+def _check_threads(trial: Trial) -> None:
     """Searches of one model in several threads at once find what each finds alone."""
     subject = unsettled()
     explainer = trial.build(subject)
@@ -50,7 +54,7 @@ def check_threads(trial: Trial) -> None:
     require_untouched(subject, before)
 
 
-def check_copies(trial: Trial) -> None:
+def _check_copies(trial: Trial) -> None:
     """A deep copy finds the same, with a model of its own."""
     explainer, subject = trial.pair()
     expected = explainer.generate(subject.images, subject.target)
@@ -60,7 +64,7 @@ def check_copies(trial: Trial) -> None:
     require_same(twin.generate(subject.images, subject.target), expected, EXACT)
 
 
-def check_forked_processes(trial: Trial) -> None:
+def _check_forked_processes(trial: Trial) -> None:
     """A worker of a DataLoader that is forked off the process searches, and finds the same."""
     if "fork" not in multiprocessing.get_all_start_methods():
         raise NotApplicable("this system does not fork")
@@ -90,33 +94,37 @@ class _Explained(Dataset[Tensor]):
         return self.explainer.generate(self.images, self.target).counterfactuals
 
 
-def check_spawned_processes(trial: Trial) -> None:
+def _check_spawned_processes(trial: Trial) -> None:
     """Sent to a new process, as DataLoader and Ray do, an explainer finds the same there."""
     explainer, subject = trial.pair()
     if type(explainer).__module__ == "__main__":
         raise NotApplicable("its class is defined in __main__, which a new process doesn't have")
     images, target = subject.images[:3], subject.target[:3]
     expected = explainer.generate(images, target)
-    try:
-        pickle.dumps(explainer)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        require(False, f"an explainer that can't be pickled ({in_words(error)})", "one that can")
-    # Of joblib, as its processes don't run a user's script again, guarded or not.
-    with joblib.parallel_config("loky", n_jobs=2):
-        (found,) = joblib.Parallel(timeout=_PATIENCE)(
-            [joblib.delayed(_search)(explainer, images, target)]
-        )
+    # As arrays: tensors would be sent by way of files that both processes share.
+    arguments = (explainer, images.numpy(), target.numpy())
+    # The process would run the user's script again, which may have no guard against that.
+    with mock.patch.dict(sys.modules, {"__main__": ModuleType("__main__")}):
+        search = _other_process().submit(_search, *arguments)
+    found = torch.from_numpy(search.result(_PATIENCE))
     require_equal("images of a new process", found, expected.counterfactuals, EXACT)
 
 
-def _search(explainer: CounterfactualExplainer, images: Tensor, target: Tensor) -> Tensor:
+@functools.cache
+def _other_process() -> ProcessPoolExecutor:
+    """Start it once for all checks: it imports torch, which takes longer than they do."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
+def _search(explainer: CounterfactualExplainer, images: Any, target: Any) -> Any:
     torch.set_num_threads(1)
-    return explainer.generate(images, target).counterfactuals
+    found = explainer.generate(torch.from_numpy(images), torch.from_numpy(target))
+    return found.counterfactuals.numpy()
 
 
 CHECKS: tuple[Callable[[Trial], None], ...] = (
-    check_threads,
-    check_copies,
-    check_forked_processes,
-    check_spawned_processes,
+    _check_threads,
+    _check_copies,
+    _check_forked_processes,
+    _check_spawned_processes,
 )

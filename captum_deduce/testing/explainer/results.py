@@ -9,7 +9,7 @@ from captum_deduce.testing.contracts import require, require_equal
 from captum_deduce.testing.explainer.trial import EXACT, Trial, is_reached, require_same, takes
 
 
-def check_result_is_true(trial: Trial) -> None:
+def _check_result_is_true(trial: Trial) -> None:
     """Everything that a result says is what the model itself says of its images."""
     explainer, subject = trial.pair()
     images, target = subject.images, subject.target
@@ -42,7 +42,7 @@ def check_result_is_true(trial: Trial) -> None:
     require(not result.counterfactuals.requires_grad, "requires_grad", "detached images")
 
 
-def check_reached_targets_stay(trial: Trial) -> None:
+def _check_reached_targets_stay(trial: Trial) -> None:
     """An image that the model has in the target class already stays as it is, without a step."""
     explainer, subject = trial.pair()
     predicted = subject.predicted
@@ -54,7 +54,7 @@ def check_reached_targets_stay(trial: Trial) -> None:
     require_equal("iterations", result.iterations.tolist(), [0] * len(images))
 
 
-def check_failed_pairs_hold_best_attempt(trial: Trial) -> None:
+def _check_failed_pairs_hold_best_attempt(trial: Trial) -> None:
     """A pair that fails holds the image of all evaluated ones that is nearest to success."""
     explainer, subject = trial.pair()
     result = explainer.generate(
@@ -69,7 +69,7 @@ def check_failed_pairs_hold_best_attempt(trial: Trial) -> None:
         require_equal("best attempt", result.counterfactuals[i], path[seen.argmax()])
 
 
-def check_trajectories(trial: Trial) -> None:
+def _check_trajectories(trial: Trial) -> None:
     """A trajectory begins with the original, has an image per step, and the counterfactual."""
     explainer, subject = trial.pair()
     images = subject.images
@@ -90,7 +90,7 @@ def check_trajectories(trial: Trial) -> None:
         )
 
 
-def check_batch_mates(trial: Trial) -> None:
+def _check_batch_mates(trial: Trial) -> None:
     """A pair finds the same alone, in batches of any size and in any order."""
     explainer, subject = trial.pair()
     images, target = subject.images, subject.target
@@ -106,7 +106,7 @@ def check_batch_mates(trial: Trial) -> None:
     require_same(shuffled, together[order], EXACT)
 
 
-def check_equal_seeds(trial: Trial) -> None:
+def _check_equal_seeds(trial: Trial) -> None:
     """The same call after the same seed finds the same, to the last bit."""
     explainer, subject = trial.pair()
     results = []
@@ -117,7 +117,7 @@ def check_equal_seeds(trial: Trial) -> None:
     require_equal("iterations", results[1].iterations, results[0].iterations)
 
 
-def check_without_target(trial: Trial) -> None:
+def _check_without_target(trial: Trial) -> None:
     """Without a target another class than the predicted one is looked for, and named."""
     explainer, subject = trial.pair()
     result = explainer.generate(subject.images, internal_batch_size=4)
@@ -134,7 +134,7 @@ def check_without_target(trial: Trial) -> None:
     )
 
 
-def check_settings_of_one_call(trial: Trial) -> None:
+def _check_settings_of_one_call(trial: Trial) -> None:
     """A setting given to a call holds for that call alone; an unknown one is refused by name."""
     explainer, subject = trial.pair()
     if takes(explainer, "max_iterations"):
@@ -154,7 +154,7 @@ def check_settings_of_one_call(trial: Trial) -> None:
         require(False, "no error for no_such_setting=1", "a TypeError")
 
 
-def check_colour(trial: Trial) -> None:
+def _check_colour(trial: Trial) -> None:
     """Images of three channels are explained, too, and their attributions have three channels."""
     explainer, subject = trial.pair(channels=3)
     result = explainer.generate(subject.images, subject.target)
@@ -165,13 +165,13 @@ def check_colour(trial: Trial) -> None:
 
 
 CHECKS = (
-    check_result_is_true,
-    check_reached_targets_stay,
-    check_failed_pairs_hold_best_attempt,
-    check_trajectories,
-    check_batch_mates,
-    check_equal_seeds,
-    check_without_target,
-    check_settings_of_one_call,
-    check_colour,
+    _check_result_is_true,
+    _check_reached_targets_stay,
+    _check_failed_pairs_hold_best_attempt,
+    _check_trajectories,
+    _check_batch_mates,
+    _check_equal_seeds,
+    _check_without_target,
+    _check_settings_of_one_call,
+    _check_colour,
 )

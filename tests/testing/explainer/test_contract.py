@@ -21,7 +21,7 @@ def test_every_check_is_named_once_and_says_what_it_is_about():
 
 def test_checks_are_run_and_failures_told_together(monkeypatch):
     few = [
-        check for check in EXPLAINER_CHECKS if check.__name__ in ("check_one_tuple", "check_gpu")
+        check for check in EXPLAINER_CHECKS if check.__name__ in ("_check_one_tuple", "_check_gpu")
     ]
 
     class Bare(JSMA):

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from captum_deduce import JSMA
+from captum_deduce.testing import descriptions
 from captum_deduce.testing.explainer import interruptions
 from tests.testing.explainer import assert_caught
 
@@ -62,5 +63,4 @@ def test_an_error_that_is_replaced_is_caught():
 
 
 def test_every_check_has_a_broken_one():
-    names = {f"check_{name}" for name in BROKEN}
-    assert {check.__name__ for check in interruptions.CHECKS} == names
+    assert set(descriptions(interruptions.CHECKS)) == set(BROKEN)

@@ -4,6 +4,7 @@ import time
 import pytest
 
 from captum_deduce import JSMA
+from captum_deduce.testing import descriptions
 from captum_deduce.testing.explainer import processes
 from tests.testing.explainer import assert_caught
 
@@ -62,8 +63,8 @@ def test_a_broken_explainer_is_caught(name):
 
 
 def test_an_explainer_that_can_not_be_pickled_is_caught():
-    assert_caught("spawned_processes", Unpicklable, "found an explainer that can't be pickled")
+    assert_caught("spawned_processes", Unpicklable, "raised ")
 
 
 def test_every_check_has_a_broken_one():
-    assert {check.__name__ for check in processes.CHECKS} == {f"check_{name}" for name in BROKEN}
+    assert set(descriptions(processes.CHECKS)) == set(BROKEN)
