@@ -47,6 +47,7 @@ ORDER = Order(
     ],
     guests=[
         ["metrics", "training", "visualization"],
+        ["testing"],
         ["zoo"],
         ["reports"],
         ["bulk", "experiments"],
