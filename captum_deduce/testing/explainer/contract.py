@@ -83,8 +83,8 @@ def check_explainer(
 
     Every check builds a small classifier of its own, a :class:`Subject`, and an explainer of it.
     A class whose constructor takes the model alone can be passed as it is; what needs more finds it
-    in the subject. All checks take a minute or so; they are seeded, and leave torch's generator as
-    it was. :data:`EXPLAINER_CHECKS` are listed in the documentation.
+    in the subject. All checks of a quick method take some ten seconds; they are seeded, and leave
+    torch's generator as it was. :data:`EXPLAINER_CHECKS` are listed in the documentation.
 
     Args:
         make_explainer (Callable): From a :class:`Subject` (in one check a function with the same
@@ -116,4 +116,7 @@ def check_explainer(
         make_explainer, hopeless=hopeless, expected_failures=expected_failures
     )
     Trial(make_explainer).build(Subject())
-    return run_all(checks, expected_failures or {})
+    try:
+        return run_all(checks, expected_failures or {})
+    finally:
+        processes.end_other_process()

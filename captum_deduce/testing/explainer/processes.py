@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import multiprocessing
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from captum_deduce.testing.explainer.models import unsettled
 from captum_deduce.testing.explainer.trial import EXACT, Trial, require_same, require_untouched
 from captum_deduce.testing.explainer.trial import snapshot as noted
 
-_PATIENCE = 120.0
+_PATIENCE = 300.0
 """Seconds after which another process counts as hung."""
 
 
@@ -106,14 +107,28 @@ def _check_spawned_processes(trial: Trial) -> None:
     # The process would run the user's script again, which may have no guard against that.
     with mock.patch.dict(sys.modules, {"__main__": ModuleType("__main__")}):
         search = _other_process().submit(_search, *arguments)
-    found = torch.from_numpy(search.result(_PATIENCE))
+    try:
+        found = torch.from_numpy(search.result(_PATIENCE))
+    except Exception:
+        end_other_process()  # it may be dead, or at work for ever
+        raise
     require_equal("images of a new process", found, expected.counterfactuals, EXACT)
 
 
 @functools.cache
 def _other_process() -> ProcessPoolExecutor:
     """Start it once for all checks: it imports torch, which takes longer than they do."""
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    # It ends quietly at Ctrl-C, which a terminal and a notebook send to it too.
+    return ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_DFL)
+    )
+
+
+def end_other_process() -> None:
+    """End the process that checks share, if there is one; the next check starts another."""
+    if _other_process.cache_info().currsize:
+        _other_process().shutdown(wait=False, cancel_futures=True)
+        _other_process.cache_clear()
 
 
 def _search(explainer: CounterfactualExplainer, images: Any, target: Any) -> Any:

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from captum_deduce import JSMA
-from captum_deduce.testing import descriptions
+from captum_deduce.testing import descriptions, explainer_checks
 from captum_deduce.testing.explainer import processes
 from tests.testing.explainer import assert_caught
 
@@ -64,6 +64,31 @@ def test_a_broken_explainer_is_caught(name):
 
 def test_an_explainer_that_can_not_be_pickled_is_caught():
     assert_caught("spawned_processes", Unpicklable, "raised ")
+
+
+class Deadly(JSMA):
+    """Takes the process with it where it is not at home."""
+
+    def __init__(self, forward_func):
+        super().__init__(forward_func)
+        self.home = os.getpid()
+
+    def generate(self, inputs, target=None, **arguments):
+        if os.getpid() != self.home:
+            os._exit(1)
+        return super().generate(inputs, target, **arguments)
+
+
+def test_a_process_that_dies_is_told_and_replaced():
+    assert_caught("spawned_processes", Deadly, "raised BrokenProcessPool")
+    check = dict(explainer_checks(JSMA))["spawned_processes"]
+    assert check() is None
+
+
+def test_the_shared_process_can_be_ended_at_any_time():
+    processes.end_other_process()
+    processes.end_other_process()
+    assert dict(explainer_checks(JSMA))["spawned_processes"]() is None
 
 
 def test_every_check_has_a_broken_one():
