@@ -29,6 +29,7 @@ from captum_deduce.reports.experiment import (
     metric_column,
 )
 from captum_deduce.reports.explained import BATCH_SIZE, DPI, Explained, explain
+from captum_deduce.reports.html_page import render_page
 from captum_deduce.reports.tables import Column, markdown, mean, search_columns, table, totals
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "metric_column",
     "order_by_cost",
     "pairs_table",
+    "render_page",
     "report_html",
     "report_run",
     "save_report",

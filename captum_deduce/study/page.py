@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
+from captum_deduce.reports import render_page
 from captum_deduce.study.answers import FORMAT, VERSION
 from captum_deduce.study.design import TASKS
 from captum_deduce.study.key import StudyKey
@@ -35,24 +33,13 @@ def study_html(
     Returns:
         str: A whole page, in which nothing names a method.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("captum_deduce.study"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    own = {kind: _own_file(f"study.{kind}") for kind in ("css", "js")}
-    return environment.get_template("study.html").render(
-        **own,
-        hashes={kind: _hash(text) for kind, text in own.items()},
-        title=title,
-        consent=[" ".join(part.split()) for part in consent.split("\n\n") if part.strip()],
-        total=sum(key.per_person.values()),
-        data=_page_data(key, pictures, originals),
-    )
+    values = {
+        "title": title,
+        "consent": [" ".join(part.split()) for part in consent.split("\n\n") if part.strip()],
+        "total": sum(key.per_person.values()),
+        "data": _page_data(key, pictures, originals),
+    }
+    return render_page("captum_deduce.study", "study", values)
 
 
 def _page_data(
@@ -89,13 +76,3 @@ def _explained(key: StudyKey, pair: int, originals: Sequence[str]) -> dict[str, 
     """Of a preference people have to know what is explained; this task is the last."""
     about = key.pairs[pair]
     return {"original": originals[pair], "seen": about.prediction, "target": about.target}
-
-
-def _own_file(name: str) -> str:
-    return (files("captum_deduce.study") / "templates" / name).read_text("utf-8")
-
-
-def _hash(text: str) -> str:
-    """By which the page's security policy knows its own script and style from any other."""
-    digest = hashlib.sha256(text.encode("utf-8")).digest()
-    return f"sha256-{base64.b64encode(digest).decode('ascii')}"

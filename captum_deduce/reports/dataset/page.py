@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
 import os
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +13,7 @@ from captum_deduce.reports.dataset.pairs import QUESTIONS, STATES
 from captum_deduce.reports.dataset.pictures import change_pixels, data_uri, framed
 from captum_deduce.reports.dataset.report import RunReport
 from captum_deduce.reports.dataset.selection import CHEAPEST, DEAREST, EXAMPLES, PairPictures
+from captum_deduce.reports.html_page import render_page
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -55,45 +53,33 @@ def report_html(report: RunReport) -> str:
     Returns:
         str: A whole page.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("captum_deduce.reports.dataset"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["figure"] = figure
-    own = {kind: _own_file(f"report.{kind}") for kind in ("css", "js")}
-    return environment.get_template("report.html").render(
-        **own,
-        hashes={kind: _hash(text) for kind, text in own.items()},
-        data=page_data(report),
-        title=_TITLES.get(report.question, "What another answer costs"),
-        summary=_summary(report),
-        heat=_heat_map(report.class_pairs),
-        question=QUESTIONS[report.question],
-        question_key=report.question,
-        questions={
+    values = {
+        "data": page_data(report),
+        "title": _TITLES.get(report.question, "What another answer costs"),
+        "summary": _summary(report),
+        "heat": _heat_map(report.class_pairs),
+        "question": QUESTIONS[report.question],
+        "question_key": report.question,
+        "questions": {
             key: words
             for key, words in QUESTIONS.items()
             if (report.pairs["question"] == key).any()
         },
-        states={
+        "states": {
             key: words for key, words in STATES.items() if (report.pairs["state"] == key).any()
         },
-        class_cards=_class_cards(report),
-        spots=_spots(report),
-        errors=_errors(report.pairs),
-        settings=_settings(report),
-        crisp=max(report.run.shape[1:]) <= 64,
-        without_originals=report.without_originals,
-        cheapest=CHEAPEST,
-        dearest=DEAREST,
-        examples=EXAMPLES,
-        most_rows=MOST_ROWS,
-    )
+        "class_cards": _class_cards(report),
+        "spots": _spots(report),
+        "errors": _errors(report.pairs),
+        "settings": _settings(report),
+        "crisp": max(report.run.shape[1:]) <= 64,
+        "without_originals": report.without_originals,
+        "cheapest": CHEAPEST,
+        "dearest": DEAREST,
+        "examples": EXAMPLES,
+        "most_rows": MOST_ROWS,
+    }
+    return render_page("captum_deduce.reports.dataset", "report", values, {"figure": figure})
 
 
 def figure(value: Any) -> str:
@@ -110,16 +96,6 @@ def figure(value: Any) -> str:
     if value is None or pd.isna(value):
         return "-"
     return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
-
-
-def _own_file(name: str) -> str:
-    return (files("captum_deduce.reports.dataset") / "templates" / name).read_text("utf-8")
-
-
-def _hash(text: str) -> str:
-    """By which the page's security policy knows its own script and style from any other."""
-    digest = hashlib.sha256(text.encode("utf-8")).digest()
-    return f"sha256-{base64.b64encode(digest).decode('ascii')}"
 
 
 def _summary(report: RunReport) -> dict[str, Any]:
