@@ -14,7 +14,15 @@ from captum_deduce import MultiLayerClassifier, SmoothedClassifier, training
 from captum_deduce.datasets import Splits
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.experiments.plan import OracleRecipe, Size
-from captum_deduce.models import VAE, WGAN, Autoencoder, SmallCNN, SmallVGG, StoredModel
+from captum_deduce.models import (
+    VAE,
+    WGAN,
+    Autoencoder,
+    SmallClassifier,
+    SmallCNN,
+    SmallVGG,
+    StoredModel,
+)
 from captum_deduce.prototypes import PrototypeIndex
 from captum_deduce.storage import cache, fingerprint
 from captum_deduce.zoo import (
@@ -25,7 +33,7 @@ from captum_deduce.zoo import (
     plan_classifier,
 )
 
-Judge = TypeVar("Judge", SmallCNN, SmallVGG)
+Judge = TypeVar("Judge", bound=SmallClassifier)
 
 
 class Trained:

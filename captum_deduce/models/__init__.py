@@ -12,6 +12,7 @@ from captum_deduce.models.resnet import (
     sn_resnet18,
     sn_resnet50,
 )
+from captum_deduce.models.small_classifier import SmallClassifier
 from captum_deduce.models.small_cnn import SmallCNN
 from captum_deduce.models.small_vgg import SmallVGG
 from captum_deduce.models.stored import StoredModel
@@ -33,6 +34,7 @@ __all__ = [
     "Autoencoder",
     "ResNet",
     "SmallCNN",
+    "SmallClassifier",
     "SmallVGG",
     "StoredModel",
     "resnet18",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
-from captum_deduce import checks
-from captum_deduce.models.sizes import image_sides
-from captum_deduce.models.stored import StoredModel
+from captum_deduce.models.small_classifier import SmallClassifier
 
 
-class SmallCNN(StoredModel):
+class SmallCNN(SmallClassifier):
     """A classifier of small images that has nothing in common with a ResNet but the data.
 
     Two 5x5 convolutions, each with ReLU and a max pooling by 2, and two linear layers with ReLU
@@ -44,20 +42,8 @@ class SmallCNN(StoredModel):
         width: int = 16,
         image_size: int | tuple[int, int] = 28,
     ) -> None:
-        super().__init__()
-        height, columns = image_sides(image_size)
-        for name, value in (
-            ("in_channels", in_channels),
-            ("num_classes", num_classes),
-            ("width", width),
-        ):
-            checks.number(name, value, minimum=1, integer=True)
-        self.settings = {
-            "in_channels": in_channels,
-            "num_classes": num_classes,
-            "width": width,
-            "image_size": [height, columns],
-        }
+        super().__init__(in_channels, num_classes, width, image_size)
+        height, columns = self.settings["image_size"]
         # Both poolings round half a side up.
         places = -(-height // 4) * -(-columns // 4)
         self.layers = nn.Sequential(
@@ -72,15 +58,3 @@ class SmallCNN(StoredModel):
             nn.ReLU(),
             nn.Linear(8 * width, num_classes),
         )
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Classify images.
-
-        Args:
-            images (Tensor): N x in_channels x height x width.
-
-        Returns:
-            Tensor: N x num_classes logits.
-        """
-        logits: Tensor = self.layers(images)
-        return logits

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from torch import Tensor, nn
+from torch import nn
 
-from captum_deduce import checks
-from captum_deduce.models.sizes import image_sides
-from captum_deduce.models.stored import StoredModel
+from captum_deduce.models.small_classifier import SmallClassifier
 
 
-class SmallVGG(StoredModel):
+class SmallVGG(SmallClassifier):
     """A classifier of small images: 3x3 convolutions with ReLU, and nothing else but pooling.
 
     Three stages of two 3x3 convolutions, of one, two and four times ``width`` channels: the form of
@@ -48,20 +46,7 @@ class SmallVGG(StoredModel):
         width: int = 16,
         image_size: int | tuple[int, int] = 28,
     ) -> None:
-        super().__init__()
-        height, columns = image_sides(image_size)
-        for name, value in (
-            ("in_channels", in_channels),
-            ("num_classes", num_classes),
-            ("width", width),
-        ):
-            checks.number(name, value, minimum=1, integer=True)
-        self.settings = {
-            "in_channels": in_channels,
-            "num_classes": num_classes,
-            "width": width,
-            "image_size": [height, columns],
-        }
+        super().__init__(in_channels, num_classes, width, image_size)
         stages = []
         for before, channels in pairwise((in_channels, width, 2 * width, 4 * width)):
             stages += [
@@ -77,15 +62,3 @@ class SmallVGG(StoredModel):
         for layer in self.layers:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Classify images.
-
-        Args:
-            images (Tensor): N x in_channels x height x width.
-
-        Returns:
-            Tensor: N x num_classes logits.
-        """
-        logits: Tensor = self.layers(images)
-        return logits

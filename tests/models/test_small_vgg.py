@@ -1,4 +1,4 @@
-"""The classifier of 3x3 convolutions: shapes, layers, training, files and errors."""
+"""The classifier of 3x3 convolutions: shapes, layers and training."""
 
 from __future__ import annotations
 
@@ -42,27 +42,3 @@ def test_it_trains():
     model = SmallVGG(width=8, image_size=8)
     training.train_classifier(model, train, epochs=10, batch_size=64, learning_rate=0.05, seed=3)
     assert training.accuracy(model, test) > 0.9
-
-
-def test_save_and_load(tmp_path):
-    model = SmallVGG(2, 4, width=3, image_size=(9, 12)).double()
-    path = tmp_path / "vgg.safetensors"
-    model.save(path)
-    loaded = SmallVGG.load(path)
-    images = torch.rand(2, 2, 9, 12, dtype=torch.float64)
-    assert torch.equal(loaded(images), model(images))
-    assert not loaded.training
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"image_size": 7}, ValueError, "image_size"),
-        ({"width": 0}, ValueError, "width must be .* got 0"),
-        ({"num_classes": 2.5}, TypeError, "num_classes"),
-        ({"in_channels": 0}, ValueError, "in_channels must be .* got 0"),
-    ],
-)
-def test_bad_sizes(arguments, error, message):
-    with pytest.raises(error, match=message):
-        SmallVGG(**arguments)
