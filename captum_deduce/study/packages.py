@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _MISSING = (
@@ -19,10 +21,8 @@ def proportions() -> Any:
     Raises:
         ImportError: It is not installed; the message says how to.
     """
-    try:
+    with _named():
         from statsmodels.stats import proportion
-    except ImportError as error:
-        raise ImportError(_MISSING) from error
     return proportion
 
 
@@ -35,10 +35,8 @@ def powers() -> Any:
     Raises:
         ImportError: It is not installed; the message says how to.
     """
-    try:
+    with _named():
         from statsmodels.stats import power
-    except ImportError as error:
-        raise ImportError(_MISSING) from error
     return power
 
 
@@ -51,10 +49,8 @@ def choices() -> Any:
     Raises:
         ImportError: It is not installed; the message says how to.
     """
-    try:
+    with _named():
         import choix
-    except ImportError as error:
-        raise ImportError(_MISSING) from error
     return choix
 
 
@@ -67,8 +63,15 @@ def frames() -> Any:
     Raises:
         ImportError: It is not installed; the message says how to.
     """
-    try:
+    with _named():
         import pandas
+    return pandas
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Say what to install where an import fails."""
+    try:
+        yield
     except ImportError as error:
         raise ImportError(_MISSING) from error
-    return pandas
