@@ -67,6 +67,24 @@ def descriptions(checks: Iterable[Check]) -> dict[str, str]:
     return {name_of(check): (inspect.getdoc(check) or "").split("\n\n")[0] for check in checks}
 
 
+def require_callable(argument: str, what: str, maker: object) -> None:
+    """Refuse what can't make the subject of checks.
+
+    Args:
+        argument (str): What it was passed as.
+        what (str): What it should make, with its article.
+        maker (object): What was passed.
+
+    Raises:
+        TypeError: It can't be called.
+    """
+    if not callable(maker):
+        raise TypeError(
+            f"{argument} must be a class or a function that makes {what}, got "
+            f"{type(maker).__name__}"
+        )
+
+
 def named_checks(
     checks: Iterable[Check], subject: Any, expected_failures: Mapping[str, str] | None
 ) -> list[NamedCheck]:

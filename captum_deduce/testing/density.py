@@ -22,6 +22,7 @@ from captum_deduce.testing.contracts import (
     in_words,
     named_checks,
     require,
+    require_callable,
     require_equal,
     require_raises,
     run_all,
@@ -315,11 +316,7 @@ def density_checks(
         TypeError: ``make_density`` can't be called.
         ValueError: An expected failure of a check that is not there, or without a reason.
     """
-    if not callable(make_density):
-        raise TypeError(
-            "make_density must be a class or a function that makes a density, got "
-            f"{type(make_density).__name__}"
-        )
+    require_callable("make_density", "a density", make_density)
     return named_checks(DENSITY_CHECKS, make_density, expected_failures)
 
 

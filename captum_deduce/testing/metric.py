@@ -18,6 +18,7 @@ from captum_deduce.testing.contracts import (
     Outcome,
     named_checks,
     require,
+    require_callable,
     require_equal,
     run_all,
 )
@@ -210,11 +211,7 @@ def metric_checks(
         TypeError: ``make_metric`` can't be called.
         ValueError: An expected failure of a check that is not there, or without a reason.
     """
-    if not callable(make_metric):
-        raise TypeError(
-            "make_metric must be a class or a function that makes a metric of a model, got "
-            f"{type(make_metric).__name__}"
-        )
+    require_callable("make_metric", "a metric of a model", make_metric)
     return named_checks(METRIC_CHECKS, make_metric, expected_failures)
 
 

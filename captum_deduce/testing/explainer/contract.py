@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from captum_deduce.testing.contracts import Check, NamedCheck, Outcome, named_checks, run_all
+from captum_deduce.testing.contracts import (
+    Check,
+    NamedCheck,
+    Outcome,
+    named_checks,
+    require_callable,
+    run_all,
+)
 from captum_deduce.testing.explainer import (
     captum_tools,
     constraints,
@@ -65,11 +72,7 @@ def explainer_checks(
         def test_the_contract(name, check):
             check()
     """
-    if not callable(make_explainer):
-        raise TypeError(
-            "make_explainer must be a class or a function that makes an explainer of a model, got "
-            f"{type(make_explainer).__name__}"
-        )
+    require_callable("make_explainer", "an explainer of a model", make_explainer)
     return named_checks(EXPLAINER_CHECKS, Trial(make_explainer, hopeless or {}), expected_failures)
 
 
