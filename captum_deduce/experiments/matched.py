@@ -9,6 +9,7 @@ from typing import Any
 from captum_deduce.experiments.methods import revise, siblings, vlk
 from captum_deduce.experiments.trained import Trained
 from captum_deduce.explainers import JSMA, CounterfactualExplainer, DeDUCE, Wachter
+from captum_deduce.reports import ABSENT
 from captum_deduce.zoo import Checkpoint, make_explainer, make_prototypes
 
 PRESETS = ("DeDUCE", "closest", "sparsest", "realistic")
@@ -48,18 +49,18 @@ class Entry:
     method: str
     classifier: str
     explainer: CounterfactualExplainer
-    setting: str = "-"
+    setting: str = ABSENT
 
     @property
     def name(self) -> str:
         """What tells it from all others."""
-        setting = "" if self.setting == "-" else f", {self.setting}"
+        setting = "" if self.setting == ABSENT else f", {self.setting}"
         return f"{self.method}, {self.classifier}{setting}"
 
     @property
     def generative(self) -> str:
         """The generative model that it needs; "-": none."""
-        return GENERATIVE.get(self.method, "-")
+        return GENERATIVE.get(self.method, ABSENT)
 
 
 def matched_entries(models: Trained) -> dict[str, Entry]:
