@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from captum_deduce.explainers import CounterfactualExplainer
-from captum_deduce.reports import Range, change_pixels
+from captum_deduce.reports import Range, change_pixels, encoded
 
 
 @dataclass(frozen=True)
@@ -93,6 +91,4 @@ def png_uri(pixels: NDArray[np.uint8]) -> str:
     Returns:
         str: An address that holds the picture itself.
     """
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+    return encoded(Image.fromarray(pixels), "png", compress_level=1)

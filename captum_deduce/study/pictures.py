@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from captum_deduce.reports import encoded
 from captum_deduce.visualization import captum_image
 
 SIDE = 256
@@ -46,6 +45,4 @@ def _uri(colors: Any) -> str:
     zoom = max(1, SIDE // max(pixels.shape[:2]))
     image = Image.fromarray(pixels.repeat(zoom, 0).repeat(zoom, 1))
     image.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+    return encoded(image, "png", optimize=True)

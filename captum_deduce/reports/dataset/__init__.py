@@ -10,7 +10,7 @@ from captum_deduce.reports.dataset.pairs import (
     order_by_cost,
     pairs_table,
 )
-from captum_deduce.reports.dataset.pictures import Range, change_pixels
+from captum_deduce.reports.dataset.pictures import Range, change_pixels, encoded
 from captum_deduce.reports.dataset.report import RunReport, report_run
 from captum_deduce.reports.dataset.selection import PairPictures
 from captum_deduce.reports.dataset.source import ExplainedRun
@@ -28,6 +28,7 @@ __all__ = [
     "change_maps",
     "change_pixels",
     "class_pairs",
+    "encoded",
     "find_spot",
     "main_question",
     "order_by_cost",

@@ -133,12 +133,23 @@ def data_uri(pixels: Pixels, side: int = LARGEST) -> str:
     from PIL import Image
 
     image = Image.fromarray(pixels)
-    file = io.BytesIO()
     if max(image.size) <= CRISP:
-        kind = "png"
-        image.save(file, "PNG", optimize=True)
-    else:
-        kind = "webp"
-        image.thumbnail((side, side), Image.Resampling.BOX)
-        image.save(file, "WEBP", quality=_QUALITY)
+        return encoded(image, "png", optimize=True)
+    image.thumbnail((side, side), Image.Resampling.BOX)
+    return encoded(image, "webp", quality=_QUALITY)
+
+
+def encoded(image: Any, kind: str, **options: Any) -> str:
+    """Write a picture into an address.
+
+    Args:
+        image (Any): Pillow's.
+        kind (str): Its format, as addresses call it, such as "png".
+        **options (Any): Of Pillow's ``save``.
+
+    Returns:
+        str: An address that holds the picture itself.
+    """
+    file = io.BytesIO()
+    image.save(file, kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
