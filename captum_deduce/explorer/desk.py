@@ -88,7 +88,7 @@ class Desk:
         Returns:
             int: The class to turn it into that suggests itself.
         """
-        self._take(visitor, Chosen(self.collection.images[row : row + 1], row))
+        self._take(visitor, self._of_collection(row))
         return self.collection.default_target(row)
 
     def upload(self, visitor: Visitor, path: str | Path, *, invert: bool) -> int:
@@ -107,9 +107,11 @@ class Desk:
         """
         levels = decode(path, self.collection.shape, invert=invert)
         image = self.scale.inputs(levels.to(self.collection.images))
-        target = int(scores_of(self.forward_func, image)[0].topk(2).indices[1])
-        self._take(visitor, Chosen(image, None))
-        return target
+        likeliest = scores_of(self.forward_func, image)[0].softmax(0).topk(2)
+        seen, target = likeliest.indices.tolist()
+        about = f"uploaded, seen as {self.collection.class_names[seen]}"
+        self._take(visitor, Chosen(image, None, f"{about} ({float(likeliest.values[0]):.1%})"))
+        return int(target)
 
     def canvas(self, visitor: Visitor) -> dict[str, Any]:
         """Prepare a visitor's image for painting.
@@ -123,22 +125,6 @@ class Desk:
         pixels = enlarged(self.scale.pixels(visitor.chosen.image[0]))
         return {"background": pixels, "layers": [], "composite": None}
 
-    def about(self, chosen: Chosen) -> str:
-        """Say what an image is.
-
-        Args:
-            chosen (Chosen): The image.
-
-        Returns:
-            str: Plain text.
-        """
-        if chosen.row is not None:
-            confidence = float(self.collection.confidence[chosen.row])
-            return f"{self.collection.caption(chosen.row)} ({confidence:.1%})"
-        likeliest = scores_of(self.forward_func, chosen.image).softmax(1).max(1)
-        seen = self.collection.class_names[int(likeliest.indices)]
-        return f"uploaded, seen as {seen} ({float(likeliest.values):.1%})"
-
     def look(self, visitor: Visitor, said: tuple[str, str] = ("info", _HINT)) -> str:
         """Show a visitor's image.
 
@@ -150,8 +136,7 @@ class Desk:
         Returns:
             str: HTML.
         """
-        about = self.about(visitor.chosen)
-        return self.stage.still(visitor.chosen, about, message_html(*said))
+        return self.stage.still(visitor.chosen, message_html(*said))
 
     def explain(
         self, visitor: Visitor, name: str, target: int, mask: Tensor | None
@@ -167,7 +152,7 @@ class Desk:
         Yields:
             str: HTML, the last after the search has ended.
         """
-        about = self.about(visitor.chosen)
+        about = visitor.chosen.about
         search = visitor.begin(self._search(visitor, name, target, mask), name)
         yield self.stage.moving(search, about, self.stage.outcome(search))
         for _ in search.looks():
@@ -187,7 +172,7 @@ class Desk:
         if search is None or not search.course.images:
             return self.look(visitor)
         chosen = at if at < len(search.course.images) else None
-        about = self.about(visitor.chosen)
+        about = visitor.chosen.about
         return self.stage.moving(search, about, self.stage.outcome(search), chosen)
 
     def compare(
@@ -256,7 +241,12 @@ class Desk:
 
     def _newcomer(self) -> Visitor:
         rows = self.collection.select(self.first_shown)
-        return Visitor(Chosen(self.collection.images[rows[0] : rows[0] + 1], rows[0]), rows)
+        return Visitor(self._of_collection(rows[0]), rows)
+
+    def _of_collection(self, row: int) -> Chosen:
+        confidence = float(self.collection.confidence[row])
+        about = f"{self.collection.caption(row)} ({confidence:.1%})"
+        return Chosen(self.collection.images[row : row + 1], row, about)
 
     def _take(self, visitor: Visitor, chosen: Chosen) -> None:
         visitor.stop()

@@ -174,10 +174,12 @@ class Chosen:
     Args:
         image (Tensor): 1 x channels x height x width, on the CPU.
         row (int or None): Which one of the collection; None: it was uploaded.
+        about (str, optional): What it is, and what the classifier sees in it. Default: ""
     """
 
     image: Tensor
     row: int | None
+    about: str = ""
 
 
 @dataclass

@@ -69,18 +69,17 @@ class Stage:
         self.class_names = class_names
         self.scale = scale
 
-    def still(self, chosen: Chosen, about: str, message: str) -> str:
+    def still(self, chosen: Chosen, message: str) -> str:
         """Show an image before anything is searched.
 
         Args:
             chosen (Chosen): The image.
-            about (str): What it is, in plain text.
             message (str): HTML of :func:`message_html`.
 
         Returns:
             str: HTML.
         """
-        picture = self._figure("now", "Image", about, self._uri(chosen.image[0]))
+        picture = self._figure("now", "Image", chosen.about, self._uri(chosen.image[0]))
         return f'<div class="stage">{message}<div class="pictures still">{picture}</div></div>'
 
     def moving(self, search: Search, about: str, message: str, at: int | None = None) -> str:

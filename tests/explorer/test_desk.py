@@ -61,7 +61,7 @@ def test_an_upload_becomes_the_image(desk, visitor, tmp_path):
     with torch.no_grad():
         expected = desk.forward_func(image)[0].argsort(descending=True)[1]
     assert target == int(expected)
-    assert "uploaded, seen as" in desk.about(visitor.chosen)
+    assert "uploaded, seen as" in visitor.chosen.about
 
 
 def test_a_refused_upload_changes_nothing(desk, visitor, tmp_path):

@@ -62,7 +62,7 @@ def test_the_best_attempt_is_not_called_a_counterfactual(stage, explainer):
 def test_names_are_escaped(stage, search):
     search.target = 0
     html = stage.moving(search, "", stage.outcome(search))
-    html += stage.still(Chosen(search.image, 0), "<cat>", message_html("info", "<script>"))
+    html += stage.still(Chosen(search.image, 0, "<cat>"), message_html("info", "<script>"))
     assert "<cat>" not in html
     assert "<script>" not in html
 
