@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from captum_deduce.explorer import explore
     from captum_deduce.prototypes import Examples, PrototypeIndex
+    from captum_deduce.search import Polish
     from captum_deduce.spectral import remove_spectral_normalization, spectral_normalize
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "MultiLayerClassifier",
     "NearestExample",
     "PatchSwap",
+    "Polish",
     "PrototypeIndex",
     "Schut",
     "SmoothedClassifier",
@@ -78,6 +80,8 @@ def __getattr__(name: str) -> Any:
         from captum_deduce import explorer as room
     elif name in ("Examples", "PrototypeIndex"):
         from captum_deduce import prototypes as room
+    elif name == "Polish":
+        from captum_deduce import search as room
     elif name in ("remove_spectral_normalization", "spectral_normalize"):
         from captum_deduce import spectral as room
     else:

@@ -7,6 +7,7 @@ import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -485,6 +486,10 @@ def _in_words(value: Any) -> str:
     """Write a setting in a line: arrays by their shape, what can be called by its type."""
     if _is_plain(value):
         return repr(value)
+    if is_dataclass(value):
+        own = [f for f in fields(value) if getattr(value, f.name) is not f.default]
+        settings = (f"{f.name}={_in_words(getattr(value, f.name))}" for f in own)
+        return f"{type(value).__name__}({', '.join(settings)})"
     shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
     return f"<{type(value).__name__}{shape}>"
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from captum_deduce import checks, search
 from captum_deduce.classifiers import FrozenModel, find_layer
 from captum_deduce.density import ClassGaussianMixture
+from captum_deduce.explainers.guidance import Guidance
 from captum_deduce.explainers.pixelwise import ADAPTIVE, PixelwiseExplainer
-from captum_deduce.search import Goal, PixelStep, Problem, losses, refine
+from captum_deduce.search import Goal, PixelStep, Polish, Problem, losses, polish, refine
 
 PAPER: dict[str, Any] = {"skip_saturated": False}
 """Settings of :meth:`DeDUCE.paper`."""
@@ -107,6 +108,7 @@ class DeDUCE(PixelwiseExplainer):
         rounds: int = 1,
         halving: bool = False,
         refine: bool = False,
+        polish: Polish | None = None,
         skip_saturated: bool = True,
         pixel: str = "entry",
         patch_size: int = 8,
@@ -159,6 +161,10 @@ class DeDUCE(PixelwiseExplainer):
                 ``density_quantile``, the smallest first, until no single one can be undone; a
                 forward pass for each trial, usually one or two for each changed pixel.
                 Default: False
+            polish (Polish, optional): At last descend from each counterfactual on its distance, its
+                total variation and, where it has one, a prior, while ``confidence`` and
+                ``density_quantile`` hold (:class:`captum_deduce.Polish`): fewer single bright
+                pixels, closed strokes. Default: None
             skip_saturated (bool, optional): Never choose a pixel that the move would not change, as
                 it sits on a bound; False: algorithm 1 to the letter, where such steps count.
                 Default: True
@@ -202,6 +208,7 @@ class DeDUCE(PixelwiseExplainer):
         self.rounds = rounds
         self.halving = halving
         self.refine = refine
+        self.polish = polish
         self.skip_saturated = skip_saturated
         self.pixel = pixel
         self.patch_size = patch_size
@@ -320,6 +327,11 @@ class DeDUCE(PixelwiseExplainer):
         checks.flag("normalize_terms", self.normalize_terms)
         checks.number("rounds", self.rounds, minimum=1, integer=True)
         checks.flag("refine", self.refine)
+        if self.polish is not None and not isinstance(self.polish, Polish):
+            raise TypeError(
+                "polish must be a captum_deduce.Polish, such as Polish(), or None, got "
+                f"{type(self.polish).__name__}"
+            )
         if self.density_quantile is not None:
             checks.number("density_quantile", self.density_quantile, minimum=0, maximum=1)
             self.density.quantile(self.density_quantile)
@@ -351,6 +363,8 @@ class DeDUCE(PixelwiseExplainer):
                 "them too, for example with density.partial_fit(features, labels), or choose other "
                 "targets"
             )
+        if self.polish is not None:
+            _check_polish(self.polish, problem.inputs)
         return super()._procedure(problem)
 
     def _step(self, problem: Problem) -> PixelStep:
@@ -390,6 +404,17 @@ class DeDUCE(PixelwiseExplainer):
                 batch_size=internal_batch_size,
                 show_progress=show_progress,
             )
+        if self.polish is not None:
+            found = polish(
+                problem,
+                self._goal(problem),
+                found,
+                self.polish,
+                self._log_density,
+                pixels=self._pixels(problem),
+                batch_size=internal_batch_size,
+                show_progress=show_progress,
+            )
         self._warn_of_density(problem, found)
         return found
 
@@ -419,7 +444,9 @@ class DeDUCE(PixelwiseExplainer):
         )
 
     def _frozen_model(self) -> FrozenModel:
-        return FrozenModel(self.forward_func, self.layer)
+        prior = None if self.polish is None else self.polish.prior
+        companions = [] if prior is None else [prior]
+        return FrozenModel(self.forward_func, self.layer, companions)
 
     def _check_model(self, scores: Tensor, features: Tensor) -> None:
         density, num_classes = self.density, scores.shape[1]
@@ -452,3 +479,14 @@ class DeDUCE(PixelwiseExplainer):
 
     def _log_density(self, features: Tensor, classes: list[int]) -> Tensor:
         return self.density.log_prob(features, torch.tensor(classes))
+
+
+def _check_polish(polish: Polish, inputs: Tensor) -> None:
+    """Say what does not fit before any work."""
+    if polish.variation and inputs.dim() < 4:
+        raise ValueError(
+            "polish: the total variation needs inputs of the shape N x channels x height x width, "
+            f"got {tuple(inputs.shape)}; Polish(variation=0) does without it"
+        )
+    if polish.prior is not None:
+        Guidance(polish.prior, None, None, name="polish.prior").prepare(inputs[:2], None, None)

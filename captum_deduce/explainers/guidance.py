@@ -19,6 +19,7 @@ class Guidance:
         autoencoder (Callable or None): N inputs to N reconstructions.
         encoder (Callable or None): N inputs to N x ... features; None where images are their own.
         prototypes (PrototypeIndex or None): Of such features.
+        name (str, optional): What errors call the autoencoder. Default: "autoencoder"
     """
 
     def __init__(
@@ -26,7 +27,10 @@ class Guidance:
         autoencoder: Callable[..., Any] | None,
         encoder: Callable[..., Any] | None,
         prototypes: PrototypeIndex | None,
+        *,
+        name: str = "autoencoder",
     ) -> None:
+        self.name = name
         self.autoencoder = autoencoder
         self.encoder = encoder
         self.prototypes = prototypes
@@ -50,12 +54,12 @@ class Guidance:
                 be differentiated, or the prototypes have too few images of a class.
         """
         images = images.detach().clone().requires_grad_()
-        for name, part in (("autoencoder", self.autoencoder), ("encoder", self.encoder)):
+        for name, part in ((self.name, self.autoencoder), ("encoder", self.encoder)):
             if part is not None:
                 check_placement(name, part, images)
         features, reconstruction = self(images)
         if reconstruction is not None:
-            _check_reconstruction(reconstruction, images)
+            _check_reconstruction(self.name, reconstruction, images)
         if features is not None and self.prototypes is not None:
             _check_features(features, self.prototypes)
             self.prototypes.require(k, classes)
@@ -107,16 +111,16 @@ class Guidance:
         return self.prototypes.select(features, admissible, k=k, k_type=k_type)[0]
 
 
-def _check_reconstruction(output: object, images: Tensor) -> None:
+def _check_reconstruction(name: str, output: object, images: Tensor) -> None:
     if not isinstance(output, Tensor):
-        raise TypeError(f"autoencoder must return a tensor, got {type(output).__name__}")
+        raise TypeError(f"{name} must return a tensor, got {type(output).__name__}")
     if output.shape != images.shape or output.dtype != images.dtype:
         raise ValueError(
-            "autoencoder must return images like the inputs, for inputs[:2] of shape "
+            f"{name} must return images like the inputs, for inputs[:2] of shape "
             f"{tuple(images.shape)} and {images.dtype}, got {tuple(output.shape)} and "
             f"{output.dtype}"
         )
-    _check_differentiable("autoencoder", output)
+    _check_differentiable(name, output)
 
 
 def _check_features(features: Tensor, prototypes: PrototypeIndex) -> None:

@@ -20,6 +20,7 @@ from captum_deduce.search.losses import (
     relative_sum,
     squared_norm,
     target_log_probability,
+    total_variation,
     untargeted_hinge,
     weighted_sum,
 )
@@ -28,6 +29,7 @@ from captum_deduce.search.observation import Observer, observed
 from captum_deduce.search.originals import runner_up, warn_of_broken_scores
 from captum_deduce.search.pixel_descent import Objective, PixelDescent
 from captum_deduce.search.pixels import Entries, Groups, Pixels, Sites
+from captum_deduce.search.polishing import Polish, Polishing, polish
 from captum_deduce.search.problem import (
     ANY_CLASS,
     Goal,
@@ -57,6 +59,8 @@ __all__ = [
     "PixelDescent",
     "PixelStep",
     "Pixels",
+    "Polish",
+    "Polishing",
     "Problem",
     "Procedure",
     "Reversal",
@@ -76,6 +80,7 @@ __all__ = [
     "likeliest_other",
     "margin",
     "observed",
+    "polish",
     "refine",
     "refine_weight",
     "relative_sum",
@@ -85,6 +90,7 @@ __all__ = [
     "squared_norm",
     "stream",
     "target_log_probability",
+    "total_variation",
     "untargeted_hinge",
     "warn_of_broken_scores",
     "weighted_sum",

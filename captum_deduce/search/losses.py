@@ -14,6 +14,10 @@ LOSS_FLOOR = 1e-6
 """Equation 5 divides by losses; none counts as smaller than this."""
 
 
+ROUNDING = 0.03
+"""Up to about which differences the total variation is flat, in units of the range."""
+
+
 def target_log_probability(scores: Tensor, target: Tensor) -> Tensor:
     r"""Log-probability of the target class.
 
@@ -96,6 +100,26 @@ def squared_norm(difference: Tensor) -> Tensor:
         Tensor: N squared norms.
     """
     return difference.square().flatten(1).sum(1)
+
+
+def total_variation(images: Tensor) -> Tensor:
+    r"""Anisotropic total variation: how much neighbours in height and width differ.
+
+    .. math:: \sum_{ij} |x_{i+1,j} - x_{ij}|_\epsilon + |x_{i,j+1} - x_{ij}|_\epsilon,
+        \quad |d|_\epsilon = \sqrt{d^2 + \epsilon^2} - \epsilon
+
+    with :math:`\epsilon` = :data:`ROUNDING`, so that it is smooth at 0. Channels add up.
+
+    Args:
+        images (Tensor): N x ... x height x width, in units of the range.
+
+    Returns:
+        Tensor: N sums.
+    """
+    steps = (images.diff(dim=dimension).flatten(1) for dimension in (-2, -1))
+    return torch.stack([(s.square() + ROUNDING**2).sqrt().sub(ROUNDING).sum(1) for s in steps]).sum(
+        0
+    )
 
 
 def elastic_net(difference: Tensor, weight: float) -> Tensor:

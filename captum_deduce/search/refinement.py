@@ -167,16 +167,37 @@ def refine(
     spent = found.forward_evaluations
     spent = torch.zeros_like(found.iterations) if spent is None else spent
     passes = refined.forward_evaluations
+    found = replace(
+        found, forward_evaluations=spent if passes is None else spent.index_add(0, rows, passes)
+    )
+    return exchanged(found, rows, refined.images, refined.confidence, refined.log_density)
+
+
+def exchanged(
+    found: loop.SearchResult,
+    rows: Tensor,
+    images: Tensor,
+    confidence: Tensor,
+    log_density: Tensor | None,
+) -> loop.SearchResult:
+    """Put other images, and what is known of them, in the place of those that were found.
+
+    Args:
+        found (SearchResult): Of N pairs.
+        rows (Tensor): Which of them, K, int64.
+        images (Tensor): K x ...
+        confidence (Tensor): K.
+        log_density (Tensor or None): K; None leaves what was known.
+
+    Returns:
+        SearchResult: Of the same N pairs.
+    """
+    densities = found.log_density
+    if densities is not None and log_density is not None:
+        densities = densities.index_copy(0, rows, log_density)
     return replace(
         found,
-        images=found.images.index_copy(0, rows, refined.images),
-        confidence=found.confidence.index_copy(0, rows, refined.confidence),
-        log_density=_filled(found.log_density, rows, refined.log_density),
-        forward_evaluations=spent if passes is None else spent.index_add(0, rows, passes),
+        images=found.images.index_copy(0, rows, images),
+        confidence=found.confidence.index_copy(0, rows, confidence),
+        log_density=densities,
     )
-
-
-def _filled(values: Tensor | None, rows: Tensor, new: Tensor | None) -> Tensor | None:
-    if values is None or new is None:
-        return values
-    return values.index_copy(0, rows, new)

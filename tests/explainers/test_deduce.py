@@ -13,9 +13,11 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from captum_deduce import ClassGaussianMixture, DeDUCE, remove_spectral_normalization
+from captum_deduce import ClassGaussianMixture, DeDUCE, Polish, remove_spectral_normalization
 from captum_deduce.explainers import deduce
+from captum_deduce.search import total_variation
 from tests import reference
+from tests.autoencoders import PrincipalComponents
 from tests.conftest import Digits, digits_network, train_briefly
 
 
@@ -295,6 +297,71 @@ def test_a_density_goal_is_met_or_the_pair_has_failed(digits):
                 )
             else:
                 assert result.confidence[i].item() == pytest.approx(probability.max().item())
+
+
+def test_polishing_keeps_what_was_asked_for_and_lowers_what_it_polishes_for(digits):
+    images, targets = pairs_of(digits, 40)
+    explainer = DeDUCE.realistic(digits.model, digits.layer, digits.density, confidence=0.9)
+    before = explainer.generate(images, targets)
+    after = explainer.generate(images, targets, polish=Polish(steps=60))
+    assert torch.equal(after.success, before.success)
+    found = before.success & ~before.already
+    assert found.sum() > 20
+
+    def cost(result):
+        return (result.l1() + 0.25 * total_variation(result.counterfactuals))[found]
+
+    assert (cost(after) <= cost(before) + 1e-9).all()
+    assert cost(after).mean() < 0.97 * cost(before).mean()
+    assert torch.equal(after.evaluations[found], before.evaluations[found] + 61)
+    assert torch.equal(after.counterfactuals[~found], before.counterfactuals[~found])
+    polished = after[found]
+    with torch.no_grad():
+        scores = digits.model(polished.counterfactuals)
+    confidence = scores.softmax(1).gather(1, polished.target.unsqueeze(1)).squeeze(1)
+    assert (confidence > 0.9).all()
+    torch.testing.assert_close(polished.confidence, confidence)
+    least = digits.density.quantile(0.05)[polished.target]
+    assert (polished.log_density >= least).all()
+
+
+def test_polishing_with_a_prior_raises_what_the_prior_thinks_of_the_images(digits):
+    images, targets = pairs_of(digits, 30)
+    prior = PrincipalComponents(digits.images)
+    explainer = DeDUCE(digits.model, digits.layer, digits.density, confidence=0.9)
+    without = explainer.generate(images, targets, polish=Polish(steps=60))
+    result = explainer.generate(
+        images, targets, polish=Polish(prior=prior, prior_weight=5, steps=60)
+    )
+
+    def missing(result):
+        images = result[result.success].counterfactuals
+        return (prior(images) - images).square().flatten(1).sum(1).mean()
+
+    assert missing(result) < 0.8 * missing(without)
+
+
+def test_what_does_not_fit_a_polish_is_said_before_any_work(digits):
+    images, targets = pairs_of(digits, 3)
+    make = functools.partial(DeDUCE, digits.model, digits.layer, digits.density)
+    with pytest.raises(TypeError, match=r"polish must be a captum_deduce.Polish.* got bool"):
+        make(polish=True)
+    with pytest.raises(ValueError, match=r"polish.prior must return images like the inputs"):
+        make(polish=Polish(prior=nn.Flatten())).generate(images, targets)
+    with pytest.raises(ValueError, match=r"polish.prior's output does not depend on the inputs"):
+        make(polish=Polish(prior=torch.zeros_like)).generate(images, targets)
+    flat = nn.Sequential(nn.Unflatten(1, (1, 8, 8)), digits.model)
+    explainer = DeDUCE(flat, digits.layer, digits.density, polish=Polish())
+    with pytest.raises(ValueError, match=r"total variation needs inputs of the shape N x channels"):
+        explainer.generate(images.flatten(1), targets)
+    rows = explainer.generate(images.flatten(1), targets, polish=Polish(variation=0, steps=5))
+    assert rows.success.all()
+
+
+def test_a_polish_prints_what_is_not_its_default(digits):
+    polish = Polish(variation=0.5, prior=nn.Identity())
+    explainer = DeDUCE(digits.model, digits.layer, digits.density, polish=polish)
+    assert repr(explainer) == "DeDUCE(polish=Polish(variation=0.5, prior=<Identity>))"
 
 
 def test_refinement_and_rounds_never_move_farther(digits):

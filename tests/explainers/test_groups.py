@@ -18,6 +18,7 @@ from captum_deduce import (
     CounterfactualExplainer,
     Counterfactuals,
     DeDUCE,
+    Polish,
     Schut,
     feature_masks,
     remove_spectral_normalization,
@@ -220,6 +221,20 @@ def test_refinement_leaves_no_group_that_is_not_needed(colour):
         for group in squares[0][changed].unique():
             trial = torch.where(squares == group, image, result)
             assert model(trial.unsqueeze(0)).softmax(1)[0, wanted] <= 0.5
+
+
+@pytest.mark.parametrize("only_changed", [True, False])
+def test_polishing_moves_no_group_that_the_search_left_alone(colour, only_changed):
+    model, density, images, target = colour
+    squares = feature_masks.grid(7, 9, 3)
+    explainer = DeDUCE(model, model[4], density, pixels_per_step=4)
+    before = explainer.generate(images, target, feature_mask=squares)
+    polish = Polish(only_changed=only_changed, steps=20)
+    after = explainer.generate(images, target, feature_mask=squares, polish=polish)
+    for old, new in zip(before.attributions != 0, after.attributions != 0, strict=True):
+        touched = torch.isin(squares[0], squares[0][old.any(0)])
+        assert not (new.any(0) & ~touched).any()
+    assert (after.counterfactuals != before.counterfactuals).any()
 
 
 def test_an_adaptive_search_with_halving_needs_few_groups(colour):

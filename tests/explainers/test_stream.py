@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from captum_deduce import JSMA, DeDUCE
+from captum_deduce import JSMA, DeDUCE, Polish
 from captum_deduce.explainers import Stream
 from captum_deduce.testing import Subject
 from tests.test_every_explainer import build, every_explainer
@@ -56,7 +56,12 @@ def test_a_stream_finds_what_one_call_finds(name):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"refine": True}, {"rounds": 3, "pixels_per_step": "adaptive"}, {"density_quantile": 0.05}],
+    [
+        {"refine": True},
+        {"rounds": 3, "pixels_per_step": "adaptive"},
+        {"density_quantile": 0.05},
+        {"polish": Polish(steps=10)},
+    ],
 )
 def test_what_comes_after_the_search_is_done_too(settings, digits):
     images, target = digits.images[:8], digits.labels[:8].roll(1)
