@@ -16,6 +16,7 @@ from captum_deduce.experiments.curves import Curve, Margin, error_over_originals
 from captum_deduce.experiments.matched import (
     CLASSIFIERS,
     LIGHTER,
+    POLISHED,
     PRESETS,
     RIVALS,
     Entry,
@@ -211,7 +212,7 @@ def _margins(
         return Curve.of(table, rows, "L1", AGREEMENT)
 
     return margins(
-        {method: curve(method) for method in PRESETS},
+        {method: curve(method) for method in (*PRESETS, POLISHED)},
         {method: curve(method) for method in RIVALS},
         size.distances,
         size.seed,

@@ -10,10 +10,14 @@ from captum_deduce.experiments.methods import revise, siblings, vlk
 from captum_deduce.experiments.trained import Trained
 from captum_deduce.explainers import JSMA, CounterfactualExplainer, DeDUCE, Wachter
 from captum_deduce.reports import ABSENT
+from captum_deduce.search import Polish
 from captum_deduce.zoo import Checkpoint, make_explainer, make_prototypes
 
 PRESETS = ("DeDUCE", "closest", "sparsest", "realistic")
 """DeDUCE with its defaults, and its presets, on the classifier as it is."""
+
+POLISHED = "realistic, polished"
+"""The preset with :class:`captum_deduce.Polish` after it, at its defaults."""
 
 RIVALS = ("JSMA", "Wachter")
 """The other methods that ask for a confidence and need no generative model."""
@@ -120,6 +124,9 @@ def _cheap(models: Trained, name: str, checkpoint: Checkpoint) -> Iterator[Entry
         yield from curve(
             method, lambda preset=preset, **asked: make_explainer(checkpoint, preset, **asked)
         )
+    yield from curve(
+        POLISHED, lambda **asked: make_explainer(checkpoint, "realistic", polish=Polish(), **asked)
+    )
     several = {
         "plain": lambda: models.plain_multi_layer,
         "SN": lambda: models.multi_layer,

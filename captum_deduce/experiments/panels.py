@@ -32,6 +32,7 @@ _STYLES: dict[str, dict[str, Any]] = {
     "closest": {"color": "#56B4E9", "marker": "v"},
     "sparsest": {"color": "#009E73", "marker": "s"},
     "realistic": {"color": "#D55E00", "marker": "^"},
+    "realistic, polished": {"color": "#D55E00", "marker": "h", "linestyle": ":"},
     "realistic, layers": {"color": "#E69F00", "marker": "D"},
     "realistic, smoothed": {"color": "#D55E00", "marker": "P", "linestyle": "--"},
     "JSMA": {"color": "#000000", "marker": "X", "linestyle": "--"},

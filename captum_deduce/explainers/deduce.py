@@ -164,7 +164,8 @@ class DeDUCE(PixelwiseExplainer):
             polish (Polish, optional): At last descend from each counterfactual on its distance, its
                 total variation and, where it has one, a prior, while ``confidence`` and
                 ``density_quantile`` hold (:class:`captum_deduce.Polish`): fewer single bright
-                pixels, closed strokes. Default: None
+                pixels, closed strokes. Its steps count as evaluations, and are not part of a
+                trajectory. Default: None
             skip_saturated (bool, optional): Never choose a pixel that the move would not change, as
                 it sits on a bound; False: algorithm 1 to the letter, where such steps count.
                 Default: True

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from captum_deduce import DeDUCE
+from captum_deduce import DeDUCE, Polish
 from captum_deduce.experiments.matched import (
     CLASSIFIERS,
     GENERATIVE,
     LAYERS_BUDGET,
     LIGHTER,
+    POLISHED,
     PRESETS,
     RIVALS,
     SMOOTHED_BUDGET,
@@ -33,7 +34,7 @@ def explained(models):
 
 def test_presets_and_rivals_are_asked_the_same_of_every_classifier(models, entries, explained):
     for classifier, checkpoint in explained.items():
-        for method in (*PRESETS, *RIVALS):
+        for method in (*PRESETS, POLISHED, *RIVALS):
             curve = [
                 entry
                 for entry in entries.values()
@@ -44,8 +45,15 @@ def test_presets_and_rivals_are_asked_the_same_of_every_classifier(models, entri
             assert {each.generative for each in curve} == {"-"}
             for entry in curve:
                 assert entry.explainer.forward_func is checkpoint.model
-                if method in PRESETS:
+                if method not in RIVALS:
                     assert entry.explainer.density is checkpoint.density
+
+
+def test_the_polished_preset_is_the_preset_polished(models, entries):
+    for entry in entries.values():
+        if entry.method == POLISHED:
+            preset = entries[f"realistic, {entry.classifier}, {entry.setting}"].explainer
+            assert {**vars(preset), "polish": Polish()} == vars(entry.explainer)
 
 
 @pytest.mark.parametrize("method", PRESETS)
@@ -120,7 +128,8 @@ def test_the_others_are_points_on_the_usual_classifier_and_marked(models, entrie
 
 def test_names_tell_entries_apart(models, entries):
     size = models.size
-    curves = 3 * (len(PRESETS) + len(RIVALS) + 1) + 1
+    # besides presets and rivals: polished, with several layers; and one classifier smoothed
+    curves = 3 * (len(PRESETS) + len(RIVALS) + 2) + 1
     expected = curves * len(size.confidences) + 8 + len(WITHOUT_CONFIDENCE)
     assert len(entries) == expected
     assert [entry.name for entry in entries.values()] == [*entries]
