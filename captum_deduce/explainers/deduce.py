@@ -74,7 +74,8 @@ class DeDUCE(PixelwiseExplainer):
 
     A pair that fails returns its best attempt with ``success=False``. A ``UserWarning`` tells where
     the density may be why: no step raised the target's probability above the original's, or the
-    density of a failed pair's target says little (:attr:`ClassGaussianMixture.doubtful_classes`).
+    density of a failed pair's target says little (:attr:`ClassGaussianMixture.doubtful_classes`),
+    or pairs reached the confidence, but not the ``density_quantile``.
 
     Examples::
 
@@ -420,8 +421,11 @@ class DeDUCE(PixelwiseExplainer):
         return found
 
     def _warn_of_density(self, problem: Problem, found: search.SearchResult) -> None:
-        """Say where equation 5's second term may have kept pairs from their target."""
+        """Say where the density may have kept pairs from their target."""
         failed = (~found.success & (found.iterations > 0)).tolist()
+        if self.density_quantile is not None:
+            confident = (found.confidence > self.confidence).tolist()
+            _warn_of_quantile(self.density_quantile, failed, confident)
         unmoved = (found.images == problem.inputs).flatten(1).all(1).tolist()
         doubtful = set(self.density.doubtful_classes)
         stuck = sum(f and u for f, u in zip(failed, unmoved, strict=True))
@@ -480,6 +484,20 @@ class DeDUCE(PixelwiseExplainer):
 
     def _log_density(self, features: Tensor, classes: list[int]) -> Tensor:
         return self.density.log_prob(features, torch.tensor(classes))
+
+
+def _warn_of_quantile(quantile: float, failed: list[bool], confident: list[bool]) -> None:
+    """Say how many pairs were where they should be, but for the density."""
+    count = sum(f and c for f, c in zip(failed, confident, strict=True))
+    if count:
+        warnings.warn(
+            f"{count} of {len(failed)} pairs reached the confidence, but not density_quantile="
+            f"{quantile:g}, as {1 - quantile:.0%} of a class's own training images do: what the "
+            "search can draw is less likely than real images. A lower quantile asks for less; "
+            "max_iterations and rounds give more time",
+            UserWarning,
+            stacklevel=6,
+        )
 
 
 def _check_polish(polish: Polish, inputs: Tensor) -> None:

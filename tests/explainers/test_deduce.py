@@ -695,6 +695,22 @@ def one_telling_pixel(spread: float) -> tuple[nn.Sequential, ClassGaussianMixtur
     return model, density, torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64)
 
 
+def test_pairs_that_only_the_density_quantile_keeps_from_success_are_told(digits):
+    """No image is as likely as the likeliest of all training images, but all reach a confidence."""
+    images, targets = pairs_of(digits, 6)
+    explainer = DeDUCE(digits.model, digits.layer, digits.density, max_iterations=60)
+    told = r"of 6 pairs reached the confidence, but not density_quantile=1, as 0% of a class's own"
+    with pytest.warns(UserWarning, match=told) as caught:
+        result = explainer.generate(images, targets, density_quantile=1.0)
+    count = int((~result.success & (result.confidence > 0.5)).sum())
+    assert count > 0
+    assert str(caught[0].message).startswith(f"{count} of 6")
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert explainer.generate(images, targets, confidence=0.7).success.all()
+
+
 def test_a_singular_density_that_outweighs_the_classifier_is_named():
     model, density, image = one_telling_pixel(0.0)
     assert density.doubtful_classes == [1]
