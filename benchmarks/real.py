@@ -18,6 +18,7 @@ Everything comes from packages:
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import importlib.util
 import itertools
@@ -41,6 +42,8 @@ from captum_deduce import (
     CounterfactualExplainer,
     Counterfactuals,
     DeDUCE,
+    Polish,
+    SmoothedClassifier,
 )
 from captum_deduce.metrics import Oracle, TargetDensity
 from captum_deduce.reports import table
@@ -111,12 +114,14 @@ def pairs(side: int) -> tuple[Tensor, Tensor]:
     return images[[a for a, _ in index]], torch.tensor([classes[b] for _, b in index])
 
 
-def fitted(model: Lite, batches: list[tuple[Tensor, Tensor]]) -> ClassGaussianMixture:
+def fitted(
+    model: nn.Module, layer: nn.Module, batches: list[tuple[Tensor, Tensor]]
+) -> ClassGaussianMixture:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # few samples, as of a small folder
         return ClassGaussianMixture.fit_loader(
             model,
-            model.net._avg_pooling,
+            layer,
             batches,
             covariance_type="tied",
             regularization="oas",
@@ -134,6 +139,24 @@ def searches(model: Lite, density: ClassGaussianMixture) -> dict[str, Counterfac
         ADAPTIVE_JSMA: JSMA(model, **ADAPTIVE),
         "DeDUCE, 16 entries a step": DeDUCE(model, layer, density, **sparse),
         "JSMA, 16 entries a step": JSMA(model, **sparse),
+    }
+
+
+def sure_searches(
+    model: Lite, density: ClassGaussianMixture, batches: list[tuple[Tensor, Tensor]]
+) -> dict[str, CounterfactualExplainer]:
+    """What is asked to be sure, of the classifier and of its mean over noise, and polished."""
+    layer, polish = model.net._avg_pooling, Polish(only_changed=True, steps=50)
+    smoothed = SmoothedClassifier(model, layer, noise=0.25, copies=4)
+    means = fitted(smoothed, smoothed.features, batches)
+    sure: dict[str, Any] = {"confidence": 0.95, "max_iterations": 100}
+    return {
+        "sure": DeDUCE.closest(model, layer, density, **sure),
+        "sure, polished": DeDUCE.closest(model, layer, density, polish=polish, **sure),
+        "smoothed": DeDUCE.closest(smoothed, smoothed.features, means, **sure),
+        "smoothed, polished": DeDUCE.closest(
+            smoothed, smoothed.features, means, polish=polish, **sure
+        ),
     }
 
 
@@ -164,9 +187,17 @@ def row(
         else none,
         "log-density": likelihood(found).double().mean() if len(found) else none,
         "oracles": Oracle(oracles)(found).double().mean() if len(found) else none,
+        "oracles' p": Oracle(oracles, "probability")(found).double().mean() if len(found) else none,
+        "oracles' p before": _before(oracles, found) if len(found) else none,
         "s a pair": seconds / len(result),
     }
     return {name: float(value) for name, value in values.items()}
+
+
+def _before(oracles: Sequence[nn.Module], found: Counterfactuals) -> Tensor:
+    """The oracles' probability of the target in the originals."""
+    same = dataclasses.replace(found, counterfactuals=found.inputs)
+    return Oracle(oracles, "probability")(same).double().mean()
 
 
 def timed(
@@ -186,7 +217,7 @@ def runner_ups(
         target = model(images).topk(2).indices[:, 1]
         # Nobody has labelled crops as runner-ups: each counts for what the model sees in it.
         seen = [(block, model(block).softmax(1)) for block in crops.split(16)]
-    density = fitted(model, seen)
+    density = fitted(model, model.net._avg_pooling, seen)
     one_entry = JSMA(model)
     ours, our_seconds = timed(
         # So near the boundary the density would have the image stay (docs: Large images).
@@ -290,6 +321,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--weights", action="store_true", help="instead: what DeDUCE's density costs beside JSMA"
     )
+    parser.add_argument(
+        "--sure", action="store_true", help="instead: confidence .95, smoothed and polished"
+    )
     parser.add_argument("--crops", type=int, default=16, help="of each photograph (default: 16)")
     parser.add_argument("--batch", type=int, default=12, help="pairs at once (default: 12)")
     parser.add_argument("--threads", type=int, default=2, help="of torch (default: 2)")
@@ -306,14 +340,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     images, target = (part.to(given.device) for part in pairs(SIDES[0]))
     crops = photographs(SIDES[0], given.crops).to(given.device)
     labels = torch.tensor(list(PHOTOS.values())).repeat_interleave(given.crops)
-    density = fitted(model, list(zip(crops.split(16), labels.split(16), strict=True)))
+    batches = list(zip(crops.split(16), labels.split(16), strict=True))
+    density = fitted(model, model.net._avg_pooling, batches)
     if given.weights:
         against_jsma(model, density, given.batch)
         return
     rows: dict[str, dict[str, float]] = {}
     likelihood = TargetDensity(model, model.net._avg_pooling, density)
     given.output.mkdir(parents=True, exist_ok=True)
-    for name, explainer in searches(model, density).items():
+    asked = sure_searches(model, density, batches) if given.sure else searches(model, density)
+    for name, explainer in asked.items():
         if given.only and name not in given.only:
             continue
         result, seconds = timed(explainer, images, target, internal_batch_size=given.batch)
@@ -329,8 +365,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         *((h, [f"{r[h]:.2f}" for r in rows.values()]) for h in heads),
     ]
     print("\n" + table(columns))
-    promised = targets(rows)
-    if not given.only:
+    promised = [] if given.sure else targets(rows)
+    if not (given.only or given.sure):
         originals = photographs(SIDES[0]).to(given.device)
         promised += runner_ups(model, originals, crops, given.batch)
     print()
