@@ -12,6 +12,8 @@ settings.register_profile(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("long", settings.get_profile("short"), max_examples=1000, derandomize=False)
+settings.register_profile(
+    "long", settings.get_profile("short"), max_examples=1000, derandomize=False
+)
 # pytest's --hypothesis-profile comes later, and wins.
 settings.load_profile("short")

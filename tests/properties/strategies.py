@@ -1,4 +1,4 @@
-"""What properties are tried on: tensors full of ties and corners, features, classifiers, results."""
+"""What properties are tried on: tensors with ties and corners, features, classifiers, results."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def samples(
 
 @dataclass(frozen=True)
 class Case:
-    """A small trained-looking classifier in float64, its density, images and targets."""
+    """A small classifier in float64, its density, images and targets."""
 
     model: nn.Sequential
     density: ClassGaussianMixture
@@ -150,7 +150,7 @@ _FEATURES = 4
 
 @st.composite
 def cases(draw: st.DrawFn, *, most_images: int = 4) -> Case:
-    """Images in [0, 1] with corners; no two pixels weigh the same, so that nothing is a near-tie."""
+    """Images in [0, 1], some entries on a bound; no two pixels weigh the same."""
     shape = draw(image_shapes)
     num_classes, count = draw(st.integers(2, 4)), draw(st.integers(1, most_images))
     source = generator(draw(seeds))

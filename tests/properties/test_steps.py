@@ -302,9 +302,7 @@ def test_shrinkage_is_the_published_formula_entry_by_entry(shape, count, seed, m
         lower=lower,
         upper=lower + span,
     )
-    images, ahead, original = (
-        lower + span * uniform(seed + k, count, *shape) for k in range(2, 5)
-    )
+    images, ahead, original = (lower + span * uniform(seed + k, count, *shape) for k in range(2, 5))
     gradient = 2 * normal(seed + 5, count, *shape)
     allowed = uniform(seed + 6, count, *shape) > 0.3 if masked else None
     steps = torch.full((count,), iteration)
