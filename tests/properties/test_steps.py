@@ -350,4 +350,4 @@ def test_weights_close_in_on_the_least_that_succeeds(needed, first, rounds):
         assert float(low) < float(weight) < float(high)
         if torch.isfinite(high):
             assert float(high - low) <= width
-            width = float(high - low) / 2 * (1 + 1e-9)
+            width = float(high - low) / 2 + 1e-12 * float(high)  # but for rounding
