@@ -274,7 +274,7 @@ def test_no_search_takes_more_steps_or_pixels_than_it_is_given(method, case, bud
     assert (found.evaluations <= found.iterations + 1).all()
     if method in ("DeDUCE", "paper", "JSMA", "Schut"):  # a pixel a step, each by .2 of the range
         assert (found.l0() <= found.iterations).all()
-        assert (found.l1() <= 0.2 * found.iterations + 1e-9).all()
+        assert (found.l1() <= 0.2 * found.iterations.double() + 1e-9).all()
     if method in ("DeDUCE", "paper", "Schut"):
         assert (found.linf() <= 5 * 0.2 + 1e-9).all()
 
