@@ -194,7 +194,6 @@ def results(
     shape = draw(image_shapes) if shape is None else shape
     count = draw(st.integers(1, 4))
     width = 32 if dtype == torch.float32 else 64
-    # Arrow's files do not tell the two zeros apart where an entry has not changed.
     positive = st.floats(2.0**-126, 1e3, width=width) | st.sampled_from([0.0, 0.5, 1.0])
     entries = positive if finite else any_bits(dtype)
     inputs = draw(tensors((count, *shape), entries, dtype))
