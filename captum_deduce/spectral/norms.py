@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from captum_deduce import progress
 from captum_deduce.spectral.bound import at_least_float32, bounded_layers
 from captum_deduce.spectral.layers import Skip, as_found, chosen_layers, layer_operators
-from captum_deduce.spectral.operators import Operator, leading_vectors
+from captum_deduce.spectral.operators import Operator, leading_vectors, lengths
 
 
 def spectral_norms(
@@ -64,5 +64,5 @@ def spectral_norms(
             operator, weight = operators[name], at_least_float32(layer.weight)
             start = torch.randn(operator.domain, generator=generator).to(weight)
             v = leading_vectors(operator, weight, start)
-            norms[name] = float(torch.linalg.vector_norm(operator(weight, v), dim=1).amax())
+            norms[name] = float(lengths(operator(weight, v)).amax())
     return norms

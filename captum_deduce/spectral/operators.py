@@ -71,7 +71,7 @@ class Matrix:
         Returns:
             Tensor: G x R, not scaled.
         """
-        matrices, columns = self._matrices(weight), u.unsqueeze(2)
+        matrices, columns = self._matrices(of_size_one(weight)), u.unsqueeze(2)
         if self.rows <= self.columns:
             return (_power_1024(matrices @ matrices.mT) @ columns).squeeze(2)
         inner = _power_1024(matrices.mT @ matrices) @ (matrices.mT @ columns)
@@ -211,6 +211,32 @@ def _power_1024(gram: Tensor) -> Tensor:
     return gram
 
 
+def of_size_one(weight: Tensor) -> Tensor:
+    """Scale a weight so that products of its entries stay numbers; directions are the same.
+
+    Args:
+        weight (Tensor): Of any shape, float32 or float64.
+
+    Returns:
+        Tensor: Of the same shape, with a largest entry of size 1, or all zeros.
+    """
+    return weight / weight.abs().amax().clamp_min(torch.finfo(weight.dtype).tiny)
+
+
+def lengths(vectors: Tensor) -> Tensor:
+    """Euclidean lengths of rows, also of those whose squares are no numbers.
+
+    Args:
+        vectors (Tensor): G x n, float32 or float64.
+
+    Returns:
+        Tensor: G x 1.
+    """
+    largest = vectors.abs().amax(1, keepdim=True).clamp_min(torch.finfo(vectors.dtype).tiny)
+    length: Tensor = largest * torch.linalg.vector_norm(vectors / largest, dim=1, keepdim=True)
+    return length
+
+
 def directions(vectors: Tensor, fallback: Tensor) -> Tensor:
     """Scale rows to length one.
 
@@ -222,8 +248,8 @@ def directions(vectors: Tensor, fallback: Tensor) -> Tensor:
     Returns:
         Tensor: G x n.
     """
-    norm = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    return torch.where((norm > 0) & norm.isfinite(), vectors / norm, fallback)
+    length = lengths(vectors)
+    return torch.where((length > 0) & length.isfinite(), vectors / length, fallback)
 
 
 def power_iteration(
@@ -265,7 +291,7 @@ def leading_vectors(operator: Operator, weight: Tensor, v: Tensor) -> Tensor:
     Returns:
         Tensor: G x inputs per group, each row of length one.
     """
-    v = directions(v, v)
+    v, weight = directions(v, v), of_size_one(weight)
     largest = v.new_zeros(len(v))
     for _ in range(_LANCZOS_RESTARTS):
         basis, images = _krylov_space(operator, weight, v)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce import JSMA
+from captum_deduce.search import Entries, Goal, PixelDescent, PixelStep
 
 
 def linear(*weights: float) -> nn.Module:
@@ -85,3 +86,15 @@ def test_momentum_sums_the_whole_previous_direction():
         gradient = -(1 - probability) * image(2.0, 1.9, 0.0, 0.0)
         direction = gradient + 0.5 * direction
         torch.testing.assert_close(found, direction)
+
+
+def test_equal_ways_from_different_originals_are_equally_far():
+    """.5 + .6 - .5 is not .6 in any binary precision, and a search compares distances."""
+    originals = torch.linspace(0, 0.4, 41, dtype=torch.float64).view(-1, 1, 1, 1)
+    moved = originals + 0.6
+    assert len({float(way) for way in moved - originals}) > 1
+    bounds = torch.zeros(1, 1, 1).double(), torch.ones(1, 1, 1).double()
+    step = PixelStep(0.2, None, 1, Entries(), True, *bounds)
+    descent = PixelDescent(None, None, step, Goal(0.5), momentum=0, max_iterations=1)
+    distances = descent.distance(moved, {"original": originals})
+    assert distances.tolist() == [1.6] * 41

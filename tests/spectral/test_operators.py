@@ -9,6 +9,7 @@ from captum_deduce.spectral.operators import (
     Matrix,
     directions,
     leading_vectors,
+    lengths,
     power_iteration,
 )
 from tests.reference import convolution_matrix, transposed_convolution_matrix
@@ -245,3 +246,27 @@ def test_power_iterations_survive_a_weight_that_is_zero_for_a_while(operator):
     same_u, same_v = power_iteration(operator, zero, u, v)
     assert torch.equal(same_u, u)
     assert torch.equal(same_v, v)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e9, 1e30])
+def test_vectors_are_the_leading_ones_whatever_the_units_of_a_weight(scale):
+    settings = {"stride": (1, 1), "padding": (0, 1), "dilation": (1, 1), "end": (0, 0)}
+    operator, weight, matrix = plain(2, 3, (4, 5), (1, 3), **settings)
+    weight = (weight * scale).float()
+    largest = np.linalg.svd(matrix, compute_uv=False)[0] * scale
+    v = leading_vectors(operator, weight, torch.randn(operator.domain))
+    assert lengths(operator(weight, v)).item() == pytest.approx(largest, rel=1e-3)
+    u, v = torch.randn(operator.range), torch.randn(operator.domain)
+    u, v = (directions(vectors, vectors) for vectors in (u, v))
+    for _ in range(200):
+        u, v = power_iteration(operator, weight, u, v)
+    assert (u * operator(weight, v)).sum().item() == pytest.approx(largest, rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e9, 1e30])
+def test_many_powers_know_no_units(scale):
+    matrices, u = torch.randn(1, 6, 4), torch.randn(1, 6)
+    operator = Matrix(1, 6, 4)
+    v = operator.adjoint(matrices * scale, operator.many_powers(matrices * scale, u))
+    expected = torch.linalg.svd(matrices.double())[2][0, 0]
+    assert abs(directions(v, v)[0] @ expected.float()).item() == pytest.approx(1, rel=1e-5)
