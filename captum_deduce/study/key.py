@@ -143,12 +143,7 @@ def read_json(path: Path, what: str, form: str, version: int) -> Mapping[str, An
         FileNotFoundError: No such file.
         ValueError: No JSON, or of another format or version.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no {what} at {path}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no {what}: it is not JSON ({error})") from error
+    content = storage.read_json(path, what)
     found = content.get("format") if isinstance(content, dict) else None
     if found != form:
         raise ValueError(f"{path} is no {what}: its format must be {form!r}, got {found!r}")
