@@ -41,7 +41,7 @@ def build_and_fill(make: Callable[[], Model], tensors: Mapping[str, Tensor]) -> 
     if len(types) != 1 or not all(dtype.is_floating_point for dtype in types):
         names = ", ".join(sorted(map(str, types))) or "none"
         raise ValueError(f"the weights must be of one floating-point type, got {names}")
-    # What is somewhat too large is built, as torch then names the tensors that are wrong or missing.
+    # What is somewhat too large is built, as torch then names the tensors that are wrong.
     most = _ALLOWED + 2 * sum(tensor.numel() for tensor in tensors.values())
     builder = threading.get_ident()
     registered: dict[int, Tensor] = {}
@@ -66,6 +66,11 @@ def build_and_fill(make: Callable[[], Model], tensors: Mapping[str, Tensor]) -> 
     finally:
         for hook in hooks:
             hook.remove()
+    for name, tensor in model.state_dict().items():
+        if name in tensors and tensor.is_floating_point() != tensors[name].is_floating_point():
+            raise ValueError(
+                f"{name} must be of the type {tensor.dtype}, got {tensors[name].dtype}"
+            )
     # Assigned, as copying would round float64 weights to the float32 of the new model.
     model.load_state_dict(tensors, assign=True)
     return model

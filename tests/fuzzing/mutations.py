@@ -198,7 +198,7 @@ def edited_header(data: bytes, rng: random.Random) -> bytes:
 
 
 def without_checksum(data: bytes) -> bytes:
-    """A safetensors file as older versions of the package wrote it, which notices nothing itself."""
+    """A safetensors file as older versions of the package wrote it, which notices nothing."""
     (size,) = struct.unpack("<Q", data[:8])
     entries = json.loads(data[8 : 8 + size])
     entries.get("__metadata__", {}).pop("crc32", None)

@@ -102,7 +102,10 @@ def _well_formed(result: Counterfactuals) -> None:
         ("prediction", torch.int64),
     ):
         value = getattr(result, name)
-        holds((value.dtype == dtype or not count) and value.shape == (count,), f"{name}: {value.dtype}")
+        holds(
+            (value.dtype == dtype or not count) and value.shape == (count,),
+            f"{name}: {value.dtype}",
+        )
     holds(0 <= int(result.success.sum()) <= count, "success is neither true nor false")
     for images in result.trajectory or []:
         holds(images.shape[1:] == result.inputs.shape[1:], "a trajectory of other images")
@@ -348,6 +351,11 @@ def _pixels(path: Path) -> int:
     return 4 * min(count, 100_000_000) + path.stat().st_size
 
 
+def _floats(path: Path) -> int:
+    """The bytes of an image as the three channels of numbers that it is read as."""
+    return 3 * _pixels(path)
+
+
 def _use_upload(path: Path) -> None:
     for channels in (1, 3):
         image = uploads.decode(path, (channels, 8, 8))
@@ -413,7 +421,7 @@ READERS = (
     Reader("study keys", "json", _write_key, _use_study),
     Reader("study answers", "json", _write_answers, _use_study),
     Reader("uploads", "image", _write_uploads, _use_upload, _pixels, named=False),
-    Reader("image files", "image", _write_image_files, _use_image_file, _pixels),
+    Reader("image files", "image", _write_image_files, _use_image_file, _floats),
     Reader("IDX files", "other", _write_idx, _use_idx),
     Reader("image archives", "archive", _write_archive, _use_archive),
     Reader("class names", "json", _write_names, read_names),

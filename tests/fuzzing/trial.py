@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import faulthandler
 import json
-import os
 import random
 import resource
 import shutil
@@ -68,8 +67,8 @@ def judge(reader: Reader, path: Path) -> tuple[str, str]:
     return outcome, words
 
 
-def main(name: str, first: int, last: int, folder: Path) -> None:
-    (reader,) = [reader for reader in READERS if reader.name == name]
+def try_files(reader: Reader, first: int, last: int, folder: Path) -> None:
+    """Damage and read the files of these numbers, one after the other."""
     right, work = folder / "right", folder / "work"
     for place in (right, work):
         shutil.rmtree(place, ignore_errors=True)
@@ -77,27 +76,34 @@ def main(name: str, first: int, last: int, folder: Path) -> None:
     targets = [path.name for path in reader.write(right)]
     for target in targets:
         reader.use(right / target)  # also imports all that is needed
-    size = memory("VmSize")
-    resource.setrlimit(resource.RLIMIT_AS, (size + CEILING, resource.RLIM_INFINITY))
-    warnings.simplefilter("ignore")
     for path in right.iterdir():
         shutil.copyfile(path, work / path.name)
+    size = memory("VmSize")
+    resource.setrlimit(resource.RLIMIT_AS, (size + CEILING, resource.RLIM_INFINITY))
     for number in range(first, last):
-        rng = random.Random(f"{name} {number}")
+        rng = random.Random(f"{reader.name} {number}")
         target = targets[number % len(targets)]
         how, data = mutate((right / target).read_bytes(), reader.form, rng)
         (work / target).write_bytes(data)
-        print(json.dumps([number, how]), flush=True)
+        print(json.dumps([reader.name, number, how]), flush=True)
         faulthandler.dump_traceback_later(SECONDS, exit=True)
         began = time.monotonic()
         outcome, words = judge(reader, work / target)
         faulthandler.cancel_dump_traceback_later()
-        seconds = time.monotonic() - began
-        print(json.dumps([number, how, outcome, words[:600], round(seconds, 3)]), flush=True)
+        seconds = round(time.monotonic() - began, 3)
+        print(json.dumps([reader.name, number, how, outcome, words[:600], seconds]), flush=True)
         shutil.copyfile(right / target, work / target)
+
+
+def main(parts: list[tuple[str, int, int]], folder: Path) -> None:
+    """Try the readers that are named, each with files from one number to another."""
+    readers = {reader.name: reader for reader in READERS}
+    for name, first, last in parts:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        try_files(readers[name], first, last, folder)
 
 
 if __name__ == "__main__":
     faulthandler.enable()
-    os.environ["OMP_NUM_THREADS"] = "1"
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    warnings.simplefilter("ignore")
+    main(json.loads(sys.argv[1]), Path(sys.argv[2]))
