@@ -324,7 +324,7 @@ class Counterfactuals:
 
         Raises:
             FileNotFoundError: No such file.
-            ValueError: Truncated, or not a file of counterfactuals.
+            ValueError: Truncated, damaged, or not a file of counterfactuals.
         """
         tensors, metadata = storage.read(path, "file of counterfactuals")
         if metadata.get("format") != _FORMAT or metadata.get("format_version") != "1":
@@ -338,9 +338,10 @@ class Counterfactuals:
             if lengths is not None:
                 images = tensors.pop("trajectory")
                 trajectory = list(torch.split(images, lengths.tolist())) if len(lengths) else []
+            _check_types(tensors, trajectory)
             moved = {name: value.to(device) for name, value in tensors.items()}
             return cls(**moved, trajectory=trajectory, settings=metadata.get("settings"))
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path} holds no complete set of counterfactuals: {error}") from error
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -354,6 +355,27 @@ class Counterfactuals:
             for name, value in tensors.items()
             if name not in ("inputs", "counterfactuals")
         }
+
+
+def _check_types(tensors: Mapping[str, Tensor], trajectory: list[Tensor] | None) -> None:
+    """Refuse tensors of a file whose shapes fit, but which a search doesn't return."""
+    images = tensors["inputs"]
+    expected = dict.fromkeys(("target", "iterations", "evaluations"), torch.int64)
+    expected |= dict.fromkeys(("forward_evaluations", "prediction"), torch.int64)
+    expected |= {"success": torch.bool, "counterfactuals": images.dtype}
+    for name, tensor in tensors.items():
+        if not tensor.numel():
+            continue
+        if name in expected and tensor.dtype != expected[name]:
+            raise ValueError(f"{name} must be {expected[name]}, got {tensor.dtype}")
+        if name not in expected and not tensor.is_floating_point():
+            raise ValueError(f"{name} must be floating-point, got {tensor.dtype}")
+    for pair, steps in enumerate(trajectory or ()):
+        if steps.shape[1:] != images.shape[1:] or not steps.is_floating_point():
+            raise ValueError(
+                f"the trajectory of pair {pair} must be of floating-point images "
+                f"{tuple(images.shape[1:])}, got {tuple(steps.shape[1:])} and {steps.dtype}"
+            )
 
 
 def _mean(values: Tensor) -> str:

@@ -15,19 +15,21 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from captum_deduce import checks
+from captum_deduce import checks, storage
 
 DATASETS = ("digits", "mnist", "cifar10")
 """The names that :func:`load` knows."""
 
 _ROOT_VARIABLE = "CAPTUM_DEDUCE_DATA"
+# Of an image in a data set of small ones, and what is read of a file at once.
+_MOST_BYTES, _MOST_PIXELS, _AT_ONCE = 2**20, 2**20, 2**22
 _GZIP_MAGIC = b"\x1f\x8b"
 _UNSIGNED_BYTE = 0x08
 _MNIST_TRAINING_IMAGES = 50_000
@@ -235,6 +237,12 @@ def load_cifar10(data_root: str | os.PathLike[str] | None = None, seed: int = 0)
             f"train and test must hold the same classes, got {', '.join(rest.class_names)} and "
             f"{', '.join(test.class_names)} in {root}"
         )
+    sizes = rest.target.bincount(minlength=len(rest.class_names)).tolist()
+    if len(rest) // 10 < len(sizes) or min(sizes) < 2:
+        raise ValueError(
+            f"train must hold ten images for each class, and two of each at least, to set some "
+            f"aside for validation; got {sizes} of {', '.join(rest.class_names)} in {root}"
+        )
     train, validation = _stratified_split(rest, len(rest) // 10, seed)
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))
     return Splits(train, validation, test[order])
@@ -257,27 +265,41 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         ValueError: Damaged, of another type, or longer or shorter than its header says.
     """
     path = Path(path)
-    content = path.read_bytes()
-    if content.startswith(_GZIP_MAGIC):
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path} is a damaged gzip file: {error}") from error
-    if content[:3] != bytes((0, 0, _UNSIGNED_BYTE)) or len(content) < 4:
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(2) == _GZIP_MAGIC
+        with gzip.open(path) if packed else path.open("rb") as file:
+            # Only as many as its header claims: little that is packed may unpack to very much.
+            return _read_values(file, path)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is a damaged gzip file: {error}") from error
+
+
+def _read_values(file: IO[bytes] | gzip.GzipFile, path: Path) -> NDArray[np.uint8]:
+    head = file.read(4)
+    if head[:3] != bytes((0, 0, _UNSIGNED_BYTE)) or len(head) < 4:
         raise ValueError(
             f"{path} is not an IDX file of unsigned bytes: it should start with 00 00 08, got "
-            f"{content[:3].hex(' ') or 'an empty file'}"
+            f"{head[:3].hex(' ') or 'an empty file'}"
         )
-    start = 4 + 4 * content[3]
-    if len(content) < start:
-        raise ValueError(f"{path} ends within its header of {start} bytes")
-    shape = struct.unpack(f">{content[3]}I", content[4:start])
-    if len(content) - start != math.prod(shape):
-        raise ValueError(
-            f"{path} should hold {math.prod(shape)} values for the shape {shape}, got "
-            f"{len(content) - start}"
-        )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    sides = file.read(4 * head[3])
+    if len(sides) < 4 * head[3]:
+        raise ValueError(f"{path} ends within its header of {4 + 4 * head[3]} bytes")
+    shape = struct.unpack(f">{head[3]}I", sides)
+    size = math.prod(shape)
+    parts = []
+    left = size + 1  # to see whether there are more
+    while left and (part := file.read(min(left, _AT_ONCE))):
+        parts.append(part)
+        left -= len(part)
+    content = b"".join(parts)
+    if len(content) != size:
+        more = f"{len(content)}{' or more' if len(content) > size else ''}"
+        raise ValueError(f"{path} should hold {size} values for the shape {shape}, got {more}")
+    try:
+        return np.frombuffer(content, np.uint8).reshape(shape)
+    except ValueError as error:  # more dimensions than numpy has
+        raise ValueError(f"{path} has the shape {shape}: {error}") from error
 
 
 def _data_root(data_root: str | os.PathLike[str] | None) -> Path:
@@ -344,26 +366,34 @@ def _image_files(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield the name (class folder/file) and content of every file in an archive or a folder."""
     if path.is_dir():
         for file in path.glob("*/*"):
+            _check_length(path, file.name, file.stat().st_size)
             yield f"{file.parent.name}/{file.name}", file.read_bytes()
         return
     try:
         with tarfile.open(path) as archive:
             for member in archive:
+                if member.isfile():
+                    _check_length(path, member.name, member.size)
                 if member.isfile() and (content := archive.extractfile(member)):
                     yield "/".join(Path(member.name).parts[-2:]), content.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path} is a damaged archive: {error}") from error
 
 
-def _read_class_folders(path: Path) -> ImageData:
-    from PIL import Image
+def _check_length(path: Path, name: str, size: int) -> None:
+    if size > _MOST_BYTES:
+        raise ValueError(
+            f"{path} holds {name} of {size:,} bytes; an image has at most {_MOST_BYTES:,}"
+        )
 
+
+def _read_class_folders(path: Path) -> ImageData:
     named: list[tuple[str, NDArray[np.uint8]]] = []
     for name, content in _image_files(path):
         try:
-            with Image.open(io.BytesIO(content)) as image:
-                named.append((name, np.asarray(image.convert("RGB"))))
-        except (OSError, SyntaxError, ValueError) as error:
+            image = storage.read_image(io.BytesIO(content), most_pixels=_MOST_PIXELS)
+            named.append((name, np.asarray(image.convert("RGB"))))
+        except ValueError as error:
             raise ValueError(f"{path} holds {name}, which is no image: {error}") from error
     sizes = {pixels.shape[:2] for _, pixels in named}
     if len(sizes) != 1:

@@ -495,6 +495,7 @@ def _rewrite(path, change=None, metadata=None, drop=()):
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         known = json.loads(file.read(length))["__metadata__"]
+    del known["crc32"]  # of what was there
     tensors = {name: value for name, value in load_file(path).items() if name not in drop}
     save_file({**tensors, **(change or {})}, path, known if metadata is None else metadata)
 

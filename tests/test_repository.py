@@ -34,7 +34,8 @@ TESTS = ROOT / "tests"
 ORDER = Order(
     core=[
         ["_version", "checks", "progress"],
-        ["storage", "datasets", "feature_masks"],
+        ["storage", "feature_masks"],
+        ["datasets"],
         ["spectral", "counterfactuals"],
         ["classifiers"],
         ["density", "prototypes", "search", "models"],

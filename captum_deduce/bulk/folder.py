@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from captum_deduce.bulk.describe import differences
-from captum_deduce.bulk.schema import FORMAT_VERSION, about_shard, arrow
-from captum_deduce.storage import unfinished_files, whole_file
+from captum_deduce.bulk.schema import FORMAT_VERSION, arrow
+from captum_deduce.bulk.shard_file import ShardFile
+from captum_deduce.storage import read_json, unfinished_files, whole_file
 
 MANIFEST = "manifest.json"
 """The file of a run that says how it was made."""
@@ -70,17 +71,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no run of captum_deduce.bulk: no {MANIFEST}")
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["format_version"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{path} is no manifest of a run: {error}") from error
+    manifest = read_json(path, "manifest of a run")
+    if not isinstance(manifest, dict) or "format_version" not in manifest:
+        raise ValueError(f"{path} is no manifest of a run: it names no format_version")
+    version = manifest["format_version"]
     if version != FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {version}; this version of the package reads "
             f"{FORMAT_VERSION}"
         )
-    return manifest
+    found: dict[str, Any] = manifest
+    return found
 
 
 @contextmanager
@@ -180,7 +181,7 @@ class RunFolder:
         fixed = [{k: v for k, v in m.items() if k not in _MUTABLE} for m in (before, manifest)]
         # As JSON has them, where a tuple is a list.
         found = differences(fixed[0], json.loads(json.dumps(fixed[1])))
-        old, new = (m["versions"]["captum_deduce"] for m in (before, manifest))
+        old, new = (_version(m) for m in (before, manifest))
         if old != new:
             found.append(f"version of captum_deduce: {old} there, {new} now")
         if found:
@@ -239,7 +240,11 @@ class RunFolder:
         try:
             with whole_file(path) as unfinished:
                 arrow().parquet.write_table(
-                    table, unfinished, compression="zstd", row_group_size=row_group_size
+                    table,
+                    unfinished,
+                    compression="zstd",
+                    row_group_size=row_group_size,
+                    write_page_checksum=True,
                 )
         except OSError as error:
             raise OSError(
@@ -288,7 +293,12 @@ class RunFolder:
 def _span(path: Path) -> tuple[range, Exception | None]:
     """Which images a shard is about, or why that can't be read."""
     try:
-        about = about_shard(arrow().parquet.read_metadata(path).metadata)
-        return range(about["first"], about["stop"]), None
+        about = ShardFile.open(path).about
     except (ValueError, OSError) as error:
         return range(0), error
+    return range(about["first"], about["stop"]), None
+
+
+def _version(manifest: Mapping[str, Any]) -> Any:
+    versions = manifest.get("versions")
+    return versions.get("captum_deduce") if isinstance(versions, Mapping) else None

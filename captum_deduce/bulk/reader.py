@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_deduce import checks
-from captum_deduce.bulk.folder import read_manifest, shard_files
-from captum_deduce.bulk.schema import SCALARS, about_shard, arrow
+from captum_deduce.bulk.folder import MANIFEST, read_manifest, shard_files
+from captum_deduce.bulk.schema import SCALARS, Layout, arrow
+from captum_deduce.bulk.shard_file import ShardFile
 from captum_deduce.bulk.source import Source
+from captum_deduce.bulk.validity import CLASSES, MOST_CLASSES, check_manifest, check_pairs
 from captum_deduce.counterfactuals import Counterfactuals
 
 if TYPE_CHECKING:
@@ -45,26 +47,24 @@ class Run:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
-        self._parquet = arrow().parquet
-        self.shards: list[Path] = []
-        self._about: list[dict[str, Any]] = []
+        check_manifest(self.manifest, self.folder / MANIFEST)
+        schema = Layout(self.shape, self.dtype, self.manifest["store_images"]).schema()
+        self._files: list[ShardFile] = []
         # Of the groups of rows that are read together: their shards, their numbers there, and the
         # rows of the run up to each group's end.
         groups: list[tuple[int, int]] = []
         ends: list[int] = []
         for shard, path in enumerate(shard_files(self.folder).values()):
             try:
-                metadata = self._parquet.read_metadata(path)
-                about = about_shard(metadata.metadata)
-            except (ValueError, OSError) as error:
-                raise ValueError(
-                    f"{path} can't be read ({error}); running the same call again makes it anew"
-                ) from error
-            self.shards.append(path)
-            self._about.append(about)
-            for number in range(metadata.num_row_groups):
+                file = ShardFile.open(path)
+                file.require(schema)
+            except ValueError as error:
+                raise ValueError(f"{error}; running the same call again makes it anew") from error
+            self._files.append(file)
+            for number, rows in enumerate(file.group_rows):
                 groups.append((shard, number))
-                ends.append((ends or [0])[-1] + metadata.row_group(number).num_rows)
+                ends.append((ends or [0])[-1] + rows)
+        self.shards = [file.path for file in self._files]
         self._groups = np.array(groups, np.int64).reshape(-1, 2)
         self._ends = np.array(ends, np.int64)
 
@@ -86,7 +86,7 @@ class Run:
     @property
     def items_seen(self) -> int:
         """Images of the data set that the shards are about, explained or not."""
-        return sum(about["stop"] - about["first"] for about in self._about)
+        return sum(file.about["stop"] - file.about["first"] for file in self._files)
 
     @property
     def failures(self) -> int:
@@ -116,16 +116,22 @@ class Run:
         Returns:
             pandas.DataFrame: With the columns of :data:`captum_deduce.bulk.SCALARS`, a row for each
             pair, and for each image that could not be explained.
+
+        Raises:
+            ValueError: A file is damaged.
         """
         import pandas as pd
 
         pa = arrow()
         kinds = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
-        tables = [self._parquet.read_table(path, columns=list(SCALARS)) for path in self.shards]
+        tables = [file.read(SCALARS) for file in self._files]
         if not tables:
             return pd.DataFrame(columns=list(SCALARS))
         joined = pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
         frame: DataFrame = joined.to_pandas(types_mapper=kinds.get)
+        for name in CLASSES:
+            if not bool(frame[name].dropna().between(0, MOST_CLASSES).all()):
+                raise ValueError(f"{self.folder} is damaged: its column {name} holds no classes")
         return frame
 
     def changes(
@@ -145,7 +151,7 @@ class Run:
         Raises:
             IndexError: A row that is not there.
             TypeError: Another kind of index.
-            ValueError: A row of an image that could not be explained.
+            ValueError: A row of an image that could not be explained, or a damaged file.
         """
         for chunk, pair, place, value in self.changed_entries(rows, chunk_size=chunk_size):
             changes = torch.zeros(len(chunk), *self.shape, dtype=self.dtype)
@@ -171,7 +177,7 @@ class Run:
         Raises:
             IndexError: A row that is not there.
             TypeError: Another kind of index.
-            ValueError: A row of an image that could not be explained.
+            ValueError: A row of an image that could not be explained, or a damaged file.
         """
         checks.number("chunk_size", chunk_size, minimum=1, integer=True)
         chosen = self._chosen(rows)
@@ -262,8 +268,8 @@ class Run:
 
     def _column(self, name: str) -> list[Any]:
         values: list[Any] = []
-        for path in self.shards:
-            values += self._parquet.read_table(path, columns=[name])[name].to_pylist()
+        for file in self._files:
+            values += file.read([name])[name].to_pylist()
         return values
 
     def _read(self, rows: Sequence[int], names: list[str]) -> dict[str, list[Any]]:
@@ -273,13 +279,13 @@ class Run:
         for shard in np.unique(self._groups[of_row, 0]).tolist():
             slots = np.flatnonzero(self._groups[of_row, 0] == shard)
             groups = np.unique(of_row[slots])
-            with self._parquet.ParquetFile(self.shards[shard]) as file:
-                table = file.read_row_groups(self._groups[groups, 1].tolist(), columns=names)
+            table = self._files[shard].read([*names, "shape"], self._groups[groups, 1].tolist())
             # where each of these groups begins in the run, and in what was read
             sizes = np.diff(self._ends, prepend=0)[groups]
             begins, read_from = self._ends[groups] - sizes, np.cumsum(sizes) - sizes
             place = np.searchsorted(groups, of_row[slots])
             table = table.take(np.asarray(rows)[slots] - begins[place] + read_from[place])
+            check_pairs(table, self.shape, self.shards[shard])
             for name in names:
                 column = table[name]
                 lists = arrow().types.is_list(column.type)
@@ -313,8 +319,8 @@ class Run:
 
     def _precision(self) -> dict[str, torch.dtype]:
         named = {"confidence": "float64", "log_density": "float64"}
-        for about in self._about:
-            named |= about["precision"]
+        for file in self._files:
+            named |= file.about["precision"]
         return {name: getattr(torch, value) for name, value in named.items()}
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_deduce.counterfactuals import Counterfactuals
+from captum_deduce.storage import parse_json
 
 FORMAT_VERSION = 1
 """Of shards and manifest."""
@@ -33,6 +34,9 @@ SCALARS = (
     "error",
 )
 """The columns with one number or word for each pair."""
+
+PRECISIONS = frozenset(("float16", "bfloat16", "float32", "float64"))
+"""Of confidences and log-densities, as torch names them."""
 
 _KEY = b"captum_deduce"
 _IMAGES = ("original", "counterfactual")
@@ -224,13 +228,22 @@ def about_shard(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
     """
     if not metadata or _KEY not in metadata:
         raise ValueError("it is no shard of a run of captum_deduce.bulk")
-    about: dict[str, Any] = json.loads(metadata[_KEY])
-    if about.get("format_version") != FORMAT_VERSION:
+    about = parse_json(metadata[_KEY])
+    version = about.get("format_version") if isinstance(about, dict) else None
+    if version != FORMAT_VERSION:
         raise ValueError(
-            f"it has format version {about.get('format_version')}; this version of the package "
-            f"reads {FORMAT_VERSION}"
+            f"it has format version {version}; this version of the package reads {FORMAT_VERSION}"
         )
-    return about
+    first, stop, precision = (about.get(name) for name in ("first", "stop", "precision"))
+    if not (type(first) is int and type(stop) is int and 0 <= first <= stop < 2**63):
+        raise ValueError(f"it must name its first image and its last, got {first!r} and {stop!r}")
+    known = {"confidence", "log_density"}
+    if not isinstance(precision, dict) or not known.issuperset(precision):
+        raise ValueError(f"it must name the precision of {sorted(known)}, got {precision!r}")
+    if not PRECISIONS.issuperset(map(str, precision.values())):
+        raise ValueError(f"a precision must be one of {sorted(PRECISIONS)}, got {precision!r}")
+    found: dict[str, Any] = about
+    return found
 
 
 def _first(target: int | None) -> int:

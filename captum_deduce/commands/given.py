@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from captum_deduce import storage
 
 
 def read_device(name: str | None) -> torch.device:
@@ -74,8 +75,10 @@ def read_names(path: Path) -> list[Any] | dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no file of class names at {path}")
     try:
-        text = path.read_text(encoding="utf-8")
-        names = json.loads(text) if path.suffix == ".json" else text.strip().splitlines()
+        if path.suffix == ".json":
+            names = storage.read_json(path, "file of class names")
+        else:
+            names = path.read_text(encoding="utf-8").strip().splitlines()
     except ValueError as error:
         raise ValueError(f"--class-names {path} can't be read: {error}") from error
     if not isinstance(names, list | dict):

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
+
+from captum_deduce import storage
 
 _SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -37,18 +39,22 @@ def read_images(
         ValueError: No image, transparent or floating-point pixels, or another size.
     """
     channels, height, width = shape
-    read = [_read(path, channels) for path in paths]
-    other = [(p, i) for p, i in zip(paths, read, strict=True) if i.shape[:2] != (height, width)]
-    if other and not resize:
-        path, image = other[0]
+    scaled, other = [], []
+    for path in paths:
+        levels, most = _read(path, channels)
+        if levels.shape[:2] == (height, width) or resize:
+            scaled.append(_scaled(levels, most, (channels, height, width)))
+        else:
+            other.append((path, levels.shape))
+    if other:
+        path, found = other[0]
         raise ValueError(
             f"--images must be {width} x {height} pixels (width x height), as the "
-            f"classifier takes them; {path} has {image.shape[1]} x {image.shape[0]}"
+            f"classifier takes them; {path} has {found[1]} x {found[0]}"
             f"{f', and {len(other) - 1} more differ' if len(other) > 1 else ''}. Pass --resize to "
             "scale them"
         )
-    scaled = np.stack([_resized(image, height, width) for image in read])
-    images = torch.from_numpy(np.moveaxis(scaled, -1, 1).copy())
+    images = torch.from_numpy(np.stack(scaled))
     return 1 - images if invert else images
 
 
@@ -68,13 +74,13 @@ def read_mask(path: Path, shape: Sequence[int], *, resize: bool = False) -> Tens
         ValueError: No image, another size, or a mask that lets no pixel change.
     """
     _, height, width = shape
-    grey = _read(path, 1)
+    grey, most = _read(path, 1)
     if grey.shape[:2] != (height, width) and not resize:
         raise ValueError(
             f"--mask must be {width} x {height} pixels (width x height), as the images; {path} has "
             f"{grey.shape[1]} x {grey.shape[0]}. Pass --resize to scale it"
         )
-    mask = torch.from_numpy(_resized(grey, height, width)[..., 0] > 0.5)
+    mask = torch.from_numpy(_scaled(grey, most, (1, height, width))[0] > 0.5)
     if not mask.any():
         raise ValueError(f"--mask {path} lets no pixel change: none is brighter than half grey")
     return mask[None, None]
@@ -103,26 +109,26 @@ def write_png(path: Path, levels: Tensor) -> None:
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path, format="PNG")
 
 
-def _read(path: Path, channels: int) -> NDArray[np.float32]:
-    """Read one image as height x width x channels in [0, 1]."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no image at {path}")
+Levels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int32]
+
+
+def _read(path: Path, channels: int) -> tuple[Levels, int]:
+    """Read one image, height x width x (1 or channels), and the level of white."""
     try:
-        with Image.open(path) as opened:
-            pixels = _pixels(ImageOps.exif_transpose(opened), path, channels)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        image = storage.read_image(path)
+    except ValueError as error:
         raise ValueError(f"{path} is no image that can be read: {error}") from error
-    return np.broadcast_to(pixels, (*pixels.shape[:2], channels))
+    return _levels(image, path, channels)
 
 
-def _pixels(image: Image.Image, path: Path, channels: int) -> NDArray[np.float32]:
+def _levels(image: Image.Image, path: Path, channels: int) -> tuple[Levels, int]:
     if image.mode in _SIXTEEN_BITS:
-        levels = np.asarray(image).astype(np.int64)
+        levels = np.asarray(image)
         if levels.min() < 0 or levels.max() > 65535:
             raise ValueError(f"{path} has 32-bit pixels; save it with 8 or 16 bits")
         if (levels == image.info.get("transparency", -1)).any():
             raise _transparent(path)
-        return (levels[..., None] / 65535).astype(np.float32)
+        return levels[..., None], 65535
     if image.mode == "F":
         raise ValueError(
             f"{path} has floating-point pixels, in a range that can't be known; save it with 8 or "
@@ -133,10 +139,10 @@ def _pixels(image: Image.Image, path: Path, channels: int) -> NDArray[np.float32
         if image.getchannel("A").getextrema() != (255, 255):
             raise _transparent(path)
     try:
-        levels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+        converted = image.convert("L" if channels == 1 else "RGB")
     except ValueError as error:  # such as the Lab of some TIFF files
         raise ValueError(f"{path} has pixels in {image.mode}; save it as grey or RGB") from error
-    return (np.atleast_3d(levels) / 255).astype(np.float32)
+    return np.atleast_3d(np.asarray(converted)), 255
 
 
 def _transparent(path: Path) -> ValueError:
@@ -146,13 +152,15 @@ def _transparent(path: Path) -> ValueError:
     )
 
 
-def _resized(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    if image.shape[:2] == (height, width):
-        return image
-    channels = [
-        Image.fromarray(np.ascontiguousarray(image[..., channel])).resize(
-            (width, height), Image.Resampling.BILINEAR
-        )
-        for channel in range(image.shape[2])
-    ]
-    return np.stack([np.asarray(channel) for channel in channels], -1).clip(0, 1)
+def _scaled(levels: Levels, most: int, shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Bring levels to channels x height x width in [0, 1]; grey is repeated for colours."""
+    channels, height, width = shape
+    planes = []
+    for channel in range(levels.shape[2]):  # one at a time, as each takes four bytes a pixel
+        plane = np.divide(levels[..., channel], most, dtype=np.float32)
+        if plane.shape != (height, width):
+            size = (width, height)
+            resized = Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR)
+            plane = np.asarray(resized).clip(0, 1)
+        planes.append(plane)
+    return np.broadcast_to(np.stack(planes), (channels, height, width))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -242,6 +242,36 @@ class ClassScatters:
                 parts, size = [], 0
         if parts:
             yield torch.cat(parts)
+
+
+def check_rows(state: Mapping[str, Tensor], size: int) -> str | None:
+    """Say what is wrong with the matrices and samples of classes, before they are taken over.
+
+    Args:
+        state (Mapping[str, Tensor]): As :meth:`ClassScatters.state` gathers it.
+        size (int): Columns of the samples.
+
+    Returns:
+        str or None: What is wrong.
+    """
+    scatter = state["scatter"]
+    if scatter.dtype != torch.float64:
+        return f"scatter must be torch.float64, got {scatter.dtype}"
+    named = state.get("scatter_class")
+    if named is not None and (named.dtype != torch.int64 or named.shape != (len(scatter),)):
+        return f"scatter_class must name {len(scatter)} classes, got shape {tuple(named.shape)}"
+    if "row" not in state:
+        return None
+    row, weight, classes = (state.get(name) for name in ("row", "row_weight", "row_class"))
+    if row is None or weight is None or classes is None:
+        return "row needs row_weight and row_class"
+    if row.dim() != 2 or row.shape[1] != size or not row.is_floating_point():
+        return f"row must be floating-point, n x {size}, got {tuple(row.shape)} and {row.dtype}"
+    if weight.shape != row.shape[:1] or classes.shape != row.shape[:1]:
+        return f"row_weight and row_class must have {len(row)} values"
+    if classes.dtype != torch.int64 or not weight.is_floating_point():
+        return f"row_weight and row_class are {weight.dtype} and {classes.dtype}"
+    return None
 
 
 def _deviations(parts: list[tuple[Tensor, Tensor]], mean: Tensor) -> Tensor:

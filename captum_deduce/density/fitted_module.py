@@ -15,7 +15,7 @@ class FittedModule(nn.Module):
     """A module whose buffers hold what was fitted: their shapes come from data, their dtype stays.
 
     ``.half()``, ``.float()`` and ``.to(dtype)`` move the buffers but keep them in float64, and
-    ``load_state_dict`` takes over the shapes of what it loads.
+    ``load_state_dict`` takes over the shapes of what it loads, and refuses another dtype.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -28,6 +28,10 @@ class FittedModule(nn.Module):
         for name, buffer in self._buffers.items():
             loaded = state_dict.get(prefix + name)
             if buffer is not None and isinstance(loaded, Tensor):
+                if loaded.dtype != buffer.dtype:
+                    # The last of the positional arguments collects what load_state_dict raises.
+                    args[-1].append(f"{prefix + name} must be {buffer.dtype}, got {loaded.dtype}")
+                    return
                 self._buffers[name] = buffer.new_empty(loaded.shape)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from captum_deduce.density.choice import CHOICES, choose, keeps_classes
 from captum_deduce.density.estimation import estimate
 from captum_deduce.density.fitted_module import FittedModule, dtype_kept
 from captum_deduce.density.gaussians import Gaussians
+from captum_deduce.density.loaded import check_loaded
 from captum_deduce.density.low_rank import low_rank_moments, tied_moments
 from captum_deduce.density.moments import Moments
 from captum_deduce.density.quantiles import ClassQuantiles
@@ -407,6 +408,25 @@ class ClassMixture(FittedModule):
         kind = "low_rank" if outgrown and keeps_classes(self.covariance_type) else self._kept_type()
         if self.moments.covariance_type != kind:
             self.moments = Moments(kind, device=self.device)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Take over what ``state_dict`` gathered, if a fit can have left it.
+
+        Args:
+            state_dict (Mapping[str, Any]): By name.
+            *args (Any): As of ``torch.nn.Module.load_state_dict``.
+            **kwargs (Any): Likewise.
+
+        Returns:
+            Any: Likewise.
+
+        Raises:
+            RuntimeError: Names, shapes or types that do not fit.
+            ValueError: Values that can't be; the density is of no use then.
+        """
+        found = super().load_state_dict(state_dict, *args, **kwargs)
+        check_loaded(self)
+        return found
 
     def _kept_type(self) -> str:
         """What moments start as: each class's own where a choice comes later."""

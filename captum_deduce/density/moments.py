@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_deduce.density import memory
-from captum_deduce.density.class_scatters import ClassScatters
+from captum_deduce.density.class_scatters import ClassScatters, check_rows
 from captum_deduce.density.fitted_module import FittedModule, dtype_kept
 from captum_deduce.density.samples import Samples
 
@@ -425,7 +425,9 @@ class Moments(FittedModule):
         state_dict = dict(state_dict)
         mean = state_dict.get(prefix + "mean")
         problem = None
-        if isinstance(mean, Tensor) and mean.dim() == 2:
+        if isinstance(mean, Tensor) and mean.dim() != 2:
+            problem = f"{prefix}mean must be K x D, got shape {tuple(mean.shape)}"
+        elif isinstance(mean, Tensor) and mean.dim() == 2:
             problem = self._load_classes(state_dict, prefix, mean.shape[1])
             for name, shape in self._shapes(*mean.shape).items():
                 found = state_dict.get(prefix + name)
@@ -456,6 +458,9 @@ class Moments(FittedModule):
         if state["scatter"].dim() != 3 or state["scatter"].shape[1:] != (size, size):
             mean = state_dict[prefix + "mean"]
             return self._mismatch(stored, state["scatter"], mean, (len(mean), size, size))
+        problem = check_rows(state, size)
+        if problem is not None:
+            return f"{prefix}{problem}"
         device = self.mean.device
         self.classes = ClassScatters(size)
         self.classes.load({name: tensor.to(device) for name, tensor in state.items()})

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
+
+from captum_deduce import storage
 
 MOST_BYTES = 10_000_000
 """Of a file."""
 
 MOST_PIXELS = 40_000_000
-"""Of an image, more than any phone's photograph has by default."""
+"""Of an image: what anyone may send takes less than what is read from one's own disk."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 """What is decoded; each by a decoder that Pillow has built in."""
@@ -29,12 +30,7 @@ def check_size(image: Image.Image) -> None:
     Raises:
         ValueError: More than :data:`MOST_PIXELS`.
     """
-    width, height = image.size
-    if width * height > MOST_PIXELS:
-        raise ValueError(
-            f"the image has {width:,} x {height:,} pixels; up to "
-            f"{MOST_PIXELS // 1_000_000} million are read. Scale it down first"
-        )
+    storage.check_pixels(image, MOST_PIXELS)
 
 
 def decode(path: str | Path, shape: tuple[int, int, int], *, invert: bool = False) -> Tensor:
@@ -62,28 +58,16 @@ def decode(path: str | Path, shape: tuple[int, int, int], *, invert: bool = Fals
             f"the file has {size:,} bytes; up to {MOST_BYTES // 1_000_000} million are read"
         )
     channels, height, width = shape
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is lower
-            with Image.open(path, formats=FORMATS) as opened:
-                check_size(opened)
-                upright = ImageOps.exif_transpose(opened).convert("RGBA")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(_unreadable(error)) from error
-    white = Image.new("RGBA", upright.size, "white")
-    flat = Image.alpha_composite(white, upright).convert("L" if channels == 1 else "RGB")
-    fitted = ImageOps.fit(flat, (width, height), Image.Resampling.BILINEAR)
+    mode = "L" if channels == 1 else "RGB"
+    image = storage.read_image(path, formats=FORMATS, most_pixels=MOST_PIXELS)
+    if image.mode.startswith("I"):  # 16 bits, which `convert` would cut off at 255
+        image = image.point(lambda level: level / 257).convert("L")
+    # Scaled before all else: each step on the whole image would take as much memory again.
+    image = image.convert("RGBA" if image.has_transparency_data else mode)
+    fitted = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    if fitted.mode == "RGBA":
+        white = Image.new("RGBA", fitted.size, "white")
+        fitted = Image.alpha_composite(white, fitted).convert(mode)
     levels = np.atleast_3d(np.asarray(fitted))
-    image = torch.from_numpy(np.moveaxis(levels, -1, 0).copy()).float().unsqueeze(0) / 255
-    return 1 - image if invert else image
-
-
-def _unreadable(error: Exception) -> str:
-    if isinstance(error, Image.DecompressionBombError):
-        return (
-            f"the image has too many pixels; up to {MOST_PIXELS // 1_000_000} million are read. "
-            "Scale it down first"
-        )
-    if isinstance(error, UnidentifiedImageError):
-        return f"the file is no image that can be read; send one of {', '.join(FORMATS)}"
-    return "the image is damaged: it can't be read to its end"
+    tensor = torch.from_numpy(np.moveaxis(levels, -1, 0).copy()).float().unsqueeze(0) / 255
+    return 1 - tensor if invert else tensor

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from captum_deduce.models.autoencoder import Autoencoder
+from captum_deduce.models.bounded import build_and_fill
 from captum_deduce.models.resnet import (
     ResNet,
     resnet18,
@@ -12,6 +13,7 @@ from captum_deduce.models.resnet import (
     sn_resnet18,
     sn_resnet50,
 )
+from captum_deduce.models.sizes import image_sides
 from captum_deduce.models.small_classifier import SmallClassifier
 from captum_deduce.models.small_cnn import SmallCNN
 from captum_deduce.models.small_vgg import SmallVGG
@@ -37,6 +39,8 @@ __all__ = [
     "SmallClassifier",
     "SmallVGG",
     "StoredModel",
+    "build_and_fill",
+    "image_sides",
     "resnet18",
     "resnet50",
     "sn_resnet18",

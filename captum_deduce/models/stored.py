@@ -11,6 +11,7 @@ from torch import nn
 
 from captum_deduce import storage
 from captum_deduce._version import __version__
+from captum_deduce.models.bounded import build_and_fill
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -64,11 +65,9 @@ class StoredModel(nn.Module):
                 f"metadata: {metadata})"
             )
         try:
-            with torch.random.fork_rng(devices=[]):
-                model = cls(**json.loads(metadata["settings"]))
-            # Assigned, as copying would round float64 weights to the float32 of the new model.
-            model.load_state_dict(tensors, assign=True)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            settings = storage.parse_json(metadata["settings"])
+            model = build_and_fill(lambda: cls(**settings), tensors)
+        except (LookupError, TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise ValueError(f"{path} holds no complete {cls.__name__}: {error}") from error
         return model.eval().to(device)
 

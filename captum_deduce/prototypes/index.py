@@ -307,10 +307,15 @@ class PrototypeIndex(nn.Module):
             )
         try:
             counts = tensors["counts"]
+            if int(counts.sum()) != len(tensors["features"]):
+                raise ValueError(
+                    f"its counts are of {int(counts.sum())} images, it has "
+                    f"{len(tensors['features'])}"
+                )
             target = torch.arange(len(counts)).repeat_interleave(counts)
             chunk_size = int(metadata["chunk_size"])
             index = cls(tensors["features"], target, len(counts), chunk_size=chunk_size)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path} holds no complete prototypes: {error}") from error
         return index.to(device)
 

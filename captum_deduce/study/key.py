@@ -105,7 +105,7 @@ class StudyKey:
         """
         content = read_json(Path(path), "key of a study", FORMAT, VERSION)
         try:
-            return cls(
+            found = cls(
                 study=str(content["study"]),
                 methods=list(content["methods"]),
                 class_names=list(content["class_names"]),
@@ -118,13 +118,50 @@ class StudyKey:
                 shared=int(content["shared"]),
                 seed=int(content["seed"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            _check(found)
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path} holds no complete key of a study: {error!r}") from error
+        return found
 
     @property
     def tasks(self) -> list[str]:
         """What people are asked, in that order."""
         return [task for task in TASKS if task in self.per_person]
+
+
+def _check(key: StudyKey) -> None:
+    """Refuse a key whose parts name what isn't there."""
+    classes, methods = range(len(key.class_names)), range(-1, len(key.methods))
+    _require(_words(key.methods) and _words(key.class_names), "names of methods and classes", key)
+    for pair in key.pairs:
+        asked = [pair.prediction, pair.target, *pair.options]
+        asked += [] if pair.label is None else [pair.label]
+        _require(all(type(one) is int and one in classes for one in asked), "classes", pair)
+    for trial in key.trials.values():
+        shown = 2 if trial.task == "prefer" else 1
+        there = type(trial.pair) is int and trial.pair in range(len(key.pairs))
+        _require(trial.task in TASKS and there, "a task and a pair of the study", trial)
+        _require(_words(trial.pictures) and len(trial.pictures) == shown, "pictures", trial)
+        judged = [type(one) is int and one in methods for one in trial.methods]
+        _require(all(judged) and len(judged) == shown, "a method for each picture", trial)
+    _require(set(key.per_person) <= set(TASKS), f"tasks of {', '.join(TASKS)}", key.per_person)
+    numbers = [*key.per_person.values(), key.shared, key.seed]
+    _require(min(numbers) >= 0, "numbers from 0", numbers)
+    for counts in key.counts.values():
+        known = {"found", "failed", "already"} <= counts.keys()
+        _require(
+            known and all(type(one) is int for one in counts.values()), "whole numbers", counts
+        )
+    _require(set(key.methods) <= key.counts.keys(), "counts of each method", key.counts)
+
+
+def _words(names: Any) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)
+
+
+def _require(condition: bool, what: str, where: object) -> None:
+    if not condition:
+        raise ValueError(f"there must be {what} in {str(where)[:200]}")
 
 
 def read_json(path: Path, what: str, form: str, version: int) -> Mapping[str, Any]:
@@ -143,12 +180,7 @@ def read_json(path: Path, what: str, form: str, version: int) -> Mapping[str, An
         FileNotFoundError: No such file.
         ValueError: No JSON, or of another format or version.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no {what} at {path}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no {what}: it is not JSON ({error})") from error
+    content = storage.read_json(path, what)
     found = content.get("format") if isinstance(content, dict) else None
     if found != form:
         raise ValueError(f"{path} is no {what}: its format must be {form!r}, got {found!r}")

@@ -6,6 +6,7 @@ arguments, from which the classifier is built anew and filled with the stored te
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from captum_deduce import checks, storage
 from captum_deduce._version import __version__
 from captum_deduce.density import ClassGaussianMixture
-from captum_deduce.models import ARCHITECTURES
+from captum_deduce.models import ARCHITECTURES, build_and_fill, image_sides
 from captum_deduce.storage import cache
 
 _FORMAT = "captum-deduce checkpoint"
@@ -142,17 +143,16 @@ def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "
             f"{_FORMAT_VERSION}"
         )
     try:
-        stored = json.loads(metadata["settings"])
+        stored = storage.parse_json(metadata["settings"])
         settings = Settings(**stored | {"class_names": tuple(stored["class_names"])})
-        with torch.random.fork_rng(devices=[]):
-            model = settings.build()
-        # Assigned, as copying would round float64 weights to the float32 of the new model.
-        model.load_state_dict(_of("classifier", tensors), assign=True)
+        weights = _of("classifier", tensors)
+        _check_settings(settings, weights)
+        model = build_and_fill(settings.build, weights)
         density = None
         if "covariance_type" in metadata:
             density = ClassGaussianMixture(metadata["covariance_type"])
             density.load_state_dict(_of("density", tensors))
-    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path} holds no complete checkpoint: {error}") from error
     return Checkpoint(
         model.eval().to(device), None if density is None else density.to(device), settings
@@ -174,6 +174,28 @@ def cache_path(settings: Settings) -> Path:
         # So that classifiers that were kept before there was noise are still found.
         del content["noise"]
     return cache.path_for(f"{settings.dataset}-{settings.architecture}", content)
+
+
+def _check_settings(settings: Settings, weights: dict[str, Tensor]) -> None:
+    """Refuse what :class:`Settings` takes on trust and a file may say wrongly."""
+    names = settings.class_names
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"class_names must be words, got {names!r:.200}")
+    arguments = inspect.signature(ARCHITECTURES[settings.architecture]).bind(**settings.arguments)
+    arguments.apply_defaults()
+    known = arguments.arguments
+    if len(names) != known["num_classes"]:
+        raise ValueError(f"there are {len(names)} class names for {known['num_classes']} classes")
+    if "coeff" in known:
+        # Spectral normalisation runs an image of this size through the first layer, which keeps a
+        # vector of that layer's output.
+        height, width = image_sides(known["image_size"])
+        entries = sum(tensor.numel() for tensor in weights.values())
+        if known["width"] * height * width > entries + 2**20:
+            raise ValueError(
+                f"the settings ask for images of {height} x {width}, which the tensors are too "
+                "few for"
+            )
 
 
 def _stored(prefix: str, module: nn.Module) -> dict[str, Tensor]:

@@ -24,6 +24,8 @@ def made_up_run(folder, dtype=torch.float32, store_images=True):
         "dtype": str(dtype).removeprefix("torch."),
         "store_images": store_images,
         "class_names": ["a", "b", "c"],
+        "lower_bound": 0.0,
+        "upper_bound": 1.0,
         "complete": False,
     }
     folder.mkdir(exist_ok=True)

@@ -197,6 +197,7 @@ def rewritten(path: Path, *, without: str = "", **metadata: str) -> None:
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata() | metadata
+    del metadata["crc32"]  # of what was there
     if without:
         tensors = {name: tensor for name, tensor in tensors.items() if without not in name}
     save_file(tensors, path, metadata)

@@ -1,0 +1,1 @@
+"""Every reader against files that were damaged, cut, or made to harm."""
