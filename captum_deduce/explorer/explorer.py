@@ -13,11 +13,13 @@ from torch import Tensor
 from captum_deduce import checks
 from captum_deduce.explainers import CounterfactualExplainer
 from captum_deduce.explorer.collection import collect
+from captum_deduce.explorer.costs import Costs
 from captum_deduce.explorer.desk import Desk
 from captum_deduce.explorer.page import Page
 from captum_deduce.explorer.python_lines import Code
 from captum_deduce.explorer.requirement import require_gradio
 from captum_deduce.explorer.uploads import MOST_BYTES
+from captum_deduce.explorer.visitors import MOST_VISITORS
 from captum_deduce.visualization import ClassNames
 
 _STYLE = Path(__file__).with_name("page.css")
@@ -82,6 +84,7 @@ def explore(
     password: str | None = None,
     root_path: str | None = None,
     open_browser: bool = False,
+    max_searches: int = 16,
     code: Code | None = None,
 ) -> Explorer:
     r"""Open a page in the browser, or below the cell of a notebook, to explain images one by one.
@@ -103,7 +106,7 @@ def explore(
         class_names (Sequence[str] or Mapping, optional): A name per class, or ``{index: name}``.
             Default: None (their numbers)
         costs (Tensor or list[float], optional): N numbers to sort by, such as ``result.l1()`` of a
-            result for all images; NaN where there is none. Default: None (no such order)
+            result for all images; NaN where there is none. Default: None (found out on the page)
         oracles (Mapping[str, Callable], optional): Classifiers that had no part in any search, by
             name; the comparison says what they see. Default: None
         host (str, optional): The address to listen at. One that other machines can reach asks
@@ -113,6 +116,8 @@ def explore(
         root_path (str, optional): The path of the page behind a proxy that leaves it out, such as
             ``/explorer``. Default: None (the proxy's headers, or none)
         open_browser (bool, optional): Open the page in a browser of this machine. Default: False
+        max_searches (int, optional): How many go on at once, of all visitors; others wait for their
+            turn. Fewer take less memory. Default: 16
         code (Code, optional): What explainers and images are called in the lines of Python.
             Default: None (``explainers`` and ``images``)
 
@@ -133,13 +138,17 @@ def explore(
         )
     if port is not None:
         checks.number("port", port, minimum=1, maximum=65535, integer=True)
+    checks.number("max_searches", max_searches, minimum=1, integer=True)
     for name, oracle in (oracles or {}).items():
         checks.callable_model(f"oracles[{name!r}]", oracle)
     gr = require_gradio()
     first = next(iter(named.values()))
-    collection = collect(first.forward_func, images, labels, class_names, costs)
+    checks.images(images)
+    known = Costs(len(images), costs)
+    collection = collect(first.forward_func, images, labels, class_names)
     code = code or Code(explainers=_expressions(explainers, named))
-    blocks = Page(Desk(collection, named, dict(oracles or {}), code)).build()
+    desk = Desk(collection, named, dict(oracles or {}), code, known, max_searches)
+    blocks = Page(desk).build()
     blocks.queue(max_size=100, api_open=False)
     _, local, _ = blocks.launch(
         server_name=host,
@@ -157,7 +166,9 @@ def explore(
         footer_links=[],
         app_kwargs={"middleware": _middleware()},
         max_file_size=MOST_BYTES,
-        state_session_capacity=200,
+        state_session_capacity=MOST_VISITORS,
+        # each who searches or waits takes one, and others must get through to stop them
+        max_threads=MOST_VISITORS + 40,
         prevent_thread_lock=True,
         quiet=True,
         share=False,
