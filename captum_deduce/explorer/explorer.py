@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hmac
+import importlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from captum_deduce.explainers import CounterfactualExplainer
 from captum_deduce.explorer.collection import collect
 from captum_deduce.explorer.costs import Costs
 from captum_deduce.explorer.desk import Desk
+from captum_deduce.explorer.middleware import middleware
+from captum_deduce.explorer.notebook import HEIGHT, in_colab, show_below_cell
 from captum_deduce.explorer.page import Page
 from captum_deduce.explorer.python_lines import Code
 from captum_deduce.explorer.requirement import require_gradio
@@ -23,12 +27,6 @@ from captum_deduce.explorer.visitors import MOST_VISITORS
 from captum_deduce.visualization import ClassNames
 
 _STYLE = Path(__file__).with_name("page.css")
-
-_POLICY = (
-    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'"
-)
-"""The browser itself refuses to load anything from another machine."""
 
 
 class Explorer:
@@ -157,6 +155,8 @@ def explore(
         auth_message="Type any name, and the password that you were given.",
         root_path=root_path,
         inbrowser=open_browser,
+        inline=in_colab(),
+        height=HEIGHT,
         theme=gr.themes.Default(
             primary_hue="blue",
             font=["system-ui", "sans-serif"],
@@ -164,7 +164,7 @@ def explore(
         ),
         css_paths=[_STYLE],
         footer_links=[],
-        app_kwargs={"middleware": _middleware()},
+        app_kwargs={"middleware": middleware()},
         max_file_size=MOST_BYTES,
         state_session_capacity=MOST_VISITORS,
         # each who searches or waits takes one, and others must get through to stop them
@@ -179,7 +179,15 @@ def explore(
         enable_monitoring=False,
         allowed_paths=[],
     )
+    threading.Thread(target=_warm_up, daemon=True).start()
+    show_below_cell(local, blocks.server_port)
     return Explorer(blocks, local)
+
+
+def _warm_up() -> None:
+    """Load what torch loads at a first search, a second's work, while the page is looked at."""
+    with suppress(ImportError):
+        importlib.import_module("torch._dynamo")
 
 
 def _named(
@@ -222,23 +230,3 @@ def _gate(password: str) -> Callable[[str, str], bool]:
         return hmac.compare_digest(given.encode(), password.encode())
 
     return lets_in
-
-
-def _middleware() -> list[Any]:
-    """What puts :data:`_POLICY` into every answer."""
-    from starlette.middleware import Middleware
-
-    return [Middleware(_WithPolicy)]
-
-
-class _WithPolicy:
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def answer(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"].append((b"content-security-policy", _POLICY.encode()))
-            await send(message)
-
-        await self.app(scope, receive, answer if scope["type"] == "http" else send)

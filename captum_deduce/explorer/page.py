@@ -75,7 +75,7 @@ class Page:
             )
             self.prediction = gr.Dropdown(classes, value=_ANY, label="Seen as", min_width=100)
             self.order = gr.Dropdown(
-                list(ORDERS), value=IN_ORDER, label="Order", min_width=100, elem_id="order"
+                list(ORDERS), value=IN_ORDER, label="Order", min_width=130, elem_id="order"
             )
         self.known = gr.HTML(visible=False, elem_id="known")
         self.measure = gr.Button("Explain more", size="sm", visible=False, elem_id="measure")
