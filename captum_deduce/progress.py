@@ -32,7 +32,7 @@ def shown(show_progress: bool | None) -> bool:
         TypeError: Neither a bool nor None.
     """
     if show_progress is None:
-        return not os.environ.get("TQDM_DISABLE") and (_in_terminal() or _in_jupyter())
+        return not os.environ.get("TQDM_DISABLE") and (_in_terminal() or in_jupyter())
     if not isinstance(show_progress, bool):
         raise TypeError(
             "show_progress must be True, False or None, "
@@ -88,7 +88,12 @@ def _in_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-def _in_jupyter() -> bool:
+def in_jupyter() -> bool:
+    """Tell whether the code runs in a Jupyter kernel: a notebook's, of whichever program.
+
+    Returns:
+        bool: Whether it does.
+    """
     # Nobody is in Jupyter who hasn't imported IPython.
     ipython = sys.modules.get("IPython")
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")

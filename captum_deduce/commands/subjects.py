@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision import models as torchvision_models
-from torchvision import transforms
 
 from captum_deduce import storage
 from captum_deduce.commands.given import read_names
@@ -151,6 +149,8 @@ def from_weights(
         ValueError: No weights, an unknown architecture, weights of another one or of another number
             of classes, no mean and std, a size that it can't take, or a preset without a density.
     """
+    from torchvision import transforms  # a second and more, which checkpoints need not wait for
+
     if given.density is None and preset is not None:
         raise ValueError("--preset needs a --density, as DeDUCE does; without one JSMA explains")
     if given.weights is None:
@@ -213,7 +213,9 @@ def _in_colour(
 
 
 def _architecture(given: str | None) -> str:
-    known = torchvision_models.list_models(module=torchvision_models)
+    from torchvision import models
+
+    known = models.list_models(module=models)
     name = (given or "").removeprefix(_PREFIX)
     if given is None or not given.startswith(_PREFIX) or name not in known:
         raise ValueError(
@@ -252,11 +254,13 @@ def _channels(name: str, values: Sequence[float] | None) -> list[float]:
 
 
 def _filled(name: str, path: Path, num_classes: int | None) -> nn.Module:
+    from torchvision import models
+
     tensors, _ = storage.read(path, "file of weights")
     size = {} if num_classes is None else {"num_classes": num_classes}
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a future initialisation, which is replaced
-        model: nn.Module = torchvision_models.get_model(name, weights=None, **size)
+        model: nn.Module = models.get_model(name, weights=None, **size)
     state: Any = model.state_dict()
     differ = sorted(
         {*state} ^ {*tensors}

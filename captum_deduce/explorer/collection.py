@@ -18,8 +18,8 @@ _BATCH = 128
 SHOWN = ("Mistakes", "Right", "All")
 """Which images are shown, by whether the classifier gets them right."""
 
-IN_ORDER, UNSURE, CHEAPEST = "given", "unsure", "cheapest"
-"""Orders: that of the data, by the confidence of the prediction, by what a counterfactual costs."""
+IN_ORDER, UNSURE, CHEAPEST = ORDERS = ("given", "unsure", "cheapest")
+"""That of the data, by the confidence of the prediction, by what a counterfactual costs."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,6 @@ class Collection:
         runner_up (Tensor): The class that it thinks second most likely, N, int64.
         confidence (Tensor): Softmax probability of the prediction, N.
         labels (Tensor, optional): The true classes, N, int64. Default: None (not known)
-        costs (Tensor, optional): What a counterfactual of each costs, such as its L1, N; NaN where
-            that is not known. Default: None (of none)
         device (torch.device or str, optional): The classifier's. Default: "cpu"
     """
 
@@ -44,7 +42,6 @@ class Collection:
     runner_up: Tensor
     confidence: Tensor
     labels: Tensor | None = None
-    costs: Tensor | None = None
     device: torch.device | str = "cpu"
 
     def __len__(self) -> int:
@@ -60,11 +57,6 @@ class Collection:
     def shown(self) -> tuple[str, ...]:
         """The kinds of images that can be told apart, see :data:`SHOWN`."""
         return ("All",) if self.labels is None else SHOWN
-
-    @property
-    def orders(self) -> tuple[str, ...]:
-        """The orders that there are."""
-        return (IN_ORDER, UNSURE, *([] if self.costs is None else [CHEAPEST]))
 
     def default_target(self, row: int) -> int:
         """Choose a class to turn an image into.
@@ -86,6 +78,7 @@ class Collection:
         label: int | None = None,
         prediction: int | None = None,
         order: str = IN_ORDER,
+        costs: Tensor | None = None,
     ) -> list[int]:
         """Find images.
 
@@ -94,8 +87,10 @@ class Collection:
             label (int, optional): Only images of this true class. Default: None (of any)
             prediction (int, optional): Only images in which the classifier sees this class.
                 Default: None (any)
-            order (str, optional): One of :attr:`orders`. Images whose cost is not known come last,
-                images of one rank as they came. Default: "given"
+            order (str, optional): One of :data:`ORDERS`. Default: "given"
+            costs (Tensor, optional): What a counterfactual of each image costs, N; infinite where
+                there is none, NaN where it is not known: these come last. Of one cost, and of those
+                not known, the least confident comes first. Default: None (not known of any)
 
         Returns:
             list[int]: Their rows.
@@ -104,7 +99,7 @@ class Collection:
             ValueError: Another kind or order, or a true class where labels are not known.
         """
         checks.choice("shown", shown, self.shown)
-        checks.choice("order", order, self.orders)
+        checks.choice("order", order, ORDERS)
         if label is not None and self.labels is None:
             raise ValueError(f"label must be None where labels are not known, got {label}")
         chosen = torch.ones(len(self), dtype=torch.bool)
@@ -115,10 +110,10 @@ class Collection:
         if prediction is not None:
             chosen &= self.prediction == prediction
         rows = chosen.nonzero().flatten()
-        if order == UNSURE:
+        if order != IN_ORDER:
             rows = rows[self.confidence[rows].argsort(stable=True)]
-        elif order == CHEAPEST and self.costs is not None:
-            rows = rows[self.costs[rows].nan_to_num(torch.inf).argsort(stable=True)]
+        if order == CHEAPEST and costs is not None:
+            rows = rows[costs[rows].argsort(stable=True)]  # NaN comes after infinity
         found: list[int] = rows.tolist()
         return found
 
@@ -144,7 +139,6 @@ def collect(
     images: Tensor,
     labels: Tensor | list[int] | None = None,
     class_names: ClassNames | None = None,
-    costs: Tensor | list[float] | None = None,
 ) -> Collection:
     """Show a classifier all images.
 
@@ -156,7 +150,6 @@ def collect(
         labels (Tensor or list[int], optional): The true classes, N. Default: None (not known)
         class_names (Sequence[str] or Mapping, optional): A name per class, or ``{index: name}``.
             Default: None (their numbers)
-        costs (Tensor or list[float], optional): See :class:`Collection`. Default: None
 
     Returns:
         Collection: The images with what the classifier says.
@@ -164,7 +157,7 @@ def collect(
     Raises:
         TypeError: An argument of the wrong kind.
         ValueError: No images, images that are neither grey nor RGB, labels that are no classes,
-            other numbers of labels or costs than images, or fewer names than classes.
+            another number of labels than of images, or fewer names than classes.
     """
     checks.images(images)
     if images.dim() != 4 or images.shape[1] not in (1, 3) or not len(images):
@@ -175,13 +168,6 @@ def collect(
     scores = scores_of(forward_func, images)
     if labels is not None:
         labels = checks.targets(labels, len(images), scores.shape[1], "labels").cpu()
-    if costs is not None:
-        costs = torch.as_tensor(costs, dtype=torch.float64).cpu()
-        if costs.shape != (len(images),):
-            raise ValueError(
-                f"costs must hold one number per image ({len(images)}), got shape "
-                f"{tuple(costs.shape)}"
-            )
     confidence, ranked = scores.softmax(1).topk(2, dim=1)
     return Collection(
         images=images.detach().cpu(),
@@ -190,7 +176,6 @@ def collect(
         runner_up=ranked[:, 1],
         confidence=confidence[:, 0],
         labels=labels,
-        costs=costs,
         device=device_of(modules_of(forward_func), images.device),
     )
 

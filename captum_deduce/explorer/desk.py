@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,14 +14,17 @@ from torch import Tensor
 
 from captum_deduce.explainers import CounterfactualExplainer
 from captum_deduce.explorer.collection import Collection, scores_of
+from captum_deduce.explorer.costs import Costs, Measurement
 from captum_deduce.explorer.keeping import keep
-from captum_deduce.explorer.live import Chosen, Search, Visitor, Visitors
+from captum_deduce.explorer.live import Search
 from captum_deduce.explorer.masks import enlarged
 from captum_deduce.explorer.python_lines import Code, python_lines
 from captum_deduce.explorer.scale import Scale
 from captum_deduce.explorer.side_by_side import Attempt, ask, comparison_html
-from captum_deduce.explorer.stage import Stage, failure, message_html
+from captum_deduce.explorer.stage import Stage, failure, message_html, waiting
+from captum_deduce.explorer.turns import Turns
 from captum_deduce.explorer.uploads import decode
+from captum_deduce.explorer.visitors import Chosen, Selection, Visitor, Visitors
 
 PAGE = 60
 """Small pictures that are shown at once."""
@@ -36,6 +40,8 @@ class Desk:
         explainers (Mapping[str, CounterfactualExplainer]): By name, all of one classifier.
         oracles (Mapping[str, Callable]): Other classifiers, by name.
         code (Code): What all of it is called in Python.
+        costs (Costs, optional): What is known of them. Default: None (nothing)
+        max_searches (int, optional): Of all visitors, at once. Default: 16
     """
 
     def __init__(
@@ -44,13 +50,17 @@ class Desk:
         explainers: Mapping[str, CounterfactualExplainer],
         oracles: Mapping[str, Callable[..., Any]],
         code: Code,
+        costs: Costs | None = None,
+        max_searches: int = 16,
     ) -> None:
         first = next(iter(explainers.values()))
         self.collection, self.explainers, self.oracles = collection, dict(explainers), oracles
         self.code, self.scale = code, Scale.of(first)
         self.stage = Stage(collection.class_names, self.scale)
         self.forward_func = first.forward_func
+        self.costs = costs or Costs(len(collection))
         self.visitors = Visitors(self._newcomer)
+        self._turns = Turns(max_searches)
 
     @property
     def first_shown(self) -> str:
@@ -58,25 +68,79 @@ class Desk:
         shown = self.collection.shown[0]
         return shown if self.collection.select(shown) else "All"
 
-    def browse(self, rows: list[int], page: int) -> tuple[list[tuple[NDArray[np.uint8], str]], int]:
-        """Show some of the images.
+    def select(self, visitor: Visitor, selection: Selection) -> None:
+        """Find the images that a visitor wants to see.
 
         Args:
-            rows (list[int]): Of the collection.
+            visitor (Visitor): Who asks.
+            selection (Selection): Which.
+        """
+        visitor.rows = self.collection.select(
+            selection.shown,
+            label=selection.label,
+            prediction=selection.prediction,
+            order=selection.order,
+            costs=self.costs.of(selection.name),
+        )
+        visitor.selection = selection
+
+    def browse(
+        self, visitor: Visitor, page: int
+    ) -> tuple[list[tuple[NDArray[np.uint8], str]], int]:
+        """Show some of a visitor's images.
+
+        Args:
+            visitor (Visitor): Who looks.
             page (int): Which :data:`PAGE` of them, from 1.
 
         Returns:
             tuple[list, int]: Pictures with captions, and how many pages there are.
         """
-        part = rows[(page - 1) * PAGE : page * PAGE]
-        pictures = [
-            (
-                enlarged(self.scale.pixels(self.collection.images[row])),
-                self.collection.caption(row, short=True),
-            )
-            for row in part
-        ]
+        rows, costed = visitor.rows, visitor.selection.costed
+        costs = self.costs.of(costed)
+        pictures = []
+        for row in rows[(page - 1) * PAGE : page * PAGE]:
+            caption = self.collection.caption(row, short=True)
+            if costed and not math.isnan(costs[row]):
+                caption += f": {costs[row]:.3g}" if math.isfinite(costs[row]) else ": none found"
+            pictures.append((enlarged(self.scale.pixels(self.collection.images[row])), caption))
         return pictures, max(-(-len(rows) // PAGE), 1)
+
+    def known(self, visitor: Visitor) -> tuple[str, int]:
+        """Say of how many of a visitor's images it is known what they cost.
+
+        Args:
+            visitor (Visitor): Who asks.
+
+        Returns:
+            tuple[str, int]: HTML, and of how many more it can be found out at once.
+        """
+        name, number = visitor.selection.costed, len(visitor.rows)
+        missing = len(self.costs.unknown(name, visitor.rows))
+        about = f"L1 to the class that suggests itself, with {name}: known of "
+        count = f"all {number}" if not missing else f"{number - missing} of {number}"
+        rest = " The others follow, the least confident first." if missing else ""
+        return message_html("info", f"{about}{count}.{rest}"), min(missing, PAGE)
+
+    def measure(self, visitor: Visitor) -> Iterator[str]:
+        """Find out what the next of a visitor's images cost.
+
+        Args:
+            visitor (Visitor): Whose search is stopped.
+
+        Yields:
+            str: HTML, how far it has come.
+        """
+        name = visitor.selection.costed
+        rows = self.costs.unknown(name, visitor.rows)[:PAGE]
+        work = visitor.begin(
+            Measurement(self.costs, self.collection, name, self.explainers[name], rows, self._turns)
+        )
+        for _ in work.looks():
+            doing = f"Explained {work.done} of {len(rows)} images with {name}"
+            yield message_html("busy", waiting(work.before) or doing)
+        if work.error is not None and not work.was_stopped:
+            raise work.error
 
     def choose(self, visitor: Visitor, row: int) -> int:
         """Take an image of the collection.
@@ -152,11 +216,12 @@ class Desk:
         Yields:
             str: HTML, the last after the search has ended.
         """
-        about = visitor.chosen.about
+        about, row = visitor.chosen.about, visitor.chosen.row
         search = visitor.begin(self._search(visitor, name, target, mask), name)
         yield self.stage.moving(search, about, self.stage.outcome(search))
         for _ in search.looks():
             yield self.stage.moving(search, about, self.stage.outcome(search))
+        self._note_cost(row, search, name)
 
     def walk(self, visitor: Visitor, at: int) -> str:
         """Show an image on the way of a visitor's last search.
@@ -191,15 +256,19 @@ class Desk:
         """
         attempts: list[Attempt] = []
         for name in names:
-            busy = message_html("busy", f"Searching with {name}")
-            yield busy + comparison_html(attempts, self.scale, list(self.oracles))
+            said, table = "", comparison_html(attempts, self.scale, list(self.oracles))
             search = visitor.begin(self._search(visitor, name, target, mask), name)
             for _ in search.looks():
-                pass
+                now = waiting(search.before) or f"Searching with {name}"
+                if now != said:
+                    said = now
+                    yield message_html("busy", said) + table
             if search.was_stopped:
                 attempts.append(Attempt(name, None, search.seconds))
                 break
             attempts.append(self._judged(name, search))
+            if search.is_unwanted:  # stopped while the oracles were asked
+                break
         yield comparison_html(attempts, self.scale, list(self.oracles))
 
     def lines(self, visitor: Visitor) -> str:
@@ -241,7 +310,7 @@ class Desk:
 
     def _newcomer(self) -> Visitor:
         rows = self.collection.select(self.first_shown)
-        return Visitor(self._of_collection(rows[0]), rows)
+        return Visitor(self._of_collection(rows[0]), Selection(self.first_shown), rows)
 
     def _of_collection(self, row: int) -> Chosen:
         confidence = float(self.collection.confidence[row])
@@ -254,7 +323,13 @@ class Desk:
 
     def _search(self, visitor: Visitor, name: str, target: int, mask: Tensor | None) -> Search:
         image = visitor.chosen.image.to(self.collection.device)
-        return Search(self.explainers[name], image, int(target), mask)
+        return Search(self.explainers[name], image, int(target), mask, self._turns)
+
+    def _note_cost(self, row: int | None, search: Search, name: str) -> None:
+        if row is None or search.mask is not None or search.result is None:
+            return
+        if search.target == self.collection.default_target(row):
+            self.costs.note(name, [row], search.result)
 
     def _judged(self, name: str, search: Search) -> Attempt:
         result, error, seen = search.result, search.error, None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hmac
+import importlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +15,18 @@ from torch import Tensor
 from captum_deduce import checks
 from captum_deduce.explainers import CounterfactualExplainer
 from captum_deduce.explorer.collection import collect
+from captum_deduce.explorer.costs import Costs
 from captum_deduce.explorer.desk import Desk
+from captum_deduce.explorer.middleware import middleware
+from captum_deduce.explorer.notebook import HEIGHT, in_colab, show_below_cell
 from captum_deduce.explorer.page import Page
 from captum_deduce.explorer.python_lines import Code
 from captum_deduce.explorer.requirement import require_gradio
 from captum_deduce.explorer.uploads import MOST_BYTES
+from captum_deduce.explorer.visitors import MOST_VISITORS
 from captum_deduce.visualization import ClassNames
 
 _STYLE = Path(__file__).with_name("page.css")
-
-_POLICY = (
-    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'"
-)
-"""The browser itself refuses to load anything from another machine."""
 
 
 class Explorer:
@@ -82,6 +82,7 @@ def explore(
     password: str | None = None,
     root_path: str | None = None,
     open_browser: bool = False,
+    max_searches: int = 16,
     code: Code | None = None,
 ) -> Explorer:
     r"""Open a page in the browser, or below the cell of a notebook, to explain images one by one.
@@ -103,7 +104,7 @@ def explore(
         class_names (Sequence[str] or Mapping, optional): A name per class, or ``{index: name}``.
             Default: None (their numbers)
         costs (Tensor or list[float], optional): N numbers to sort by, such as ``result.l1()`` of a
-            result for all images; NaN where there is none. Default: None (no such order)
+            result for all images; NaN where there is none. Default: None (found out on the page)
         oracles (Mapping[str, Callable], optional): Classifiers that had no part in any search, by
             name; the comparison says what they see. Default: None
         host (str, optional): The address to listen at. One that other machines can reach asks
@@ -113,6 +114,8 @@ def explore(
         root_path (str, optional): The path of the page behind a proxy that leaves it out, such as
             ``/explorer``. Default: None (the proxy's headers, or none)
         open_browser (bool, optional): Open the page in a browser of this machine. Default: False
+        max_searches (int, optional): How many go on at once, of all visitors; others wait for their
+            turn. Fewer take less memory. Default: 16
         code (Code, optional): What explainers and images are called in the lines of Python.
             Default: None (``explainers`` and ``images``)
 
@@ -133,13 +136,17 @@ def explore(
         )
     if port is not None:
         checks.number("port", port, minimum=1, maximum=65535, integer=True)
+    checks.number("max_searches", max_searches, minimum=1, integer=True)
     for name, oracle in (oracles or {}).items():
         checks.callable_model(f"oracles[{name!r}]", oracle)
     gr = require_gradio()
     first = next(iter(named.values()))
-    collection = collect(first.forward_func, images, labels, class_names, costs)
+    checks.images(images)
+    known = Costs(len(images), costs)
+    collection = collect(first.forward_func, images, labels, class_names)
     code = code or Code(explainers=_expressions(explainers, named))
-    blocks = Page(Desk(collection, named, dict(oracles or {}), code)).build()
+    desk = Desk(collection, named, dict(oracles or {}), code, known, max_searches)
+    blocks = Page(desk).build()
     blocks.queue(max_size=100, api_open=False)
     _, local, _ = blocks.launch(
         server_name=host,
@@ -148,6 +155,8 @@ def explore(
         auth_message="Type any name, and the password that you were given.",
         root_path=root_path,
         inbrowser=open_browser,
+        inline=in_colab(),
+        height=HEIGHT,
         theme=gr.themes.Default(
             primary_hue="blue",
             font=["system-ui", "sans-serif"],
@@ -155,9 +164,11 @@ def explore(
         ),
         css_paths=[_STYLE],
         footer_links=[],
-        app_kwargs={"middleware": _middleware()},
+        app_kwargs={"middleware": middleware()},
         max_file_size=MOST_BYTES,
-        state_session_capacity=200,
+        state_session_capacity=MOST_VISITORS,
+        # each who searches or waits takes one, and others must get through to stop them
+        max_threads=MOST_VISITORS + 40,
         prevent_thread_lock=True,
         quiet=True,
         share=False,
@@ -168,7 +179,15 @@ def explore(
         enable_monitoring=False,
         allowed_paths=[],
     )
+    threading.Thread(target=_warm_up, daemon=True).start()
+    show_below_cell(local, blocks.server_port)
     return Explorer(blocks, local)
+
+
+def _warm_up() -> None:
+    """Load what torch loads at a first search, a second's work, while the page is looked at."""
+    with suppress(ImportError):
+        importlib.import_module("torch._dynamo")
 
 
 def _named(
@@ -211,23 +230,3 @@ def _gate(password: str) -> Callable[[str, str], bool]:
         return hmac.compare_digest(given.encode(), password.encode())
 
     return lets_in
-
-
-def _middleware() -> list[Any]:
-    """What puts :data:`_POLICY` into every answer."""
-    from starlette.middleware import Middleware
-
-    return [Middleware(_WithPolicy)]
-
-
-class _WithPolicy:
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def answer(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"].append((b"content-security-policy", _POLICY.encode()))
-            await send(message)
-
-        await self.app(scope, receive, answer if scope["type"] == "http" else send)

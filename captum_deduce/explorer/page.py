@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
 from PIL import Image
 
+from captum_deduce.explorer.collection import IN_ORDER, ORDERS
 from captum_deduce.explorer.desk import PAGE, Desk
 from captum_deduce.explorer.masks import painted_mask
 from captum_deduce.explorer.requirement import require_gradio
 from captum_deduce.explorer.stage import failure, message_html
 from captum_deduce.explorer.uploads import FORMATS, check_size
+from captum_deduce.explorer.visitors import Selection, Visitor
 
 _HELLO = """\
 <div class="hello"><h1>What would this image need to look like?</h1>
@@ -21,9 +24,6 @@ _HELLO = """\
 
 _ANY = -1
 """The choice of no class in particular."""
-
-_SEARCHES_AT_ONCE = 16
-"""Of all visitors; others wait for their turn."""
 
 
 class Page:
@@ -75,8 +75,10 @@ class Page:
             )
             self.prediction = gr.Dropdown(classes, value=_ANY, label="Seen as", min_width=100)
             self.order = gr.Dropdown(
-                list(collection.orders), value=collection.orders[0], label="Order", min_width=100
+                list(ORDERS), value=IN_ORDER, label="Order", min_width=130, elem_id="order"
             )
+        self.known = gr.HTML(visible=False, elem_id="known")
+        self.measure = gr.Button("Explain more", size="sm", visible=False, elem_id="measure")
         self.gallery = gr.Gallery(
             columns=5,
             height=230,
@@ -149,19 +151,18 @@ class Page:
 
     def _connect(self, blocks: Any) -> None:
         filters = [self.shown, self.label, self.prediction, self.order]
-        browsed = [self.gallery, self.page]
+        browsed = [self.gallery, self.page, self.known, self.measure]
         chosen = [self.target, self.stage, self.editor, self.walk, self.compared, self.lines]
         chosen += [self.files, self.said]
         question = [self.target, self.editor]
         quick = {"show_progress": "hidden", "api_visibility": "private"}
-        search = {
-            "concurrency_limit": _SEARCHES_AT_ONCE,
-            "concurrency_id": "searches",
-            **quick,
-        }
+        # Searches wait for their turn at the desk, where they can be stopped.
+        search = {"concurrency_limit": None, **quick}
         blocks.load(self._told(self.on_load), None, [*browsed, *chosen], **quick)
         for widget in filters:
-            widget.input(self._told(self.on_filter), filters, browsed, **quick)
+            widget.input(self._told(self.on_filter), [*filters, self.explainer], browsed, **quick)
+        self.explainer.input(self._told(self.on_explainer), self.explainer, browsed, **quick)
+        self.measure.click(self._told(self.on_measure), None, browsed, **search)
         self.page.release(self._told(self.on_page), self.page, self.gallery, **quick)
         self.gallery.select(self._told(self.on_choose, "at"), self.page, chosen, **quick)
         self.upload.upload(self._told(self.on_upload), [self.upload, self.invert], chosen, **quick)
@@ -207,10 +208,10 @@ class Page:
         visitor = self.desk.visitors.of(request)
         row = visitor.rows[0]
         target = self.desk.choose(visitor, row)
-        return [*self._browsed(visitor.rows), *self._shown(request, target)]
+        return [*self._browsed(visitor), *self._shown(request, target)]
 
     def on_filter(
-        self, shown: str, label: int, prediction: int, order: str, request: Any
+        self, shown: str, label: int, prediction: int, order: str, name: str, request: Any
     ) -> list[Any]:
         """Other images are asked for.
 
@@ -219,19 +220,47 @@ class Page:
             label (int): True class; -1: any.
             prediction (int): Class that the model sees; -1: any.
             order (str): Their order.
+            name (str): The explainer whose costs count.
             request (gradio.Request): Who asks.
 
         Returns:
-            list: The gallery and its page.
+            list: The gallery, its page, and what is known of costs.
         """
         visitor = self.desk.visitors.of(request)
-        visitor.rows = self.desk.collection.select(
-            shown,
-            label=None if label == _ANY else label,
-            prediction=None if prediction == _ANY else prediction,
-            order=order,
-        )
-        return self._browsed(visitor.rows)
+        wanted = Selection(shown, _chosen(label), _chosen(prediction), order, name)
+        self.desk.select(visitor, wanted)
+        return self._browsed(visitor)
+
+    def on_explainer(self, name: str, request: Any) -> list[Any]:
+        """Another explainer is chosen, whose costs may be others.
+
+        Args:
+            name (str): The explainer's.
+            request (gradio.Request): Who chooses.
+
+        Returns:
+            list: The gallery, its page, and what is known of costs.
+        """
+        visitor = self.desk.visitors.of(request)
+        return self._sorted_anew(visitor, replace(visitor.selection, name=name))
+
+    def on_measure(self, request: Any) -> Iterator[list[Any]]:
+        """More costs are to be found out.
+
+        Args:
+            request (gradio.Request): Who asks.
+
+        Yields:
+            list: The gallery, its page, and what is known of costs.
+        """
+        skip, visitor = self.gr.skip(), self.desk.visitors.of(request)
+        try:
+            for said in self.desk.measure(visitor):
+                yield [skip, skip, said, skip]
+        except Exception as error:  # the page lives on
+            yield [skip, skip, message_html("error", failure(error)), skip]
+            return
+        yield self._sorted_anew(visitor, visitor.selection)
 
     def on_page(self, page: int, request: Any) -> Any:
         """Another part of the images is asked for.
@@ -243,7 +272,7 @@ class Page:
         Returns:
             gradio.update: Of the gallery.
         """
-        pictures, _ = self.desk.browse(self.desk.visitors.of(request).rows, int(page))
+        pictures, _ = self.desk.browse(self.desk.visitors.of(request), int(page))
         return self.gr.update(value=pictures, selected_index=None)
 
     def on_choose(self, page: int, request: Any, at: Any) -> list[Any]:
@@ -363,10 +392,20 @@ class Page:
         except Exception as error:  # drawing runs the model, too
             return None, message_html("error", failure(error))
 
-    def _browsed(self, rows: list[int]) -> list[Any]:
-        pictures, pages = self.desk.browse(rows, 1)
-        page = self.gr.update(visible=pages > 1, maximum=max(pages, 2), value=1)
-        return [self.gr.update(value=pictures, selected_index=None), page]
+    def _browsed(self, visitor: Visitor) -> list[Any]:
+        gr, (pictures, pages) = self.gr, self.desk.browse(visitor, 1)
+        page = gr.update(visible=pages > 1, maximum=max(pages, 2), value=1)
+        gallery = gr.update(value=pictures, selected_index=None)
+        if not visitor.selection.costed:
+            return [gallery, page, gr.update(visible=False), gr.update(visible=False)]
+        known, more = self.desk.known(visitor)
+        button = gr.update(value=f"Explain {more} more", visible=more > 0)
+        return [gallery, page, gr.update(value=known, visible=True), button]
+
+    def _sorted_anew(self, visitor: Visitor, selection: Selection) -> list[Any]:
+        """Where costs are what images are sorted by; else all stays as it is."""
+        self.desk.select(visitor, selection)
+        return self._browsed(visitor) if selection.costed else [self.gr.skip()] * 4
 
     def _shown(self, request: Any, target: int) -> list[Any]:
         """Of the image that was chosen, with all that belonged to the one before taken away."""
@@ -374,6 +413,10 @@ class Page:
         walk = self.gr.update(visible=False)
         canvas = self.desk.canvas(visitor)
         return [target, self.desk.look(visitor), canvas, walk, "", "", None, ""]
+
+
+def _chosen(number: int) -> int | None:
+    return None if number == _ANY else number
 
 
 def _refuse_large_paintings(editor: Any) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from captum_deduce.explorer.live import Chosen, Search
+from captum_deduce.explorer.live import Search
+from captum_deduce.explorer.visitors import Chosen
 
 RESULT_FILE = "counterfactuals.safetensors"
 MASK_FILE = "mask.png"

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.explorer.curves import curve_html
-from captum_deduce.explorer.live import Chosen, Search
+from captum_deduce.explorer.live import Search
 from captum_deduce.explorer.scale import Scale, png_uri
+from captum_deduce.explorer.visitors import Chosen
 
 
 def message_html(kind: str, message: str) -> str:
@@ -39,6 +40,20 @@ def failure(error: BaseException) -> str:
     words = " ".join(str(error).split()) or "no message"
     name = "" if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: "
     return f"That did not work. {name}{words[:600]}"
+
+
+def waiting(before: int) -> str:
+    """Say what a search waits for.
+
+    Args:
+        before (int): Searches that must end first.
+
+    Returns:
+        str: Plain text; empty where it does not wait.
+    """
+    if not before:
+        return ""
+    return f"Waiting for {before} other search{'es' if before > 1 else ''} to end"
 
 
 def distances(result: Counterfactuals) -> str:
@@ -147,12 +162,17 @@ class Stage:
         course, result = search.course, search.result
         steps = max(len(course.confidence) - 1, 0)
         if search.was_stopped:
-            return message_html("info", f"Stopped after {steps} steps.")
+            after = (
+                f"after {steps} step{'' if steps == 1 else 's'}"
+                if course.confidence
+                else "before it began"
+            )
+            return message_html("info", f"Stopped {after}.")
         if search.error is not None:
             return message_html("error", failure(search.error))
         if result is None:
             doing = f"refining, {course.refined} trials" if course.refined else f"step {steps}"
-            return message_html("busy", f"Searching: {doing}")
+            return message_html("busy", waiting(search.before) or f"Searching: {doing}")
         took = f"{int(result.iterations)} steps, {search.seconds:.2g} s"
         if result.already.all():
             return message_html("info", "Nothing to change: the model sees this class already.")

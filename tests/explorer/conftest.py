@@ -91,3 +91,27 @@ def explorer(_demo, broken) -> Iterator[Any]:
     page.slow = slow
     yield page
     page.close()
+
+
+@pytest.fixture(scope="session")
+def one_at_a_time(_demo) -> Iterator[Any]:
+    """Another page, with room for one search."""
+    pytest.importorskip("gradio", reason="needs captum-deduce[app]")
+    import captum_deduce
+    from captum_deduce import datasets
+
+    model, test = _demo.checkpoint.model, datasets.load_digits().test[:SHOWN]
+    counted = Slow(model, 0)
+    page = captum_deduce.explore(
+        {
+            "quick": JSMA(model),
+            "slow": Wachter(Slow(model, 0.1), max_iterations=10_000, confidence=0.999999),
+            "counted": JSMA(counted),
+        },
+        test.images,
+        test.target,
+        max_searches=1,
+    )
+    page.counted = counted
+    yield page
+    page.close()

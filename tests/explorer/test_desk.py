@@ -7,7 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from captum_deduce.explorer.desk import PAGE
+from captum_deduce import JSMA, Wachter
+from captum_deduce.explorer.collection import CHEAPEST
+from captum_deduce.explorer.desk import PAGE, Desk
+from captum_deduce.explorer.python_lines import Code
+from captum_deduce.explorer.visitors import Selection
+from tests.explorer.conftest import Slow
 
 
 @pytest.fixture
@@ -22,12 +27,78 @@ def test_a_newcomer_sees_the_first_mistake(desk, visitor):
     assert visitor.chosen.row == int(mistakes[0])
 
 
-def test_images_come_in_pages(desk):
-    rows = list(range(PAGE + 3))
-    first, pages = desk.browse(rows, 1)
-    last, _ = desk.browse(rows, 2)
+def test_images_come_in_pages(desk, visitor):
+    visitor.rows = list(range(PAGE + 3))
+    first, pages = desk.browse(visitor, 1)
+    last, _ = desk.browse(visitor, 2)
     assert (len(first), len(last), pages) == (PAGE, 3, 2)
-    assert desk.browse([], 1) == ([], 1)
+    visitor.rows = []
+    assert desk.browse(visitor, 1) == ([], 1)
+
+
+def test_costs_are_found_out_and_sorted_by(desk, visitor):
+    desk.select(visitor, Selection("All", label=3, order=CHEAPEST, name="JSMA"))
+    number = len(visitor.rows)
+    assert 1 < number < PAGE
+    said, more = desk.known(visitor)
+    assert f"known of 0 of {number}" in said
+    assert more == number
+    list(desk.measure(visitor))
+    desk.select(visitor, visitor.selection)
+    said, more = desk.known(visitor)
+    assert f"known of all {number}" in said
+    assert more == 0
+    costs = desk.costs.of("JSMA")[visitor.rows]
+    assert torch.equal(costs, costs.sort().values)
+    captions = [caption for _, caption in desk.browse(visitor, 1)[0]]
+    assert captions[0].endswith(f": {float(costs[0]):.3g}")
+
+
+def test_one_explanation_makes_one_cost_known(desk, visitor):
+    target = desk.choose(visitor, 5)
+    list(desk.explain(visitor, "JSMA", (target + 1) % 10, None))
+    mask = torch.ones(8, 8, dtype=torch.bool)
+    list(desk.explain(visitor, "JSMA", target, mask))
+    assert desk.costs.unknown("JSMA", [5]) == [5]
+    list(desk.explain(visitor, "JSMA", target, None))
+    assert desk.costs.of("JSMA")[5] == pytest.approx(float(visitor.search.result.l1()))
+    assert desk.costs.of("JSMA").isnan().sum() == len(desk.collection) - 1
+
+
+def test_a_comparison_ends_where_it_is_stopped_while_oracles_are_asked(desk, visitor):
+    def oracle(images):
+        visitor.stop()
+        return desk.forward_func(images)
+
+    desk.oracles = {"slow": oracle}
+    tables = list(desk.compare(visitor, ["DeDUCE", "JSMA"], 3, None))
+    assert tables[-1].count("<tr>") == 2
+    assert "<th>DeDUCE</th>" in tables[-1]
+
+
+def test_searches_beyond_the_most_wait_and_say_so(demo, collection):
+    explainers = {
+        "slow": Wachter(Slow(demo.checkpoint.model, 0.02), confidence=0.9999999),
+        "JSMA": JSMA(demo.checkpoint.model),
+    }
+    desk = Desk(collection, explainers, {}, Code(), max_searches=1)
+    ann, bob = (desk.visitors.of(SimpleNamespace(session_hash=name)) for name in ("ann", "bob"))
+    slow = desk.explain(ann, "slow", desk.choose(ann, 5), None)
+    next(slow)
+    next(slow)
+    target = desk.choose(bob, 6)
+    for waiting in (
+        desk.explain(bob, "JSMA", target, None),
+        desk.compare(bob, ["JSMA"], target, None),
+    ):
+        shown = [next(waiting)]
+        while "Waiting for 1 other search to end" not in shown[-1]:
+            shown.append(next(waiting))
+        bob.stop()
+        shown += waiting
+        assert "stopped" in shown[-1].lower()
+    ann.stop()
+    list(slow)
 
 
 def test_explaining_ends_with_what_the_explainer_finds(desk, visitor):

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +8,7 @@ from torch import nn
 
 from captum_deduce import JSMA, DeDUCE, Wachter
 from captum_deduce.explorer import live
-from captum_deduce.explorer.live import Chosen, Search, Visitor, Visitors
-from tests.explorer.conftest import Broken, Slow
+from captum_deduce.explorer.live import Search
 
 
 @pytest.fixture
@@ -65,37 +63,6 @@ def test_a_mask_is_passed_on(model, image):
     assert not (changed & ~mask).any()
 
 
-def test_a_search_that_is_stopped_ends_at_once_and_leaves_the_model_as_it_was(model, image):
-    slow = Slow(model, 0.02).train()
-    search = Search(Wachter(slow, confidence=0.99999999, max_iterations=10**6), image, 2)
-    looks = search.looks()
-    next(looks)
-    search.stop()
-    assert search.wait(5)
-    assert search.was_stopped
-    assert search.result is None
-    assert slow.training
-    assert model.training
-
-
-def test_whoever_leaves_stops_the_search(model, image):
-    slow = Slow(model, 0.02)
-    search = Search(Wachter(slow, confidence=0.99999999, max_iterations=10**6), image, 2)
-    looks = search.looks()
-    next(looks)
-    looks.close()
-    assert search.wait(5)
-    assert search.was_stopped
-
-
-def test_an_error_of_the_model_is_kept(model, image):
-    broken = Broken(model)
-    broken.works = False
-    search = end(Search(JSMA(broken), image, 2))
-    assert isinstance(search.error, RuntimeError)
-    assert not search.was_stopped
-
-
 def test_searches_of_one_model_at_a_time_find_what_each_finds_alone(demo, digit_images):
     from captum_deduce.zoo import make_explainer
 
@@ -114,39 +81,3 @@ def test_searches_of_one_model_at_a_time_find_what_each_finds_alone(demo, digit_
         assert torch.equal(search.result.success, expected.success)
         torch.testing.assert_close(search.result.confidence, expected.confidence)
     assert [part.training for part in demo.checkpoint.model.modules()] == modes
-
-
-def newcomer() -> Visitor:
-    return Visitor(Chosen(torch.zeros(1, 1, 8, 8), 0), [0])
-
-
-def request(name: str) -> SimpleNamespace:
-    return SimpleNamespace(session_hash=name)
-
-
-def test_a_visitor_has_one_search_at_a_time(model, image):
-    visitor = newcomer()
-    slow = Slow(model, 0.02)
-    first = visitor.begin(Search(Wachter(slow, confidence=0.9999999), image, 2), "first")
-    next(first.looks())
-    second = visitor.begin(Search(JSMA(model), image, 2), "second")
-    assert first.wait(5)
-    assert first.was_stopped
-    assert end(second).result is not None
-    assert visitor.name == "second"
-
-
-def test_visitors_are_told_apart_and_forgotten(model, image):
-    visitors = Visitors(newcomer, most=2)
-    ann, bob = (visitors.of(request(name)) for name in ("ann", "bob"))
-    assert ann is not bob
-    assert visitors.of(request("ann")) is ann
-    search = bob.begin(Search(Wachter(Slow(model, 0.02), confidence=0.9999999), image, 2), "")
-    next(search.looks())
-    visitors.of(request("cid"))  # bob was seen last longest ago
-    assert search.wait(5)
-    assert len(visitors) == 2
-    assert visitors.of(request("ann")) is ann
-    visitors.leave(request("ann"))
-    visitors.leave(request("nobody"))
-    assert visitors.of(request("ann")) is not ann

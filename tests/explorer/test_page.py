@@ -228,6 +228,74 @@ def test_a_search_is_stopped(page, explorer):
     explain(page)
 
 
+def opened_by(browser, explorer):
+    page = browser.new_context().new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(explorer.url)
+    page.wait_for_selector("#stage img")
+    return page
+
+
+WAITING = "#stage .said.busy:has-text('Waiting for 1 other search')"
+
+
+def test_a_search_that_waits_for_its_turn_is_stopped(browser, one_at_a_time):
+    ann, bob = (opened_by(browser, one_at_a_time) for _ in range(2))
+    try:
+        start_slow(ann)
+        choose(bob, "#explainer", "quick")
+        bob.click("#explain")
+        bob.wait_for_selector(WAITING)
+        bob.click("#stop")
+        bob.wait_for_selector("#stage .said:has-text('Stopped before it began')")
+        assert "Searching" in said(ann)
+        ann.click("#stop")
+        ann.wait_for_selector("#stage .said:has-text('Stopped after')")
+        explain(bob, "quick")
+    finally:
+        for page in (ann, bob):
+            page.context.close()
+
+
+def test_a_search_that_waits_for_its_turn_ends_with_its_page(browser, one_at_a_time):
+    ann, bob, cid = (opened_by(browser, one_at_a_time) for _ in range(3))
+    try:
+        start_slow(ann)
+        choose(bob, "#explainer", "counted")
+        bob.click("#explain")
+        bob.wait_for_selector(WAITING)
+        bob.context.close()
+        choose(cid, "#explainer", "quick")
+        cid.click("#explain")
+        # one, and no longer two: nobody stands in line for a page that is gone
+        cid.wait_for_selector(WAITING)
+        ann.click("#stop")
+        cid.wait_for_selector(ENDED)
+        assert one_at_a_time.counted.calls == 0
+    finally:
+        for page in (ann, cid):
+            page.context.close()
+
+
+def test_images_are_sorted_by_costs_that_are_found_out(page):
+    choose(page, "#explainer", "Wachter")
+    choose(page, "#order", "cheapest")
+    page.wait_for_selector("#known .said:has-text('with Wachter: known of 0 of')")
+    number = page.locator("#gallery button.thumbnail-item").count()
+    page.click("#measure")
+    page.wait_for_selector(f"#known .said:has-text('known of all {number}')")
+    captions = page.locator("#gallery .caption-label").all_inner_texts()
+    costs = [float(caption.rsplit(": ")[1]) for caption in captions if "none" not in caption]
+    assert len(captions) == number
+    assert costs == sorted(costs)
+    assert len(costs) > 1
+    assert page.is_hidden("#measure")
+    choose(page, "#explainer", "closest")
+    page.wait_for_selector(f"#known .said:has-text('with closest: known of 0 of {number}')")
+    choose(page, "#order", "given")
+    page.wait_for_selector("#known", state="hidden")
+
+
 def test_a_search_ends_when_its_page_is_closed(browser, explorer):
     context = browser.new_context()
     left = context.new_page()

@@ -5,8 +5,9 @@ import torch
 from PIL import Image
 
 from captum_deduce import JSMA
-from captum_deduce.explorer.live import Chosen, Search
+from captum_deduce.explorer.live import Search
 from captum_deduce.explorer.python_lines import Code, python_lines
+from captum_deduce.explorer.visitors import Chosen
 
 
 def ended(search: Search) -> Search:

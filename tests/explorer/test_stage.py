@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from captum_deduce import JSMA
-from captum_deduce.explorer.live import Chosen, Search
+from captum_deduce.explorer.live import Search
 from captum_deduce.explorer.scale import Scale, png_uri
 from captum_deduce.explorer.stage import Stage, distances, failure, message_html
+from captum_deduce.explorer.visitors import Chosen
 
 NAMES = ["<cat>", "dog & co", "fox"]
 

@@ -365,3 +365,19 @@ def test_half_of_the_pictures_judged_are_originals(visit, study):
     judged = [trial for trial in trials if trial.task == "real"]
     assert sum(trial.methods[0] == ORIGINAL for trial in judged) == 3
     assert len({trial.pair for trial in judged}) == 6
+
+
+@pytest.mark.parametrize("width", [360, 500, 640, 1000])
+def test_the_versions_to_choose_from_stand_side_by_side_and_are_equally_large(visit, width):
+    page = visit(viewport={"width": width, "height": 640})
+    start(page, "1")
+    while "explains better" not in page.inner_text("#question"):
+        step(page, first_button)
+    wait_for_pictures(page)
+    versions = [
+        page.get_by_alt_text(f"Changed version {name}").bounding_box() for name in ("A", "B")
+    ]
+    for measure in ("y", "width", "height"):
+        assert versions[0][measure] == pytest.approx(versions[1][measure], abs=0.5)
+    assert versions[0]["x"] + versions[0]["width"] <= versions[1]["x"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
