@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Examples take as long as a search takes, on machines that others use, too.
@@ -17,3 +21,11 @@ settings.register_profile(
 )
 # pytest's --hypothesis-profile comes later, and wins.
 settings.load_profile("short")
+
+
+@pytest.fixture(autouse=True, scope="package")
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Files are written a hundred times over, and need not outlive a loss of power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda number: None)
+        yield
