@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -164,11 +165,17 @@ def explore(
         ssr_mode=False,
         pwa=False,
         mcp_server=False,
-        run_history=False,
+        **_without_history(gr.Blocks.launch),
         enable_monitoring=False,
         allowed_paths=[],
     )
     return Explorer(blocks, local)
+
+
+def _without_history(launch: Callable[..., Any]) -> dict[str, bool]:
+    """Keep no list of what was asked, where gradio has one: its earlier versions don't."""
+    name = "run_history"
+    return {name: False} if name in inspect.signature(launch).parameters else {}
 
 
 def _named(
