@@ -120,8 +120,8 @@ def test_a_truth_value_is_true_or_false(tmp_path):
     path = tmp_path / "file.safetensors"
     header = b'{"found":{"dtype":"BOOL","shape":[3],"data_offsets":[0,3]}}'
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes((0, 1, 2)))
-    with pytest.raises(ValueError, match=r"file\.safetensors is damaged: found has values"):
-        tensor_files.read(path, "test")
+    found = tensor_files.read(path, "test")[0]["found"]
+    assert found.view(torch.uint8).tolist() == [0, 1, 1]
 
 
 def test_a_file_may_become_shorter_after_it_was_read(tmp_path):
