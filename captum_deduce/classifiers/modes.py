@@ -51,4 +51,5 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def _is_borrowed(part: nn.Module) -> bool:
-    return isinstance(getattr(type(part), "training", None), property)
+    # A property of the wrapper, or before torch 2.5 whatever its own attributes don't have.
+    return "training" not in vars(part)

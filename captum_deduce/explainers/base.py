@@ -8,7 +8,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from captum.attr._utils.attribution import Attribution
@@ -36,6 +36,14 @@ from captum_deduce.search import (
 
 _SIZES = (4, 8, 16, 32)
 """Numbers of images that a model is tried with that failed for two: it may take no others."""
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _logged(method: _Method) -> _Method:
+    """Captum's decorator, which is without types, with the method's own."""
+    logged: _Method = log_usage()(method)
+    return logged
 
 
 class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[misc]
@@ -162,7 +170,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             return_trajectory=return_trajectory,
         )
 
-    @log_usage()  # type: ignore[untyped-decorator]  # Captum's NoiseTunnel calls attribute.__wrapped__
+    @_logged  # Captum's NoiseTunnel calls attribute.__wrapped__
     def attribute(
         self,
         inputs: Tensor | tuple[Tensor, ...],

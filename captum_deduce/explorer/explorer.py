@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import importlib
+import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -175,7 +176,7 @@ def explore(
         ssr_mode=False,
         pwa=False,
         mcp_server=False,
-        run_history=False,
+        **_without_history(gr.Blocks.launch),
         enable_monitoring=False,
         allowed_paths=[],
     )
@@ -188,6 +189,12 @@ def _warm_up() -> None:
     """Load what torch loads at a first search, a second's work, while the page is looked at."""
     with suppress(ImportError):
         importlib.import_module("torch._dynamo")
+
+
+def _without_history(launch: Callable[..., Any]) -> dict[str, bool]:
+    """Keep no list of what was asked, where gradio has one: its earlier versions don't."""
+    name = "run_history"
+    return {name: False} if name in inspect.signature(launch).parameters else {}
 
 
 def _named(

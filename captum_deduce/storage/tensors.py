@@ -80,7 +80,7 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], di
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             # Clones: safetensors hands out views of the mapped file, and a process dies of reading
-            # one when the file has become shorter.
+            # one when the file has become shorter. They also make every bool 0 or 1.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
@@ -88,11 +88,6 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], di
     found = metadata.pop(_CHECKSUM, None)
     if found is not None and found != _checksum(tensors, metadata):
         raise ValueError(f"{path} is damaged: its content has changed since it was written")
-    for name, tensor in tensors.items():
-        if tensor.dtype == torch.bool and bool((tensor.view(torch.uint8) > 1).any()):
-            raise ValueError(
-                f"{path} is damaged: {name} has values that are neither true nor false"
-            )
     return tensors, metadata
 
 

@@ -179,7 +179,8 @@ def forms() -> Iterator[Form]:
     yield form("compiled", "`torch.compile(model)`", compiled, "_orig_mod.body")
     yield form("scripted", "`torch.jit.script(model)`", torch.jit.script(plain), "body")
     yield form("traced", "`torch.jit.trace(model, x)`", torch.jit.trace(plain, images[:2]), "body")
-    batch = {0: torch.export.Dim.AUTO}
+    # torch 2.4 and 2.5 have no Dim.AUTO
+    batch = {0: getattr(torch.export.Dim, "AUTO", None) or torch.export.Dim("batch")}
     exported = torch.export.export(plain, (images[:4],), dynamic_shapes=(batch,)).module()
     yield form("exported", "`torch.export.export(model, ...).module()`", exported, "body")
     yield form("quantised", "the quantised model", Quantised(plain), "body")

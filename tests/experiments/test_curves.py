@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import numpy as np
@@ -10,6 +11,9 @@ import torch
 from scipy import stats
 
 from captum_deduce.experiments.curves import Curve, error_over_originals, margins
+
+# scipy called it random_state before version 1.15
+SEED = "rng" if "rng" in inspect.signature(stats.bootstrap).parameters else "random_state"
 
 
 def curve(across, up, originals=1):
@@ -64,7 +68,7 @@ def test_with_different_numbers_of_pairs_the_bootstrap_agrees():
         vectorized=True,
         n_resamples=20_000,
         method="percentile",
-        rng=1,
+        **{SEED: 1},
     )
     error = error_over_originals(torch.from_numpy(values), torch.from_numpy(originals))
     assert error == pytest.approx(drawn.standard_error, rel=0.06)
@@ -163,7 +167,7 @@ def test_the_interval_is_that_of_scipys_bootstrap_of_both_curves_together():
         vectorized=True,
         n_resamples=10_000,
         method="percentile",
-        rng=2,
+        **{SEED: 2},
     )
     (found,) = margins({"ours": ours}, {"theirs": theirs}, [35.0], seed=3)
     assert found.reached == 1

@@ -236,7 +236,6 @@ def test_a_copy_is_searched_unless_that_is_switched_off():
     assert model.calls - calls > calls  # the probe, and every evaluation
     assert torch.equal(quick.counterfactuals, plain.counterfactuals)
     torch.testing.assert_close(quick.confidence, plain.confidence)
-    assert not torch.equal(quick.confidence, plain.confidence)
     explainer.optimize_model = 1
     with pytest.raises(TypeError, match="optimize_model"):
         explainer.generate(images, 1)

@@ -471,4 +471,8 @@ def mutate(data: bytes, form: str, rng: random.Random) -> tuple[str, bytes]:
     if form == "safetensors" and rng.random() < 0.7:
         data = without_checksum(data)
     change = rng.choice(edits if edits and rng.random() < 0.5 else DAMAGES)
-    return change.__name__, change(data, rng)
+    try:
+        return change.__name__, change(data, rng)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError):
+        # an earlier edit of the same file has left nothing that could be edited so
+        return flip_bits.__name__, flip_bits(data, rng)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection, Mapping
 from configparser import ConfigParser
 from functools import cache
-from importlib.metadata import packages_distributions
+from importlib.metadata import distributions, packages_distributions
 from pathlib import Path
 
 from tests.repository.imports import statements
@@ -31,7 +31,13 @@ def _normalised(distribution: str) -> str:
 
 @cache
 def _distributions() -> Mapping[str, list[str]]:
-    return packages_distributions()
+    known = dict(packages_distributions())
+    # Python 3.10 looks for a list of modules that newer build tools no longer write.
+    for distribution in distributions():
+        for file in distribution.files or ():
+            if len(file.parts) == 2 and file.name == "__init__.py":
+                known.setdefault(file.parts[0], [distribution.metadata["Name"]])
+    return known
 
 
 def unrequired(path: Path, required: Collection[str], own: Collection[str]) -> list[str]:

