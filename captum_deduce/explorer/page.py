@@ -81,6 +81,7 @@ class Page:
         self.measure = gr.Button("Explain more", size="sm", visible=False, elem_id="measure")
         self.gallery = gr.Gallery(
             columns=5,
+            height=240,
             allow_preview=False,
             object_fit="contain",
             format="png",
@@ -103,10 +104,10 @@ class Page:
         gr, names = self.gr, list(self.desk.explainers)
         with gr.Row():
             self.target = gr.Dropdown(
-                self._classes(), label="Turn it into", min_width=120, elem_id="target"
+                self._classes(), label="Turn it into", min_width=150, elem_id="target"
             )
             self.explainer = gr.Dropdown(
-                names, value=names[0], label="With", min_width=120, elem_id="explainer"
+                names, value=names[0], label="With", min_width=150, elem_id="explainer"
             )
         with gr.Row():
             self.start = gr.Button("Explain", variant="primary", min_width=100, elem_id="explain")

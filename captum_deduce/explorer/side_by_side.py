@@ -10,7 +10,7 @@ from typing import Any
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.explorer.collection import scores_of
 from captum_deduce.explorer.scale import Scale
-from captum_deduce.explorer.stage import failure, picture_html
+from captum_deduce.explorer.stage import failure, picture_html, seconds
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _row(attempt: Attempt, scale: Scale, oracles: Sequence[str]) -> str:
         f"{float(result.l1()):.3g}",
         f"{float(result.l2()):.3g}",
         f"{int(result.iterations)}",
-        f"{attempt.seconds:.2g}",
+        seconds(attempt.seconds),
     ]
     pictures = (scale.pixels(image), scale.change(image, original))
     drawn = "".join(f"<td>{picture_html(pixels, '')}</td>" for pixels in pictures)

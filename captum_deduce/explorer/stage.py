@@ -75,6 +75,18 @@ def waiting(before: int) -> str:
     return f"Waiting for {before} other search{'es' if before > 1 else ''} to end"
 
 
+def seconds(number: float) -> str:
+    """Write a time to two digits, or to the second.
+
+    Args:
+        number (float): Seconds.
+
+    Returns:
+        str: Without a unit.
+    """
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
+
+
 def distances(result: Counterfactuals) -> str:
     """Say how far the one counterfactual of a result is from its original.
 
@@ -192,7 +204,7 @@ class Stage:
         if result is None:
             doing = f"refining, {course.refined} trials" if course.refined else f"step {steps}"
             return message_html("busy", waiting(search.before) or f"Searching: {doing}")
-        took = f"{int(result.iterations)} steps, {search.seconds:.2g} s"
+        took = f"{int(result.iterations)} steps, {seconds(search.seconds)} s"
         if result.already.all():
             return message_html("info", "Nothing to change: the model sees this class already.")
         if not result.success.all():
