@@ -70,6 +70,7 @@ def run(
     port: int | None = None,
     root_path: str | None = None,
     no_browser: bool = False,
+    max_searches: int = 16,
     device: str | None = None,
     show_progress: bool = False,
 ) -> None:
@@ -90,6 +91,7 @@ def run(
         port (int, optional): Likewise. Default: None
         root_path (str, optional): Likewise. Default: None
         no_browser (bool, optional): Open no browser. Default: False
+        max_searches (int, optional): See :func:`captum_deduce.explore`. Default: 16
         device (str, optional): Where to compute. Default: CUDA where there is one, else the CPU
         show_progress (bool, optional): Draw a progress bar while training. Default: False
 
@@ -126,6 +128,7 @@ def run(
         password=password,
         root_path=root_path,
         open_browser=not no_browser and is_loopback(host),
+        max_searches=max_searches,
         code=Code(setup, shown.expression, classifier.expressions),
     )
     print(f"The page: {page.url}\nCtrl-C ends it.", flush=True)

@@ -81,7 +81,7 @@ class Page:
         self.measure = gr.Button("Explain more", size="sm", visible=False, elem_id="measure")
         self.gallery = gr.Gallery(
             columns=5,
-            height=230,
+            height=240,
             allow_preview=False,
             object_fit="contain",
             format="png",
@@ -104,17 +104,18 @@ class Page:
         gr, names = self.gr, list(self.desk.explainers)
         with gr.Row():
             self.target = gr.Dropdown(
-                self._classes(), label="Turn it into", min_width=120, elem_id="target"
+                self._classes(), label="Turn it into", min_width=150, elem_id="target"
             )
             self.explainer = gr.Dropdown(
-                names, value=names[0], label="With", min_width=120, elem_id="explainer"
+                names, value=names[0], label="With", min_width=150, elem_id="explainer"
             )
         with gr.Row():
             self.start = gr.Button("Explain", variant="primary", min_width=100, elem_id="explain")
             self.stop = gr.Button("Stop", min_width=80, elem_id="stop")
         with gr.Accordion("Only change what I paint", open=False, elem_id="paint"):
+            gr.HTML("Paint where the image may change. Nothing painted: everywhere.")
             self.editor = gr.ImageEditor(
-                label="Paint where the image may change; nothing painted: everywhere",
+                show_label=False,
                 type="numpy",
                 format="png",
                 sources=(),
@@ -141,10 +142,15 @@ class Page:
             self.keep = gr.Button("Make the files", size="sm", elem_id="make-files")
             self.said = gr.HTML()
             self.files = gr.Files(
-                label="Picture, animation, Counterfactuals, Python", interactive=False
+                label="Picture, animation, Counterfactuals, Python",
+                interactive=False,
+                visible=False,
             )
         with gr.Accordion("The same in Python", open=False, elem_id="python"):
-            self.lines = gr.Code(language="python", interactive=False, show_label=False, lines=6)
+            gr.HTML("The lines that make the same result, once there is one:")
+            self.lines = gr.Code(
+                language="python", interactive=False, show_label=False, lines=6, visible=False
+            )
 
     def _classes(self) -> list[tuple[str, int]]:
         return [(name, number) for number, name in enumerate(self.desk.collection.class_names)]
@@ -324,7 +330,8 @@ class Page:
             tuple: The stage, the slider through the search, Python, no files and no message.
         """
         gr, visitor = self.gr, self.desk.visitors.of(request)
-        still, last = [gr.update(visible=False), "", None, ""], ""
+        hidden, last = gr.update(visible=False), ""
+        still = [hidden, hidden, hidden, ""]
         try:
             mask = painted_mask(editor, self.desk.collection.shape)
             for last in self.desk.explain(visitor, name, target, mask):
@@ -335,7 +342,8 @@ class Page:
         search = visitor.search
         kept = len(search.course.images) if search is not None else 0
         walk = gr.update(visible=kept > 1, minimum=0, maximum=max(kept, 1), value=max(kept, 1))
-        yield last, walk, self.desk.lines(visitor), gr.skip(), gr.skip()
+        lines = self.desk.lines(visitor)
+        yield last, walk, gr.update(value=lines, visible=bool(lines)), gr.skip(), gr.skip()
 
     def on_compare(
         self, names: list[str], target: int, editor: dict[str, Any] | None, request: Any
@@ -378,7 +386,7 @@ class Page:
         """
         return self.desk.walk(self.desk.visitors.of(request), int(at))
 
-    def on_keep(self, request: Any) -> tuple[list[str] | None, str]:
+    def on_keep(self, request: Any) -> tuple[Any, str]:
         """A visitor wants files.
 
         Args:
@@ -388,9 +396,10 @@ class Page:
             tuple: The files, or why there are none.
         """
         try:
-            return self.desk.files(self.desk.visitors.of(request)), ""
+            files = self.desk.files(self.desk.visitors.of(request))
         except Exception as error:  # drawing runs the model, too
-            return None, message_html("error", failure(error))
+            return self.gr.update(visible=False), message_html("error", failure(error))
+        return self.gr.update(value=files, visible=True), ""
 
     def _browsed(self, visitor: Visitor) -> list[Any]:
         gr, (pictures, pages) = self.gr, self.desk.browse(visitor, 1)
@@ -410,9 +419,8 @@ class Page:
     def _shown(self, request: Any, target: int) -> list[Any]:
         """Of the image that was chosen, with all that belonged to the one before taken away."""
         visitor = self.desk.visitors.of(request)
-        walk = self.gr.update(visible=False)
-        canvas = self.desk.canvas(visitor)
-        return [target, self.desk.look(visitor), canvas, walk, "", "", None, ""]
+        hidden, canvas = self.gr.update(visible=False), self.desk.canvas(visitor)
+        return [target, self.desk.look(visitor), canvas, hidden, "", hidden, hidden, ""]
 
 
 def _chosen(number: int) -> int | None:

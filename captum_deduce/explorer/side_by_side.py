@@ -9,8 +9,8 @@ from typing import Any
 
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.explorer.collection import scores_of
-from captum_deduce.explorer.scale import Scale, png_uri
-from captum_deduce.explorer.stage import failure
+from captum_deduce.explorer.scale import Scale
+from captum_deduce.explorer.stage import failure, picture_html, seconds
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def comparison_html(attempts: Sequence[Attempt], scale: Scale, oracles: Sequence
     Returns:
         str: HTML: a table, one row for each.
     """
-    heads = ["explainer", "image", "change", "outcome", "probability", "L0", "L1", "L2"]
-    heads += ["steps", "seconds", *(f"{name} sees" for name in oracles)]
+    heads = ["explainer", "image", "change", "outcome", "probability"]
+    heads += [*(f"{name} sees" for name in oracles), "L0", "L1", "L2", "steps", "seconds"]
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
     body = "".join(_row(attempt, scale, oracles) for attempt in attempts)
     return (
@@ -86,14 +86,14 @@ def _row(attempt: Attempt, scale: Scale, oracles: Sequence[str]) -> str:
     values = [
         found if result.success.all() else "not found",
         f"{float(result.confidence):.1%}",
+        *((attempt.seen or {}).get(oracle, "") for oracle in oracles),
         f"{int(result.l0())}",
         f"{float(result.l1()):.3g}",
         f"{float(result.l2()):.3g}",
         f"{int(result.iterations)}",
-        f"{attempt.seconds:.2g}",
-        *((attempt.seen or {}).get(oracle, "") for oracle in oracles),
+        seconds(attempt.seconds),
     ]
     pictures = (scale.pixels(image), scale.change(image, original))
-    drawn = "".join(f'<td><img src="{png_uri(p)}" alt=""></td>' for p in pictures)
+    drawn = "".join(f"<td>{picture_html(pixels, '')}</td>" for pixels in pictures)
     cells = "".join(f"<td>{escape(value)}</td>" for value in values)
     return f"<tr>{name}{drawn}{cells}</tr>"

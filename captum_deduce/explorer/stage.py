@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from captum_deduce.counterfactuals import Counterfactuals
 from captum_deduce.explorer.curves import curve_html
 from captum_deduce.explorer.live import Search
 from captum_deduce.explorer.scale import Scale, png_uri
 from captum_deduce.explorer.visitors import Chosen
+
+_FINE = 128
+"""Pixels of the longer side of an image that may be shown smaller than it is: a browser that picks
+pixels would lose some, so that only smaller images are shown as squares."""
 
 
 def message_html(kind: str, message: str) -> str:
@@ -26,6 +31,20 @@ def message_html(kind: str, message: str) -> str:
     """
     role = "alert" if kind == "error" else "status"
     return f'<p class="said {kind}" role="{role}">{escape(message)}</p>'
+
+
+def picture_html(pixels: NDArray[np.uint8], alt: str) -> str:
+    """Show a picture.
+
+    Args:
+        pixels (NDArray): Height x width (x 3), from 0 to 255.
+        alt (str): What it is, in plain text.
+
+    Returns:
+        str: HTML.
+    """
+    coarse = ' class="coarse"' if max(pixels.shape[:2]) < _FINE else ""
+    return f'<img{coarse} src="{png_uri(pixels)}" alt="{escape(alt)}">'
 
 
 def failure(error: BaseException) -> str:
@@ -54,6 +73,18 @@ def waiting(before: int) -> str:
     if not before:
         return ""
     return f"Waiting for {before} other search{'es' if before > 1 else ''} to end"
+
+
+def seconds(number: float) -> str:
+    """Write a time to two digits, or to the second.
+
+    Args:
+        number (float): Seconds.
+
+    Returns:
+        str: Without a unit.
+    """
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def distances(result: Counterfactuals) -> str:
@@ -94,7 +125,7 @@ class Stage:
         Returns:
             str: HTML.
         """
-        picture = self._figure("now", "Image", chosen.about, self._uri(chosen.image[0]))
+        picture = self._figure("now", "Image", chosen.about, self.scale.pixels(chosen.image[0]))
         return f'<div class="stage">{message}<div class="pictures still">{picture}</div></div>'
 
     def moving(self, search: Search, about: str, message: str, at: int | None = None) -> str:
@@ -126,11 +157,11 @@ class Stage:
             mark = None
         title = "Counterfactual" if result is not None and result.success.all() else "Best so far"
         title = "On the way" if at is not None or result is None else title
-        change = png_uri(self.scale.change(image, original))
+        scale = self.scale
         figures = [
-            self._figure("original", "Original", about, self._uri(original)),
-            self._figure("now", title, caption, self._uri(image)),
-            self._figure("change", "Change", "red up, blue down", change),
+            self._figure("original", "Original", about, scale.pixels(original)),
+            self._figure("now", title, caption, scale.pixels(image)),
+            self._figure("change", "Change", "red up, blue down", scale.change(image, original)),
         ]
         curves = [
             curve_html(
@@ -173,7 +204,7 @@ class Stage:
         if result is None:
             doing = f"refining, {course.refined} trials" if course.refined else f"step {steps}"
             return message_html("busy", waiting(search.before) or f"Searching: {doing}")
-        took = f"{int(result.iterations)} steps, {search.seconds:.2g} s"
+        took = f"{int(result.iterations)} steps, {seconds(search.seconds)} s"
         if result.already.all():
             return message_html("info", "Nothing to change: the model sees this class already.")
         if not result.success.all():
@@ -182,11 +213,9 @@ class Stage:
             )
         return message_html("good", f"Found in {took}: {distances(result)}.")
 
-    def _uri(self, image: Tensor) -> str:
-        return png_uri(self.scale.pixels(image))
-
-    def _figure(self, place: str, title: str, caption: str, address: str) -> str:
+    def _figure(self, place: str, title: str, caption: str, pixels: NDArray[np.uint8]) -> str:
+        picture = picture_html(pixels, f"{title}: {caption}")
         return (
             f'<figure class="{place}"><figcaption><b>{title}</b> {escape(caption)}</figcaption>'
-            f'<img src="{address}" alt="{title}: {escape(caption)}"></figure>'
+            f"{picture}</figure>"
         )

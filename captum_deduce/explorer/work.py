@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from captum_deduce.explorer.turns import StoppedError, Turns
 from captum_deduce.search import Evaluation, observed
 
+THREAD = "captum-deduce explorer"
+"""What its threads are called."""
+
 _PAUSE = 0.12
 """Seconds between two looks at it."""
 
@@ -30,7 +33,7 @@ class Work(ABC):
         self.seconds = 0.0
         self._turns = turns or Turns(1)
         self._stopped, self._ended = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
 
     @property
     @abstractmethod

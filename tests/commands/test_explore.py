@@ -50,8 +50,10 @@ def same_as_in_python(call, name: str, row: int) -> None:
 
 
 def test_a_checkpoint_is_explored_on_its_data_set(demo, opened, capsys):
-    assert main(["explore", "--checkpoint", str(demo.path), "--device", "cpu"]) == 0
+    words = ["explore", "--checkpoint", str(demo.path), "--device", "cpu", "--max-searches", "3"]
+    assert main(words) == 0
     (call,) = opened
+    assert call.max_searches == 3
     test = datasets.load("digits", seed=0).test
     assert torch.equal(call.images, test.images)
     assert torch.equal(call.labels, test.target)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,7 +8,15 @@ from torch import nn
 from captum_deduce import JSMA
 from captum_deduce.explorer.live import Search
 from captum_deduce.explorer.scale import Scale, png_uri
-from captum_deduce.explorer.stage import Stage, distances, failure, message_html
+from captum_deduce.explorer.stage import (
+    Stage,
+    distances,
+    failure,
+    message_html,
+    picture_html,
+    seconds,
+    waiting,
+)
 from captum_deduce.explorer.visitors import Chosen
 
 NAMES = ["<cat>", "dog & co", "fox"]
@@ -80,3 +89,30 @@ def test_distances_are_those_of_the_result(search):
     said = distances(search.result)
     assert f"L0 {int((change != 0).sum())}, L1 {float(change.abs().sum()):.3g}" in said
     assert f"L2 {float(change.norm()):.3g}" in said
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(0.0312, "0.031"), (4.27, "4.3"), (10.4, "10"), (112.0, "112")]
+)
+def test_times_are_numbers_that_people_write(number, words):
+    assert seconds(number) == words
+
+
+def test_small_images_are_shown_as_squares_and_photographs_are_not():
+    small, photograph = (np.zeros((side, side, 3), np.uint8) for side in (28, 224))
+    assert 'class="coarse"' in picture_html(small, "")
+    assert "coarse" not in picture_html(photograph, "a <b>")
+    assert 'alt="a &lt;b&gt;"' in picture_html(photograph, "a <b>")
+
+
+def test_waiting_is_said_only_where_something_is_waited_for():
+    assert waiting(0) == ""
+    assert waiting(1) == "Waiting for 1 other search to end"
+    assert waiting(2) == "Waiting for 2 other searches to end"
+
+
+def test_a_search_that_was_stopped_in_line_did_not_begin(stage, explainer):
+    search = Search(explainer, torch.rand(1, 1, 8, 8), 1)
+    search.stop()
+    list(search.looks())
+    assert "Stopped before it began." in stage.outcome(search)

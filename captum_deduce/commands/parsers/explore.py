@@ -18,8 +18,8 @@ it should be seen as; watch it change; compare explainers; paint where it may
 change; upload an image of your own; keep pictures, results and the lines of
 Python that make the same. Needs gradio: pip install "captum-deduce[app]".
 
-Without options, it trains the demo's classifier of scikit-learn's digits, in
-less than a minute, and shows its test images. A checkpoint of a data set of this
+Without options, it trains the demo's classifier of scikit-learn's digits, once
+and in seconds, and shows its test images. A checkpoint of a data set of this
 package shows the test images of that; any other classifier shows the --images,
 or the images of a --run, which explain-dataset kept with --store-images.
 
@@ -74,6 +74,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--root-path", metavar="PATH", help="of the page, behind a proxy that leaves it out"
+    )
+    parser.add_argument(
+        "--max-searches",
+        type=whole(1),
+        default=16,
+        metavar="N",
+        help=f"of all visitors, at once; others wait for their turn {DEFAULT}",
     )
     parser.add_argument(
         "--no-browser", action="store_true", help="only print the address, open no browser"
