@@ -35,5 +35,5 @@ table = evaluate({"DeDUCE": result}, {"L1": Counterfactuals.l1, "others": Oracle
 assert_type(table, EvaluationTable)
 
 assert_type(normalized, nn.Module)
-assert_type(explainer.attribute(images, target=1), Tensor | tuple[Tensor, ...])
-assert_type(explainer.perturb(images, target=1), Tensor | tuple[Tensor, ...])
+assert_type(explainer.attribute(images, target=1), Tensor)
+assert_type(explainer.perturb((images,), target=1), tuple[Tensor])

@@ -37,6 +37,7 @@ from captum_deduce.search import (
 _SIZES = (4, 8, 16, 32)
 """Numbers of images that a model is tried with that failed for two: it may take no others."""
 
+_Inputs = TypeVar("_Inputs", bound="Tensor | tuple[Tensor, ...]")
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -173,7 +174,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
     @_logged  # Captum's NoiseTunnel calls attribute.__wrapped__
     def attribute(
         self,
-        inputs: Tensor | tuple[Tensor, ...],
+        inputs: _Inputs,
         target: int | list[int] | Tensor | None = None,
         additional_forward_args: Any = None,
         *,
@@ -182,7 +183,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         internal_batch_size: int | None = None,
         show_progress: bool | None = None,
         **settings: Any,
-    ) -> Tensor | tuple[Tensor, ...]:
+    ) -> _Inputs:
         r"""Attribute the distance to the target class: ``counterfactuals - inputs``.
 
         Positive where a pixel has to rise for the model to see the target. The attribution of a
@@ -224,11 +225,11 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             show_progress=show_progress,
             inside_bounds=False,
         )
-        return (result.attributions,) if isinstance(inputs, tuple) else result.attributions
+        return _in_the_form_of(inputs, result.attributions)
 
     def perturb(
         self,
-        inputs: Tensor | tuple[Tensor, ...],
+        inputs: _Inputs,
         target: int | list[int] | Tensor | None = None,
         additional_forward_args: Any = None,
         *,
@@ -237,7 +238,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         internal_batch_size: int | None = None,
         show_progress: bool | None = None,
         **settings: Any,
-    ) -> Tensor | tuple[Tensor, ...]:
+    ) -> _Inputs:
         r"""Return the counterfactual images themselves, as the attacks of ``captum.robust`` do.
 
         Arguments are those of :meth:`generate`.
@@ -272,8 +273,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
             show_progress=show_progress,
             **settings,
         )
-        images = result.counterfactuals
-        return (images,) if isinstance(inputs, tuple) else images
+        return _in_the_form_of(inputs, result.counterfactuals)
 
     def _check_settings(self) -> None:
         """Raise where a constructor argument has no sense; a subclass says which."""
@@ -522,3 +522,10 @@ def _argument_tuple(arguments: Any) -> tuple[Any, ...]:
     if arguments is None:
         return ()
     return tuple(_normal(a) for a in (arguments if isinstance(arguments, tuple) else (arguments,)))
+
+
+def _in_the_form_of(inputs: _Inputs, tensor: Tensor) -> _Inputs:
+    """A tuple where the inputs came in one."""
+    found: Any = (tensor,) if isinstance(inputs, tuple) else tensor
+    kept: _Inputs = found
+    return kept

@@ -134,9 +134,9 @@ def assert_readable(figure: Figure) -> None:
     ordered = list(boxes.items())
     for place, (text, box) in enumerate(ordered):
         for other, another in ordered[place + 1 :]:
-            # bounding boxes hold a pixel of air
-            apart = box.x1 <= another.x0 + 1 or another.x1 <= box.x0 + 1
-            apart = apart or box.y1 <= another.y0 + 1 or another.y1 <= box.y0 + 1
+            # each bounding box holds a pixel of air
+            apart = box.x1 <= another.x0 + 2 or another.x1 <= box.x0 + 2
+            apart = apart or box.y1 <= another.y0 + 2 or another.y1 <= box.y0 + 2
             assert apart, (text.get_text(), other.get_text())
         for axes in figure.axes:
             if axes.images and text not in axes.texts:
