@@ -130,6 +130,9 @@ class Desk:
 
         Yields:
             str: HTML, how far it has come.
+
+        Raises:
+            Exception: Whatever the explainer or the model raised.
         """
         name = visitor.selection.costed
         rows = self.costs.unknown(name, visitor.rows)[:PAGE]
