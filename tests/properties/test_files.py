@@ -134,7 +134,7 @@ def test_a_density_comes_back_bit_by_bit_and_goes_on_as_it_would_have(found, kin
 @given(samples(weighted=False, per_feature=0), types, st.booleans())
 def test_a_density_read_and_merged_is_one_that_was_never_written(found: Samples, kind, single):
     features = found.features.float() if single else found.features
-    parts = [slice(0, 9), slice(9, None)]
+    parts = [slice(0, 5), slice(5, None)]
     kept = [ClassGaussianMixture(kind).partial_fit(features[p], found.labels[p]) for p in parts]
     read = [there_and_back(density.save, ClassGaussianMixture.load) for density in kept]
     for first, second in zip(kept, read, strict=True):
