@@ -204,6 +204,9 @@ def test_a_pairs_value_does_not_depend_on_the_other_pairs(case, batch_size, rand
 def test_alignment_of_a_classifier_with_itself_is_one_and_reverses_by_ratio(case, seed, scale):
     end = uniform(seed, *case.images.shape)
     other = nn.Sequential(nn.Flatten(), nn.Linear(case.images[0].numel(), 3)).double()
+    with torch.no_grad():
+        other[1].weight.copy_(normal(seed + 1, *other[1].weight.shape))
+        other[1].bias.copy_(normal(seed + 2, 3))
     arguments = (case.images, end, case.targets)
     itself = counterfactual_alignment(case.model, case.model, *arguments, case.targets, scale=scale)
     torch.testing.assert_close(itself, torch.ones_like(itself))
