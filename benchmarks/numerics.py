@@ -74,9 +74,11 @@ class Agreement:
         same_entries (int): The very same entries changed.
         largest_difference (float): Of an entry among these pairs, in input units.
         differing (int): Other entries changed, or by another step.
-        l1 (tuple[float, float]): Mean and largest size of the difference of the L1 distances of the
-            differing ones; 0 without any.
-        l1_mean (tuple[float, float]): Mean L1 distance of all, in float32 and in float64.
+        differing_found (int): Of these, found in both.
+        l1 (tuple[float, float]): Mean and largest size of the difference of these pairs' L1
+            distances; 0 without any.
+        l1_mean (tuple[float, float]): Mean L1 distance of all pairs found in both, in float32 and
+            in float64.
         confidence (tuple[float, float]): As ``l1``, of the target's probability.
     """
 
@@ -87,6 +89,7 @@ class Agreement:
     same_entries: int
     largest_difference: float
     differing: int
+    differing_found: int
     l1: tuple[float, float]
     l1_mean: tuple[float, float]
     confidence: tuple[float, float]
@@ -96,8 +99,9 @@ def compare(name: str, single: Counterfactuals, double: Counterfactuals) -> Agre
     gap = (single.counterfactuals.double() - double.counterfactuals).abs().flatten(1)
     changed = [(r.counterfactuals != r.inputs).flatten(1) for r in (single, double)]
     same = (changed[0] == changed[1]).all(1) & (gap.amax(1) <= _SAME)
-    l1 = (single.l1().double() - double.l1()).abs()[~same]
-    confidence = (single.confidence.double() - double.confidence).abs()[~same]
+    both = single.success & double.success
+    l1 = (single.l1().double() - double.l1()).abs()[~same & both]
+    confidence = (single.confidence.double() - double.confidence).abs()[~same & both]
 
     def mean_and_largest(values: Tensor) -> tuple[float, float]:
         return (values.mean().item(), values.max().item()) if len(values) else (0.0, 0.0)
@@ -110,8 +114,9 @@ def compare(name: str, single: Counterfactuals, double: Counterfactuals) -> Agre
         same_entries=int(same.sum()),
         largest_difference=gap[same].max().item() if same.any() else 0.0,
         differing=int((~same).sum()),
+        differing_found=int((~same & both).sum()),
         l1=mean_and_largest(l1),
-        l1_mean=(single.l1().mean().item(), double.l1().mean().item()),
+        l1_mean=(single.l1()[both].mean().item(), double.l1()[both].mean().item()),
         confidence=mean_and_largest(confidence),
     )
 
@@ -123,7 +128,8 @@ def searches(given: argparse.Namespace) -> list[Agreement]:
     with torch.no_grad():
         target = (double.model(images.double()).argmax(1) + 1) % 10
     found = []
-    for name, build in EXPLAINERS.items():
+    for name in given.explainers or EXPLAINERS:
+        build = EXPLAINERS[name]
         results = [
             build(checkpoint).generate(
                 inputs, target, internal_batch_size=given.batch_size, show_progress=False
@@ -143,8 +149,9 @@ def search_table(rows: Sequence[Agreement]) -> str:
             ("by at most", [f"{row.largest_difference:.1g}" for row in rows]),
             ("found (32, 64)", ["{}, {}".format(*row.found) for row in rows]),
             ("found in one only", [str(row.success_differs) for row in rows]),
-            ("others: L1 (mean, most)", ["{:.2g}, {:.2g}".format(*row.l1) for row in rows]),
-            ("p(target)", ["{:.2g}, {:.2g}".format(*row.confidence) for row in rows]),
+            ("differ, found in both", [str(row.differing_found) for row in rows]),
+            ("their L1 by (mean, most)", ["{:.2g}, {:.2g}".format(*row.l1) for row in rows]),
+            ("their p(target) by", ["{:.2g}, {:.2g}".format(*row.confidence) for row in rows]),
             ("mean L1 (32, 64)", ["{:.3f}, {:.3f}".format(*row.l1_mean) for row in rows]),
         ]
     )
@@ -315,6 +322,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", choices=("searches", "densities"), help="(default: both)")
     parser.add_argument("--checkpoint", type=Path, help="a trained MNIST classifier with a density")
     parser.add_argument("--data-root", help="the folder of MNIST (default: CAPTUM_DEDUCE_DATA)")
+    parser.add_argument("--explainers", nargs="+", choices=tuple(EXPLAINERS), help="(default: all)")
     parser.add_argument("--images", type=int, default=30, help="test images (default: 30)")
     parser.add_argument("--batch-size", type=int, default=30, help="active pairs (default: 30)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")

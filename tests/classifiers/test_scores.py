@@ -37,6 +37,18 @@ def test_probabilities_are_told_from_logits_and_log_probabilities():
         refuse_probabilities(logits.softmax(1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_logits_of_one_image_may_come_near_to_a_sum_of_one(dtype):
+    refuse_probabilities(torch.tensor([[0.3041, 0.6990]], dtype=dtype))
+    refuse_probabilities(torch.tensor([[0.2, 0.3, 0.499]], dtype=dtype))
+    # Of any number of classes a softmax sums to one but for rounding.
+    generator = torch.Generator().manual_seed(0)
+    for classes in (2, 1000, 20000):
+        logits = 5 * torch.randn(20, classes, generator=generator, dtype=dtype)
+        with pytest.raises(ValueError, match="probabilities"):
+            refuse_probabilities(logits.softmax(1))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_probabilities_of_half_precision_are_told_too(dtype):
     generator = torch.Generator().manual_seed(0)

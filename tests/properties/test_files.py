@@ -73,9 +73,10 @@ def test_a_selection_is_saved_as_it_is_selected(result, random):
     chosen = result[rows] if rows else result[:0]
     loaded = there_and_back(chosen.save, Counterfactuals.load)
     check_same_result(chosen, loaded)
-    assert all(
-        same_bits(loaded.inputs[place], result.inputs[row]) for place, row in enumerate(rows)
-    )
+    for place, row in enumerate(rows):
+        assert same_bits(loaded.inputs[place], result.inputs[row])
+        if result.trajectory is not None:
+            assert same_bits(loaded.trajectory[place], result.trajectory[row])
 
 
 @given(results(), st.floats(0, 1, exclude_max=True), st.booleans())
@@ -90,13 +91,15 @@ def test_a_file_that_is_cut_off_anywhere_is_refused(result, share, of_density):
             read(path)
 
 
-@given(results(), st.floats(0, 1, exclude_max=True), st.integers(1, 255))
+@given(results(), st.floats(0, 1, exclude_max=True), st.sampled_from([1, 2, 4, 128]))
 def test_a_file_with_a_broken_byte_is_read_whole_or_refused(result, share, flip):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "it.safetensors"
         result.save(path)
         content = bytearray(path.read_bytes())
-        content[int(share * len(content))] ^= flip
+        # Within what says what is where: a safetensors file begins with its length.
+        described = 8 + int.from_bytes(content[:8], "little")
+        content[int(share * described)] ^= flip
         path.write_bytes(content)
         with contextlib.suppress(ValueError):
             loaded = Counterfactuals.load(path)
@@ -128,12 +131,14 @@ def test_a_density_comes_back_bit_by_bit_and_goes_on_as_it_would_have(found, kin
     assert same_bits(density.log_probs(found.features), loaded.log_probs(found.features))
 
 
-@given(samples(weighted=False), types, st.booleans())
+@given(samples(weighted=False, per_feature=0), types, st.booleans())
 def test_a_density_read_and_merged_is_one_that_was_never_written(found: Samples, kind, single):
     features = found.features.float() if single else found.features
-    parts = [slice(0, 9), slice(9, None)]
+    parts = [slice(0, 5), slice(5, None)]
     kept = [ClassGaussianMixture(kind).partial_fit(features[p], found.labels[p]) for p in parts]
     read = [there_and_back(density.save, ClassGaussianMixture.load) for density in kept]
+    for first, second in zip(kept, read, strict=True):
+        check_same_state(first, second)
     merged = [first.merge(second) for first, second in (kept, read)]
     check_same_state(*merged)
 

@@ -204,9 +204,20 @@ def test_a_pairs_value_does_not_depend_on_the_other_pairs(case, batch_size, rand
 def test_alignment_of_a_classifier_with_itself_is_one_and_reverses_by_ratio(case, seed, scale):
     end = uniform(seed, *case.images.shape)
     other = nn.Sequential(nn.Flatten(), nn.Linear(case.images[0].numel(), 3)).double()
+    with torch.no_grad():
+        other[1].weight.copy_(normal(seed + 1, *other[1].weight.shape))
+        other[1].bias.copy_(normal(seed + 2, 3))
     arguments = (case.images, end, case.targets)
     itself = counterfactual_alignment(case.model, case.model, *arguments, case.targets, scale=scale)
     torch.testing.assert_close(itself, torch.ones_like(itself))
+    before, after = (case.model(images).detach() for images in (case.images, end))
+    if scale == "probability":
+        before, after = before.softmax(1), after.softmax(1)
+    moved = (after - before).numpy()
+    classes = counterfactual_alignment(case.model, case.model, *arguments, scale=scale)
+    rows = np.arange(len(moved))
+    expected = moved / moved[rows, case.targets.numpy()][:, None]
+    np.testing.assert_allclose(classes.numpy(), expected, rtol=1e-6, atol=1e-9)
     forth = counterfactual_alignment(case.model, other, *arguments, 1, scale=scale)
     back = counterfactual_alignment(
         other, case.model, case.images, end, 1, case.targets, scale=scale

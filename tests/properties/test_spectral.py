@@ -97,7 +97,7 @@ def test_measured_norms_are_the_largest_singular_values(found, power):
     assert norm == pytest.approx(largest(layer, size), rel=1e-3)
 
 
-@given(layers(dtype=torch.float32), st.integers(-60, 60))
+@given(layers(dtype=torch.float32), st.integers(-100, 100))
 def test_norms_of_single_precision_know_no_units(found, power):
     """Products of weights leave the range of float32 long before the weights do."""
     layer, size = found
@@ -124,7 +124,7 @@ def test_a_bound_holds_and_leaves_what_is_within_it(found, coeff):
     assert largest(layer, size) <= max(coeff * (1 + 2e-3), 0)
 
 
-@given(layers(dtype=torch.float32), st.integers(-60, 60))
+@given(layers(dtype=torch.float32), st.integers(-100, 100))
 def test_a_bound_in_single_precision_knows_no_units(found, power):
     layer, size = found
     with torch.no_grad():
@@ -143,8 +143,8 @@ def test_training_mode_and_frozen_weights_keep_the_bound(found, seed):
     coeff = 0.7 * largest(layer, size)
     spectral_normalize(layer, coeff, example_input=inputs).train()
     with torch.no_grad():
-        original_of(layer).add_(0.01 * normal(seed, *original_of(layer).shape))
-    for _ in range(60):
+        original_of(layer).add_(normal(seed, *original_of(layer).shape))
+    for _ in range(200):
         layer.weight  # noqa: B018  # each access makes a power iteration
     layer.eval()
     assert largest(layer, size) <= coeff * (1 + 2e-2)
