@@ -46,8 +46,7 @@ def check_loaded(density: ClassMixture) -> None:
             f"{tuple(kept.values.shape)} and {tuple(kept.classes.shape)}"
         )
     _refuse_unknown("log_densities.classes", kept.classes, density.num_classes)
-    if bool(kept.values.isnan().any()):
-        raise ValueError("log_densities.values must be numbers, got NaN")
+    # Values may be NaN: those of a class's only sample, which is nothing without itself.
 
 
 def _check_moments(moments: Moments) -> None:

@@ -53,6 +53,8 @@ def written(where: Path, layout: Layout, several: list[Counterfactuals], order: 
         "shape": list(layout.shape),
         "dtype": str(layout.dtype).removeprefix("torch."),
         "store_images": layout.store_images,
+        "lower_bound": 0.0,
+        "upper_bound": 1.0,
         "complete": True,
         "versions": {"captum_deduce": "0"},
     }
