@@ -53,7 +53,9 @@ def spectral_normalize(
     **What the bound means.** It is a bound per layer, for inputs no larger than those of
     ``example_input``. Power iterations approach :math:`\sigma` from below and lag while weights
     change quickly; at the end of a training whose learning rate has fallen the excess is well below
-    1% (:func:`spectral_norms` measures it). Nothing else in the network is bounded: ordinary batch
+    1% (:func:`spectral_norms` measures it). Where a weight has exact symmetries, as that of a
+    convolution of a single channel without padding, they may stay with a vector that no longer
+    leads, which the same measurement shows. Nothing else in the network is bounded: ordinary batch
     norm between the layers may scale by any factor, and so may recurrent layers, embeddings and
     attention's input projections. So there is no guarantee of smoothness for the whole network by
     this alone. A residual block :math:`x + g(x)` keeps at least :math:`1 - L` of every distance

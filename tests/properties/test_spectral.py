@@ -14,6 +14,7 @@ from torch import nn
 
 from captum_deduce.spectral import (
     Convolution,
+    directions,
     frozen_spectral_weights,
     layer_operators,
     remove_spectral_normalization,
@@ -144,6 +145,11 @@ def test_training_mode_and_frozen_weights_keep_the_bound(found, seed):
     spectral_normalize(layer, coeff, example_input=inputs).train()
     with torch.no_grad():
         original_of(layer).add_(normal(seed, *original_of(layer).shape))
+        # From anywhere: the vectors of the weight before may be those of a symmetry of the kernel,
+        # to which those of the new weight are at a right angle.
+        bound = bound_of(layer)
+        bound.u.copy_(directions(normal(seed + 1, *bound.u.shape), bound.u))
+        bound.v.copy_(directions(normal(seed + 2, *bound.v.shape), bound.v))
     for _ in range(200):
         layer.weight  # noqa: B018  # each access makes a power iteration
     layer.eval()
