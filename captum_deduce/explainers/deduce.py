@@ -396,27 +396,16 @@ class DeDUCE(PixelwiseExplainer):
         internal_batch_size: int | None,
         show_progress: bool | None,
     ) -> search.SearchResult:
+        goal = self._goal(problem)
+        afterwards: dict[str, Any] = {
+            "pixels": self._pixels(problem),
+            "batch_size": internal_batch_size,
+            "show_progress": show_progress,
+        }
         if self.refine:
-            found = refine(
-                problem,
-                self._goal(problem),
-                found,
-                self._log_density,
-                pixels=self._pixels(problem),
-                batch_size=internal_batch_size,
-                show_progress=show_progress,
-            )
+            found = refine(problem, goal, found, self._log_density, **afterwards)
         if self.polish is not None:
-            found = polish(
-                problem,
-                self._goal(problem),
-                found,
-                self.polish,
-                self._log_density,
-                pixels=self._pixels(problem),
-                batch_size=internal_batch_size,
-                show_progress=show_progress,
-            )
+            found = polish(problem, goal, found, self.polish, self._log_density, **afterwards)
         self._warn_of_density(problem, found)
         return found
 

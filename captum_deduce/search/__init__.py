@@ -3,6 +3,7 @@
 from captum_deduce.search.adaptive_descent import SHORTEST_STEP, AdaptiveDescent
 from captum_deduce.search.columns import as_column
 from captum_deduce.search.halving_descent import HalvingDescent
+from captum_deduce.search.improvement import Improvement, LogDensity, improve
 from captum_deduce.search.loop import (
     Evaluation,
     Procedure,
@@ -38,7 +39,7 @@ from captum_deduce.search.problem import (
     confidence_of,
     is_success,
 )
-from captum_deduce.search.refinement import LogDensity, Reversal, refine
+from captum_deduce.search.refinement import Reversal, refine
 from captum_deduce.search.shrinkage_descent import ShrinkageDescent, Verdict, likeliest_other
 from captum_deduce.search.steps import AdamStep, PixelStep, ShrinkageStep, refine_weight
 
@@ -53,6 +54,7 @@ __all__ = [
     "Goal",
     "Groups",
     "HalvingDescent",
+    "Improvement",
     "LogDensity",
     "Objective",
     "Observer",
@@ -75,6 +77,7 @@ __all__ = [
     "beginners",
     "confidence_of",
     "elastic_net",
+    "improve",
     "is_success",
     "l1_norm",
     "likeliest_other",

@@ -116,10 +116,9 @@ def total_variation(images: Tensor) -> Tensor:
     Returns:
         Tensor: N sums.
     """
-    steps = (images.diff(dim=dimension).flatten(1) for dimension in (-2, -1))
-    return torch.stack([(s.square() + ROUNDING**2).sqrt().sub(ROUNDING).sum(1) for s in steps]).sum(
-        0
-    )
+    across, along = (images.diff(dim=dimension).flatten(1) for dimension in (-2, -1))
+    steps = torch.cat([across, along], 1)
+    return ((steps.square() + ROUNDING**2).sqrt() - ROUNDING).sum(1)
 
 
 def elastic_net(difference: Tensor, weight: float) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,22 +19,23 @@ from torch.nn.functional import log_softmax, logsigmoid
 from captum_deduce import checks
 from captum_deduce.search import loop
 from captum_deduce.search.columns import as_column
+from captum_deduce.search.improvement import Improvement, LogDensity, improve
 from captum_deduce.search.losses import l1_norm, margin, squared_norm, total_variation
 from captum_deduce.search.pixels import Entries, Groups, Pixels
 from captum_deduce.search.problem import Goal, Problem, confidence_of
-from captum_deduce.search.refinement import LogDensity, exchanged
 from captum_deduce.search.steps import AdamStep
 
 LAST_RATE = 0.1
 """What is left of the learning rate at the last step."""
-
-_LEAST_PULL = 1e-12
 
 VISIBLE = 1 / 255
 """Smaller changes, in units of the range, vanish in an 8-bit image: they are not made."""
 
 PACE = 1.3
 """What the goal's weight is multiplied with after a step outside of it, and divided by within."""
+
+_LEAST_PULL = 1e-12
+"""Slopes of the goal no smaller than this are what a weight is taken from."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Polish:
         checks.number("learning_rate", self.learning_rate, minimum=0, maximum=1, exclusive=True)
 
 
-class Polishing(loop.Procedure):
+class Polishing(Improvement):
     """Descend from counterfactuals on distance, variation and prior, along the edge of the goal.
 
     Args:
@@ -126,21 +127,15 @@ class Polishing(loop.Procedure):
         *,
         pixels: Pixels,
     ) -> None:
-        self.problem = problem
-        self.goal = goal
-        self.images = images
-        self.pairs = pairs
-        self.log_density = log_density
+        super().__init__(problem, goal, images, pairs, log_density, pixels=pixels)
         self.settings = settings
-        self.pixels = pixels
         self.max_iterations = settings.steps
         self.step_rule = AdamStep(settings.learning_rate, square_decay=0.99)
 
     def start(self, pairs: list[int]) -> loop.State:
         """Begin at the counterfactuals, see :meth:`captum_deduce.search.Procedure.start`."""
-        rows = [self.pairs[pair] for pair in pairs]
-        state = self.problem.rows(rows)
-        images = self.images[torch.tensor(rows).to(self.images.device)]
+        state = self.beginning(pairs)
+        images = state["images"]
         changed = images != state["original"]
         if self.settings.only_changed or isinstance(self.pixels, Groups):
             pixels = self.pixels.of(state)
@@ -148,7 +143,6 @@ class Polishing(loop.Procedure):
             state["allowed"] = moved & state["allowed"] if "allowed" in state else moved.clone()
         none = torch.zeros_like(state["target"])
         return state | {
-            "images": images,
             "change": (images - state["original"]) / self._span(state),
             "looks": torch.zeros_like(images),
             "mean": torch.zeros_like(images),
@@ -163,10 +157,7 @@ class Polishing(loop.Procedure):
         images, target, span = state["images"], state["target"], self._span(state)
         moving = images.detach().requires_grad_()
         scores, features = self.problem.forward(moving, state)
-        log_density = None
-        if self.log_density is not None:
-            classes = [self.problem.classes[self.pairs[pair]] for pair in pairs]
-            log_density = self.log_density(features, classes)
+        log_density = self.log_densities(features, pairs)
         log_probability = log_softmax(scores.double(), 1)
         short = _shortfall(self.goal, log_probability, target, log_density)
         (pull,) = torch.autograd.grad(short.sum(), moving)
@@ -201,7 +192,7 @@ class Polishing(loop.Procedure):
         moved = state["change"] - slowed * update
         change = moved.sign() * (moved.abs() - slowed * rate).clamp_min(0)
         if self.settings.most_changes is not None:
-            change = _largest(change, self._most(done, change[0].numel()))
+            change = _largest(change, _most(self.settings.most_changes, done, change[0].numel()))
         if "allowed" in state:
             change = torch.where(state["allowed"], change, state["change"])
         lower, upper = self.problem.bounds(state)
@@ -233,11 +224,6 @@ class Polishing(loop.Procedure):
         mean = (pull.abs() * changed).flatten(1).sum(1).double() / _count(state["change"])
         return torch.where(state["iteration"] == 0, 1 / mean.clamp_min(_LEAST_PULL), paced)
 
-    def _most(self, done: Tensor, entries: int) -> Tensor:
-        """How many entries may differ: all at first, and as many as asked for from half-way on."""
-        most = min(self.settings.most_changes or entries, entries)
-        return (entries * (most / entries) ** (2 * done).clamp_max(1.0)).round().long()
-
 
 def polish(
     problem: Problem,
@@ -266,33 +252,13 @@ def polish(
     Returns:
         SearchResult: With the polished images, and the evaluations that it took.
     """
-    changed = (found.images != problem.inputs).flatten(1).any(1)
-    pairs = (found.success & changed).nonzero().flatten().tolist()
-    if not pairs:
-        return found
-    procedure = Polishing(
-        problem,
-        goal,
-        found.images,
-        pairs,
-        log_density,
-        settings,
-        pixels=Entries() if pixels is None else pixels,
-    )
-    polished = loop.run(
-        procedure,
-        len(pairs),
-        batch_size=batch_size,
-        show_progress=show_progress,
-        description="polishing",
-    )
-    rows = torch.tensor(pairs).to(found.images.device)
-    spent = found.iterations + 1 if found.evaluations is None else found.evaluations
-    found = replace(found, evaluations=spent.index_add(0, rows, polished.iterations + 1))
-    better = polished.success
-    densities = None if polished.log_density is None else polished.log_density[better]
-    return exchanged(
-        found, rows[better], polished.images[better], polished.confidence[better], densities
+    pixels = Entries() if pixels is None else pixels
+
+    def make(pairs: list[int]) -> Polishing:
+        return Polishing(problem, goal, found.images, pairs, log_density, settings, pixels=pixels)
+
+    return improve(
+        problem, found, make, "polishing", batch_size=batch_size, show_progress=show_progress
     )
 
 
@@ -318,6 +284,12 @@ def _shortfall(
 
 def _count(change: Tensor) -> Tensor:
     return (change != 0).flatten(1).sum(1)
+
+
+def _most(few: int, done: Tensor, entries: int) -> Tensor:
+    """How many entries may differ: all at first, and as few as asked for from half-way on."""
+    share = min(few, entries) / entries
+    return (entries * share ** (2 * done).clamp_max(1.0)).round().long()
 
 
 def _largest(change: Tensor, count: Tensor) -> Tensor:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from captum_deduce.search import loop
 from captum_deduce.search.columns import as_column
+from captum_deduce.search.improvement import Improvement, LogDensity, improve
 from captum_deduce.search.pixels import Entries, Pixels
 from captum_deduce.search.problem import Goal, Problem, confidence_of
 
-LogDensity = Callable[[Tensor, list[int]], Tensor]
-"""Features (A x D) and targets on the host to log-densities (A)."""
 
-
-class Reversal(loop.Procedure):
+class Reversal(Improvement):
     """Set one changed pixel after the other back to its original, where the goal allows it.
 
     The smallest changes come first: they cost least to lose. Each trial costs a forward pass,
@@ -45,26 +40,20 @@ class Reversal(loop.Procedure):
         *,
         pixels: Pixels,
     ) -> None:
-        self.problem = problem
-        self.goal = goal
-        self.images = images
-        self.pairs = pairs
-        self.log_density = log_density
-        self.pixels = pixels
+        super().__init__(problem, goal, images, pairs, log_density, pixels=pixels)
         # A return after every change but one, and then the others once more.
         most = images[0].numel()
         self.max_iterations = most * (most + 1) // 2 + 1
 
     def start(self, pairs: list[int]) -> loop.State:
         """Line the changes up, see :meth:`captum_deduce.search.Procedure.start`."""
-        rows = [self.pairs[pair] for pair in pairs]
-        state = self.problem.rows(rows)
-        state["images"] = self.images[torch.tensor(rows).to(self.images.device)]
+        state = self.beginning(pairs)
         none = torch.zeros_like(state["target"])
         return state | {
             "order": self._order(state),
             "place": none - 1,
             "in_vain": none,
+            "evaluations": none.clone(),
             "forward_evaluations": none.clone(),
         }
 
@@ -73,10 +62,7 @@ class Reversal(loop.Procedure):
         images, target = self._trial(state), state["target"]
         with torch.no_grad():
             scores, features = self.problem.forward(images, state)
-            log_density = None
-            if self.log_density is not None:
-                classes = [self.problem.classes[self.pairs[pair]] for pair in pairs]
-                log_density = self.log_density(features, classes)
+            log_density = self.log_densities(features, pairs)
         state["forward_evaluations"] = state["forward_evaluations"] + 1
         found = (confidence_of(scores, target), scores.argmax(1), target, log_density)
         success = self.goal.reached(*found) | (state["place"] < 0)
@@ -150,54 +136,11 @@ def refine(
     Returns:
         SearchResult: With fewer changes, and the forward passes that it took.
     """
-    changed = (found.images != problem.inputs).flatten(1).any(1)
-    pairs = (found.success & changed).nonzero().flatten().tolist()
-    if not pairs:
-        return found
     pixels = Entries() if pixels is None else pixels
-    procedure = Reversal(problem, goal, found.images, pairs, log_density, pixels=pixels)
-    refined = loop.run(
-        procedure,
-        len(pairs),
-        batch_size=batch_size,
-        show_progress=show_progress,
-        description="refinement",
-    )
-    rows = torch.tensor(pairs).to(found.images.device)
-    spent = found.forward_evaluations
-    spent = torch.zeros_like(found.iterations) if spent is None else spent
-    passes = refined.forward_evaluations
-    found = replace(
-        found, forward_evaluations=spent if passes is None else spent.index_add(0, rows, passes)
-    )
-    return exchanged(found, rows, refined.images, refined.confidence, refined.log_density)
 
+    def make(pairs: list[int]) -> Reversal:
+        return Reversal(problem, goal, found.images, pairs, log_density, pixels=pixels)
 
-def exchanged(
-    found: loop.SearchResult,
-    rows: Tensor,
-    images: Tensor,
-    confidence: Tensor,
-    log_density: Tensor | None,
-) -> loop.SearchResult:
-    """Put other images, and what is known of them, in the place of those that were found.
-
-    Args:
-        found (SearchResult): Of N pairs.
-        rows (Tensor): Which of them, K, int64.
-        images (Tensor): K x ...
-        confidence (Tensor): K.
-        log_density (Tensor or None): K; None leaves what was known.
-
-    Returns:
-        SearchResult: Of the same N pairs.
-    """
-    densities = found.log_density
-    if densities is not None and log_density is not None:
-        densities = densities.index_copy(0, rows, log_density)
-    return replace(
-        found,
-        images=found.images.index_copy(0, rows, images),
-        confidence=found.confidence.index_copy(0, rows, confidence),
-        log_density=densities,
+    return improve(
+        problem, found, make, "refinement", batch_size=batch_size, show_progress=show_progress
     )

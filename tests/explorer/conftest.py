@@ -48,6 +48,17 @@ class Broken(torch.nn.Module):
 
 
 @pytest.fixture
+def model() -> torch.nn.Module:
+    """A classifier of three classes that takes no time."""
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+
+
+@pytest.fixture
+def image() -> torch.Tensor:
+    return torch.rand(1, 1, 8, 8)
+
+
+@pytest.fixture
 def collection(demo, digit_images) -> Collection:
     test = digit_images[:SHOWN]
     return collect(demo.checkpoint.model, test.images, test.target, NAMES)

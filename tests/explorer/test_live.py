@@ -4,21 +4,10 @@ import threading
 
 import pytest
 import torch
-from torch import nn
 
 from captum_deduce import JSMA, DeDUCE, Wachter
 from captum_deduce.explorer import live
 from captum_deduce.explorer.live import Search
-
-
-@pytest.fixture
-def model() -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-
-
-@pytest.fixture
-def image():
-    return torch.rand(1, 1, 8, 8)
 
 
 def end(search: Search) -> Search:

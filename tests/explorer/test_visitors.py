@@ -2,9 +2,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import pytest
 import torch
-from torch import nn
 
 from captum_deduce import JSMA, Wachter
 from captum_deduce.explorer.collection import CHEAPEST
@@ -12,16 +10,6 @@ from captum_deduce.explorer.live import Search
 from captum_deduce.explorer.turns import Turns
 from captum_deduce.explorer.visitors import Chosen, Selection, Visitor, Visitors
 from tests.explorer.conftest import Slow
-
-
-@pytest.fixture
-def model() -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-
-
-@pytest.fixture
-def image():
-    return torch.rand(1, 1, 8, 8)
 
 
 def newcomer() -> Visitor:

@@ -2,24 +2,12 @@ from __future__ import annotations
 
 import time
 
-import pytest
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from captum_deduce import JSMA, Wachter
 from captum_deduce.explorer.live import Search
 from captum_deduce.explorer.turns import Turns
 from tests.explorer.conftest import Broken, Slow
-
-
-@pytest.fixture
-def model() -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-
-
-@pytest.fixture
-def image():
-    return torch.rand(1, 1, 8, 8)
 
 
 def endless(model: nn.Module) -> Wachter:
@@ -58,10 +46,16 @@ def test_an_error_of_the_model_is_kept(model, image):
     assert not search.was_stopped
 
 
-def test_work_that_waits_for_its_turn_says_so_and_begins_when_others_have_ended(model, image):
+def one_that_runs_and_one_that_waits(model: nn.Module, image: Tensor) -> tuple[Search, Search]:
     turns = Turns(1)
-    first = Search(endless(Slow(model, 0.02)), image, 2, turns=turns)
-    second = Search(JSMA(model), image, 2, turns=turns)
+    return (
+        Search(endless(Slow(model, 0.02)), image, 2, turns=turns),
+        Search(JSMA(model), image, 2, turns=turns),
+    )
+
+
+def test_work_that_waits_for_its_turn_says_so_and_begins_when_others_have_ended(model, image):
+    first, second = one_that_runs_and_one_that_waits(model, image)
     running, waiting = first.looks(), second.looks()
     next(running)
     next(waiting)
@@ -105,9 +99,7 @@ def test_work_that_is_stopped_before_it_begins_never_does(model, image):
 
 
 def test_the_time_of_waiting_does_not_count(model, image):
-    turns = Turns(1)
-    first = Search(endless(Slow(model, 0.02)), image, 2, turns=turns)
-    second = Search(JSMA(model), image, 2, turns=turns)
+    first, second = one_that_runs_and_one_that_waits(model, image)
     running, waiting = first.looks(), second.looks()
     next(running)
     next(waiting)
