@@ -106,7 +106,7 @@ class Search(Work):
         """Note an evaluation in the course.
 
         Args:
-            what (str): "counterfactuals" or "refinement".
+            what (str): "counterfactuals", "polishing" or "refinement".
             evaluation (Evaluation): Of the one pair.
         """
         if what == "refinement":

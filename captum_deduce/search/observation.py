@@ -26,7 +26,7 @@ def observed(observer: Observer) -> Iterator[None]:
 
     Args:
         observer (Callable): Called after each evaluation, with a word for what the search is about
-            ("counterfactuals", "refinement") and the
+            ("counterfactuals", "refinement", "polishing") and the
             :class:`~captum_deduce.search.Evaluation`, whose tensors the next step may change in
             place: what is to be kept is copied.
 
