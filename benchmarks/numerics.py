@@ -210,6 +210,7 @@ def cases() -> dict[str, tuple[Tensor, Tensor]]:
     return {
         "well-conditioned": (plain, labels),
         "condition 1e6": (stretched(3), labels),
+        "condition 1e10": (stretched(5), labels),
         "condition 1e12": (stretched(6), labels),
         "condition 1e16": (stretched(8), labels),
         "condition 1e24": (stretched(12), labels),
