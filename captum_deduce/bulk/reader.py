@@ -146,8 +146,8 @@ class Run:
         seen = [int(frame[name].max()) for name in CLASSES if bool(frame[name].notna().any())]
         if names is not None and max(seen, default=-1) >= len(names):
             raise ValueError(
-                f"{self.folder / MANIFEST} must name every class, at least {max(seen) + 1} as class "
-                f"{max(seen)} occurs, got {len(names)} names"
+                f"{self.folder / MANIFEST} must name every class, at least {max(seen) + 1} as "
+                f"class {max(seen)} occurs, got {len(names)} names"
             )
         return frame
 
