@@ -47,12 +47,15 @@ def number(
     if isinstance(value, bool) or not isinstance(value, kind):
         expected = "an int" if integer else "a number"
         raise TypeError(f"{name} must be {expected}, got {type(value).__name__}: {value!r}")
-    size = float(value)  # type: ignore[arg-type]  # a Real, as just checked
+    try:
+        size = float(value)  # type: ignore[arg-type]  # a Real, as just checked
+    except OverflowError:  # whole numbers may be larger than any float
+        size = math.inf
     inside = minimum < size < maximum if exclusive else minimum <= size <= maximum
     if not (math.isfinite(size) and inside):
         brackets = "()" if exclusive else "[]"
         interval = f"{brackets[0]}{minimum:g}, {maximum:g}{brackets[1]}"
-        raise ValueError(f"{name} must be a finite number in {interval}, got {value!r}")
+        raise ValueError(f"{name} must be a finite number in {interval}, got {value!r:.80}")
 
 
 def flag(name: str, value: object) -> None:

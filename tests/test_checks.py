@@ -21,6 +21,7 @@ IMAGES = torch.zeros(4, 3, 5, 6)
         (float("nan"), {}, ValueError, "width must be a finite number"),
         (float("inf"), {}, ValueError, "width must be a finite number"),
         (0, {"minimum": 1}, ValueError, r"in \[1, inf\], got 0"),
+        (10**400, {"minimum": 1, "integer": True}, ValueError, "width must be a finite number"),
         (1.0, {"minimum": 0, "maximum": 1, "exclusive": True}, ValueError, r"in \(0, 1\), got 1.0"),
     ],
 )

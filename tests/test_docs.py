@@ -260,6 +260,10 @@ def test_your_model_is_explained_or_refused_with_the_reason():
             reason = REFUSED_BY_BOTH.get(form.name)
             if deduce and form.name in LAYERS_REFUSED:
                 reason = LAYERS_REFUSED[form.name]
+            if form.name == "compiled" and deduce and "ran 0 times" in said:
+                # before 2.6, torch.compile overlooks hooks that come later; it is refused in words
+                assert not hasattr(torch.compiler, "set_stance")
+                continue
             if reason is None:
                 assert said == "works", form.name
             else:

@@ -18,7 +18,13 @@ from captum_deduce.bulk.folder import MANIFEST, read_manifest, shard_files
 from captum_deduce.bulk.schema import SCALARS, Layout, arrow
 from captum_deduce.bulk.shard_file import ShardFile
 from captum_deduce.bulk.source import Source
-from captum_deduce.bulk.validity import CLASSES, MOST_CLASSES, check_manifest, check_pairs
+from captum_deduce.bulk.validity import (
+    CLASSES,
+    MOST_CLASSES,
+    check_manifest,
+    check_pairs,
+    check_shape,
+)
 from captum_deduce.counterfactuals import Counterfactuals
 
 if TYPE_CHECKING:
@@ -124,7 +130,11 @@ class Run:
 
         pa = arrow()
         kinds = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
-        tables = [file.read(SCALARS) for file in self._files]
+        tables = []
+        for file in self._files:
+            table = file.read([*SCALARS, "shape"])
+            check_shape(table, self.shape, file.path)
+            tables.append(table.drop_columns(["shape"]))
         if not tables:
             return pd.DataFrame(columns=list(SCALARS))
         joined = pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
@@ -132,6 +142,13 @@ class Run:
         for name in CLASSES:
             if not bool(frame[name].dropna().between(0, MOST_CLASSES).all()):
                 raise ValueError(f"{self.folder} is damaged: its column {name} holds no classes")
+        names = self.class_names
+        seen = [int(frame[name].max()) for name in CLASSES if bool(frame[name].notna().any())]
+        if names is not None and max(seen, default=-1) >= len(names):
+            raise ValueError(
+                f"{self.folder / MANIFEST} must name every class, at least {max(seen) + 1} as "
+                f"class {max(seen)} occurs, got {len(names)} names"
+            )
         return frame
 
     def changes(

@@ -77,8 +77,7 @@ def check_pairs(table: Any, shape: tuple[int, ...], path: Path) -> None:
             inner = compute.list_flatten(table[name])
             if inner.null_count:
                 raise ValueError(f"{path} is damaged: the lists of its column {name} lack values")
-    if table["shape"].to_pylist().count(list(shape)) != len(table):
-        raise ValueError(f"{path} holds other images than those of its run, which are {shape}")
+    check_shape(table, shape, path)
     entries = math.prod(shape)
     if "original_values" in table.column_names:
         _check_lengths(table, "original_values", np.full(len(table), entries), path)
@@ -92,6 +91,26 @@ def check_pairs(table: Any, shape: tuple[int, ...], path: Path) -> None:
             raise ValueError(
                 f"{path} is damaged: changes are beyond the image of {entries} entries"
             )
+
+
+def check_shape(table: Any, shape: tuple[int, ...], path: Path) -> None:
+    """Refuse a shard of other images than the manifest says.
+
+    Args:
+        table (pyarrow.Table): With the column ``shape``; images that were not explained have none.
+        shape (tuple[int, ...]): Of the run's images.
+        path (Path): The shard, for the message.
+
+    Raises:
+        ValueError: Another shape.
+    """
+    column = table["shape"].drop_null()
+    sides = _compute().list_flatten(column)
+    expected = np.tile(shape, len(column))
+    lengths = np.full(len(column), len(shape))
+    same = np.array_equal(_compute().list_value_length(column).to_numpy(), lengths)
+    if not same or sides.null_count or not np.array_equal(sides.to_numpy(), expected):
+        raise ValueError(f"{path} holds other images than those of its run, which are {shape}")
 
 
 def _check_lengths(table: Any, name: str, expected: np.ndarray, path: Path) -> None:

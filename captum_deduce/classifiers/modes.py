@@ -27,11 +27,12 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     Yields:
         None: While it is held.
     """
-    parts = [part for part in model.modules() if hasattr(part, "training")]
+    # The module in a compiled one is a part, too, and in torch 2.4 has the only flag that counts.
+    parts = [p for p in model.modules() if hasattr(p, "training") and not _is_compiled(p)]
     held = []
     try:
         with _lock:
-            # A compiled module's flag is that of the module in it, which may be held already.
+            # Such a flag is that of a module within, which may be held already.
             for part in sorted(parts, key=_is_borrowed):
                 if _is_borrowed(part) and not part.training:
                     continue
@@ -51,5 +52,9 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def _is_borrowed(part: nn.Module) -> bool:
-    # A property of the wrapper, or before torch 2.5 whatever its own attributes don't have.
-    return "training" not in vars(part)
+    return isinstance(getattr(type(part), "training", None), property)
+
+
+def _is_compiled(part: nn.Module) -> bool:
+    kind = type(part)
+    return kind.__module__.startswith("torch._dynamo") and kind.__name__ == "OptimizedModule"

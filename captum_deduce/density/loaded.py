@@ -13,6 +13,9 @@ from captum_deduce.density.moments import Moments
 if TYPE_CHECKING:
     from captum_deduce.density.mixture import ClassMixture
 
+# Of the largest variance; and rows that are looked at at once.
+_ROUNDING, _ROWS = 1e-6, 256
+
 
 def check_loaded(density: ClassMixture) -> None:
     """Refuse what fits by its shapes but can't be evaluated.
@@ -57,6 +60,13 @@ def _check_moments(moments: Moments) -> None:
         values = getattr(moments, name)
         if len(values) and float(values.min()) < 0:
             raise ValueError(f"{name} must not be negative, got {float(values.min())}")
+    if bool(((moments.count > 0) & (moments.weight <= 0)).any()):
+        raise ValueError("a class with samples must have a positive weight")
+    if moments.covariance_type in ("diag", "spherical"):
+        if bool((moments.scatter < 0).any()):
+            raise ValueError("scatter must not be negative")
+    elif moments.pooled:
+        _refuse_impossible(moments.scatter)
     basis = getattr(moments, "basis", None)
     if basis is not None and (basis.dim() != 2 or len(basis) != moments.num_features):
         raise ValueError(
@@ -72,6 +82,28 @@ def _check_classes(classes: ClassScatters, count: int) -> None:
     for values in [*classes.matrices.values(), *parts]:
         if not bool(values.isfinite().all()):
             raise ValueError("a class's scatter must be finite, got NaN or infinite values")
+    for matrix in classes.matrices.values():
+        _refuse_impossible(matrix)
+
+
+def _refuse_impossible(scatter: Tensor) -> None:
+    """Refuse a matrix that isn't symmetric, or where two features vary together more than alone."""
+    variation = scatter.diagonal()
+    if not len(variation):
+        return
+    most = variation.max()
+    spread = variation.clamp_min(0).sqrt()
+    possible = bool((variation >= -_ROUNDING * most).all())
+    for start in range(0, len(scatter), _ROWS):
+        rows = slice(start, start + _ROWS)
+        part = scatter[rows]
+        limit = spread[rows, None] * spread * (1 + _ROUNDING) + _ROUNDING * most
+        possible &= bool((part.abs() <= limit).all())
+        possible &= bool(((part - scatter[:, rows].T).abs() <= _ROUNDING * most).all())
+    if not possible:
+        raise ValueError(
+            "a scatter must be symmetric and positive semidefinite, got another matrix"
+        )
 
 
 def _refuse_unknown(name: str, classes: Tensor, count: int) -> None:

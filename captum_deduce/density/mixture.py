@@ -451,7 +451,13 @@ class ClassMixture(FittedModule):
             self._chosen, reason = choose(self.moments)
             if reason:
                 self._say_choice(reason)
-        gaussians = estimate(self._estimated_from(), classes, self._regularization_to_use())
+        try:
+            gaussians = estimate(self._estimated_from(), classes, self._regularization_to_use())
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise ValueError(
+                "the density has a covariance without a Cholesky factor, which none has that was "
+                f"fitted to finite features of moderate size; fit it anew ({error})"
+            ) from error
         # Last, as another thread takes it as the sign that the members are there.
         self._members, self._gaussians = members, gaussians
         return gaussians

@@ -85,6 +85,8 @@ def read_image(
                 ImageOps.exif_transpose(opened, in_place=True)
             except Exception as error:
                 raise ValueError(_DAMAGED) from error
+    if opened.mode in ("P", "PA") and opened.palette is None:
+        raise ValueError(_DAMAGED)
     return opened
 
 

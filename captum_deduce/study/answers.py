@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,8 +110,9 @@ def _answers(
             )
         seconds = entry.get("seconds")
         numeric = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if not numeric or not math.isfinite(seconds) or seconds < 0:
-            raise ValueError(f"{where}: seconds must be a number from 0, got {seconds!r}")
+        # compared, as no whole number is too large for that
+        if not numeric or not 0 <= seconds < math.inf or seconds > sys.float_info.max:
+            raise ValueError(f"{where}: seconds must be a number from 0, got {seconds!r:.80}")
         found[name] = Answer(
             participant, name, entry["answer"], float(seconds), bool(entry.get("interrupted"))
         )

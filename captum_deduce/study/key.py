@@ -144,6 +144,8 @@ def _check(key: StudyKey) -> None:
         _require(_words(trial.pictures) and len(trial.pictures) == shown, "pictures", trial)
         judged = [type(one) is int and one in methods for one in trial.methods]
         _require(all(judged) and len(judged) == shown, "a method for each picture", trial)
+        two = len(set(trial.methods) - {-1}) == 2
+        _require(trial.task != "prefer" or two, "two methods to prefer one of", trial)
     _require(set(key.per_person) <= set(TASKS), f"tasks of {', '.join(TASKS)}", key.per_person)
     numbers = [*key.per_person.values(), key.shared, key.seed]
     _require(min(numbers) >= 0, "numbers from 0", numbers)

@@ -89,3 +89,23 @@ def test_classes_are_numbers_that_a_model_can_have(tmp_path, number):
     pq.write_table(changed(pq.read_table(path), "label", 1, number), path)
     with pytest.raises(ValueError, match="column label holds no classes"):
         read(tmp_path).table()
+
+
+def test_a_manifest_names_the_classes_that_occur(tmp_path):
+    made_up_run(tmp_path)
+    path = tmp_path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"class_names": ["a", "b"]}))
+    with pytest.raises(ValueError, match=r"manifest\.json must name every class, at least 3"):
+        read(tmp_path).table()
+
+
+def test_images_of_another_size_are_noticed_before_memory_is_taken_for_them(tmp_path):
+    made_up_run(tmp_path)
+    path = tmp_path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"shape": [3, 400_000, 5]}))
+    run = read(tmp_path)
+    for use in (run.table, lambda: list(run.changes()), run.counterfactuals):
+        with pytest.raises(ValueError, match=r"00000\.parquet holds other images than"):
+            use()

@@ -89,7 +89,7 @@ def test_the_flag_that_a_compiled_module_borrows_is_restored():
     inner, outer = eval_mode(model), eval_mode(compiled)
     outer.__enter__()
     inner.__enter__()
-    assert not any(part.training for part in compiled.modules())
+    assert not any(part.training for part in model.modules())
     outer.__exit__(None, None, None)
     assert not any(part.training for part in model.modules()), "still held itself"
     inner.__exit__(None, None, None)

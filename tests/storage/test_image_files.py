@@ -54,3 +54,15 @@ def test_what_is_cut_or_too_large_is_refused():
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"no image at {tmp_path}"):
         read_image(tmp_path)
+
+
+def test_a_palette_that_is_not_there_is_missed():
+    picture = Image.fromarray(np.zeros((6, 4), np.uint8)).convert("P")
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    whole = file.getvalue()
+    place = whole.index(b"PLTE") - 4
+    size = int.from_bytes(whole[place : place + 4], "big") + 12
+    assert read_image(io.BytesIO(whole)).mode == "P"
+    with pytest.raises(ValueError, match="damaged"):
+        read_image(io.BytesIO(whole[:place] + whole[place + size :]))

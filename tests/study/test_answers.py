@@ -66,6 +66,7 @@ def first(**entries):
         (first(answer="3"), "answer 1: '3' was not offered"),
         (first(seconds=-1), "seconds must be a number from 0, got -1"),
         (first(seconds=float("nan")), "seconds must be a number from 0, got nan"),
+        (first(seconds=10**400), "seconds must be a number from 0, got 1000"),
         (first(seconds=None), "seconds must be a number from 0, got None"),
     ],
 )

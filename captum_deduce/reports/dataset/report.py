@@ -102,8 +102,8 @@ def report_run(
         raise ValueError("run must hold at least one pair, got none")
     if len(run.shape) != 3:
         raise ValueError(
-            "run must be of images, channels x height x width, got inputs of the shape "
-            f"{tuple(run.shape)}"
+            f"run must be of images, channels x height x width, got inputs of the shape "
+            f"{tuple(run.shape)} in {run!r}"
         )
     pairs = pairs_table(table, run.class_names if class_names is None else class_names)
     image_names = _image_names(image_names, dataset, int(pairs["index"].max()))
