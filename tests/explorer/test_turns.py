@@ -44,9 +44,10 @@ def guests():
     five = [Guest(turns, came) for _ in range(5)]
     for number, guest in enumerate(five):
         guest.start()
-        expected = max(number - 1, 0)
-        until(lambda guest=guest, expected=expected: turns.before(guest) == expected)
-    until(lambda: len(came) == 2)
+        if number < 2:  # nobody is before them, neither before they have come nor after
+            until(lambda guest=guest: guest in came)
+        else:
+            until(lambda guest=guest, number=number: turns.before(guest) == number - 1)
     yield turns, came, five
     for guest in five:
         guest.unwanted.set()
