@@ -269,7 +269,7 @@ def test_images_that_are_refused(images, error, message):
         ({"feature_map": lambda x: x.sum()}, ValueError, "feature_map must return N x"),
         ({"feature_map": lambda x: x.double()}, ValueError, "feature_map must return N x"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_models_that_are_refused(changed, error, message):
     wgan = WGAN(image_size=8, hidden_channels=2, latent_size=5)

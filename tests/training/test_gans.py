@@ -189,7 +189,7 @@ def test_a_loss_that_is_no_number_ends_the_training():
         ({"critic_steps": 0}, ValueError, "critic_steps"),
         ({"penalty_weight": -1}, ValueError, "penalty_weight"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_what_is_refused(arguments, error, message):
     given = {"model": small(), "images": torch.rand(4, 1, 8, 8)} | arguments
