@@ -92,11 +92,13 @@ def test_files_are_read_right_or_refused_in_words(in_ci, name):
 
 
 @pytest.mark.slow
-def test_many_more_files_are_read_right_or_refused(tmp_path):
+def test_many_more_files_are_read_right_or_refused(tmp_path, record_property):
     total = int(os.environ.get("CAPTUM_DEDUCE_DAMAGED_FILES", AT_LENGTH))
     found = tried(total, tmp_path)
     for name, own in found.items():
         print(f"{name}: {dict(own.counts)}, the slowest took {own.slowest:.1f} s")
+        outcome = {"outcomes": dict(own.counts), "slowest": round(own.slowest, 1)}
+        record_property(name, json.dumps(outcome))
     faults = [f"{name}: {fault}" for name, own in found.items() for fault in own.faults]
     assert sum(sum(own.counts.values()) for own in found.values()) >= total
     assert not faults, "\n".join(faults)

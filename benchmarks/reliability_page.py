@@ -1,0 +1,206 @@
+"""docs/reliability.md, from the figures that `reliability.py` keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from captum_deduce.reports.tables import Column, markdown
+from captum_deduce.testing import DENSITY_CHECKS, EXPLAINER_CHECKS, METRIC_CHECKS
+
+Record = Mapping[str, Any]
+"""A part's commit, command, versions and figures."""
+
+HEAD = """# What it survives
+
+An explainer that returns a wrong answer without a word is worse than none. This page says what is
+done against that, and what came out. Each figure stands with the commit it was measured at and with
+the command that measures it again; the page itself is written by
+`python benchmarks/reliability.py page`, and a test fails if it says anything else.
+"""
+
+
+def page(record: Mapping[str, Record]) -> str:
+    """Write the page.
+
+    Args:
+        record (Mapping[str, Mapping]): Parts by name; of those that are missing the page says that
+            they have not been measured.
+
+    Returns:
+        str: Markdown.
+    """
+    sections = [HEAD.strip(), contract()]
+    for name, (title, words) in SECTIONS.items():
+        body = words(record[name]["figures"]) if name in record else "Not measured yet."
+        sections += [f"## {title}", body]
+        if name in record:
+            sections.append(_source(record[name]))
+    return "\n\n".join(sections) + "\n"
+
+
+def contract() -> str:
+    counts = [len(checks) for checks in (EXPLAINER_CHECKS, DENSITY_CHECKS, METRIC_CHECKS)]
+    table = markdown(
+        [
+            ("of", ["explainers", "densities", "metrics"]),
+            ("checks", [str(count) for count in counts]),
+            ("run them on your own", [_code(f"check_{each}") for each in _KINDS]),
+        ]
+    )
+    return f"""## A contract that anyone can run
+
+What every explainer, density and metric of this package promises is written down as checks: targets
+in all their forms, masks, bounds with equal ends, saturated and constant models, NaN in
+mid-search, Ctrl-C, threads, forked processes. All of this package's classes are run through them in
+its tests, and {{doc}}`guide/testing` says how to run them on a class of your own.
+
+{table}"""
+
+
+_KINDS = ("explainer", "density", "metric")
+
+
+def _suite(figures: Record) -> str:
+    least = _and([f"`{name}` ({_percent(share)})" for name, share in figures["least covered"][:3]])
+    return f"""{_passed(figures)} They take {_percent(figures["branches"])} of the
+{figures["number of branches"]:,} branches of the code, and {_percent(figures["statements"])} of its
+statements; code that runs in processes of its own is not counted. The least covered of the
+modules with ten branches or more are {least}."""
+
+
+def _properties(figures: Record) -> str:
+    return f"""A property says what holds for *any* image, mask, batch, order or unit, for example
+that merging the densities of two halves of the data gives the density of all of it. The tests try
+each on 20 examples; here on 1,000 new ones:
+{_passed(figures, "property has held", "properties have held")}"""
+
+
+def _files(figures: Record) -> str:
+    recorded = figures["recorded"]
+    counts = recorded.values()
+    total = sum(sum(each["outcomes"].values()) for each in counts)
+    rows = [
+        ("what is read", list(recorded)),
+        ("files", [f"{sum(each['outcomes'].values()):,}" for each in counts]),
+        ("refused in words", [f"{each['outcomes'].get('refused', 0):,}" for each in counts]),
+        ("read right", [f"{each['outcomes'].get('read', 0):,}" for each in counts]),
+        ("faults", [str(_faults(each["outcomes"])) for each in counts]),
+        ("slowest, s", [f"{each['slowest']:.1f}" for each in counts]),
+    ]
+    return f"""{total:,} files had bits flipped, were cut or spliced, were given the headers of
+others or absurd shapes, were bombs to unpack, or named paths that lead elsewhere. Each was read in
+a process that may use little memory beyond what the file can claim. A fault is anything but a right
+result or an error that names the file: a crash, a hang, another exception, too much memory. Nothing
+is ever unpickled, which a test of its own holds.
+
+{markdown(rows)}"""
+
+
+def _faults(outcomes: Mapping[str, int]) -> int:
+    return sum(count for outcome, count in outcomes.items() if outcome not in ("read", "refused"))
+
+
+def _killed(figures: Record) -> str:
+    return f"""Runs over a whole data set are ended by `kill -9`, a closed terminal or Ctrl-C, are
+killed twenty times in a row, find the disk full or a shard cut short, and are started again. Every
+pair must be there once, and be what an undisturbed run finds: {_passed(figures)}"""
+
+
+def _numerics(figures: Record) -> str:
+    searches, densities = figures["searches"], figures["densities"]
+    quiet = [row for row in densities if not row["warned"] and row["condition"] < _ILL]
+    worst = max(row["error"] for row in quiet)
+    ill = [row for row in densities if not row["warned"] and row["condition"] >= _ILL]
+    table: list[Column] = [
+        ("explainer", [_code(row["explainer"]) for row in searches]),
+        ("pairs", [str(row["pairs"]) for row in searches]),
+        ("same entries changed", [str(row["same_entries"]) for row in searches]),
+        ("found in float32", [str(row["found"][0]) for row in searches]),
+        ("in float64", [str(row["found"][1]) for row in searches]),
+        ("mean L1 in float32", [f"{row['l1_mean'][0]:.2f}" for row in searches]),
+        ("in float64", [f"{row['l1_mean'][1]:.2f}" for row in searches]),
+    ]
+    return f"""The same MNIST pairs were searched in float32 and in float64, with the same weights
+and the same density:
+
+{markdown(table)}
+
+Wachter's moves every entry, and which of them end at exactly their original is a matter of
+rounding. The realistic preset goes on after its first success: where two pixels have once changed
+places, all that follows may differ.
+
+Log-densities of extreme features (units from 1e-30 to 1e30, means 1e8 deviations from 0, constant
+and repeated features, three samples a class, a class without any) were held against arithmetic of
+60 digits. Where the fit did not warn and the covariance's condition was below {_ILL:.0e}, the
+largest error was {worst:.0e} of the log-density, or of one nat, where that is larger. At conditions
+up to {max(row["condition"] for row in ill):.0e} it was {max(row["error"] for row in ill):.0e}.
+Beyond, and where samples are too few, the fit warns."""
+
+
+_ILL = 1e5
+"""From this condition on digits are lost in proportion to it."""
+
+
+def _mutants(figures: Record) -> str:
+    rows = [
+        (row["module"], row["tried"], row["killed"] + row["timed_out"] + row["crashed"])
+        for row in figures["rows"]
+    ]
+    table: list[Column] = [
+        ("module", [_code(module) for module, _, _ in rows]),
+        ("faults put in", [str(tried) for _, tried, _ in rows]),
+        ("noticed", [str(noticed) for _, _, noticed in rows]),
+        ("share", [_percent(noticed / tried) for _, tried, noticed in rows]),
+    ]
+    tried, noticed = (sum(row[place] for row in rows) for place in (1, 2))
+    drawn = f"{figures['sample']} a module, drawn at random" if figures["sample"] else "all of them"
+    return f"""Tests that can't fail prove nothing. So faults were put into the code, one at a time
+(another operator, another number, a condition turned round; {drawn}), and the tests had to notice.
+{_percent(noticed / tried)} of {tried:,} were noticed; those that were not are judged one by one in
+`benchmarks/README.md`.
+
+{markdown(table)}"""
+
+
+def _lowest(figures: Record) -> str:
+    return f"""The tests also run with the lowest version that `setup.cfg` allows of everything that
+is required, on the oldest Python that is at hand. {_passed(figures)}"""
+
+
+SECTIONS: Mapping[str, tuple[str, Callable[[Record], str]]] = {
+    "suite": ("Tests", _suite),
+    "mutants": ("Faults put into the code", _mutants),
+    "properties": ("Properties", _properties),
+    "files": ("Damaged and hostile files", _files),
+    "faults": ("Runs that are broken off", _killed),
+    "numerics": ("Rounding", _numerics),
+    "lowest": ("Old versions", _lowest),
+}
+
+
+def _passed(figures: Record, one: str = "test has passed", many: str = "tests have passed") -> str:
+    count = figures["passed"]
+    words = f"{count:,} {one if count == 1 else many}"
+    if figures["failed"]:
+        words += f", and {figures['failed']:,} failed"
+    if figures["skipped"]:
+        words += f"; {figures['skipped']:,} were skipped, for want of data, a GPU or a browser"
+    return words + "."
+
+
+def _source(record: Record) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+    return f"*Commit {record['commit']}, `{record['command']}`, {versions}.*"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def _code(name: str) -> str:
+    return f"`{name}`"
+
+
+def _and(words: Sequence[str]) -> str:
+    return ", ".join(words[:-1]) + f" and {words[-1]}" if len(words) > 1 else words[0]
