@@ -46,7 +46,10 @@ from captum_deduce.visualization import (
 from captum_deduce.zoo import make_explainer
 
 DPI = 100
-"""Of all pictures: what is laid out below in inches is so many pixels."""
+"""Of tiled pictures, which are laid out in screen pixels."""
+
+EXCERPT = 288
+"""Height in pixels of what the start page shows of ``realistic``: its first two rows."""
 
 
 class Gallery:
@@ -288,11 +291,12 @@ def enlarged(change: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def paper(draw: Callable[[Trained, Store], Any]) -> Callable[[Gallery], Figure]:
-    """A figure as ``captum-deduce reproduce`` draws it."""
+    """A figure as ``captum-deduce reproduce`` draws it, and as large."""
 
     def drawn(gallery: Gallery) -> Figure:
         report = draw(gallery.models, gallery.store)
         print(*report.notes, sep="\n")
+        report.figure.set_dpi(150)
         return report.figure
 
     return drawn
@@ -319,7 +323,7 @@ def written(picture: Figure | bytes, path: Path) -> Path:
         path.write_bytes(picture)
         return path
     buffer = io.BytesIO()
-    picture.savefig(buffer, format="png", dpi=DPI)
+    picture.savefig(buffer, format="png", dpi="figure")
     image = Image.open(buffer).convert("RGB")
     grey = len(np.unique(np.ptp(np.asarray(image).astype(int), axis=-1))) == 1
     image.quantize(64 if grey else 256).save(path, optimize=True)
@@ -351,6 +355,10 @@ def main() -> None:
             stem = name if name == "polished" else f"gallery-{name}"
             path = written(picture, given.out / f"{stem}.png")
             print(f"{path}: {path.stat().st_size / 1000:.0f} kB", flush=True)
+        if name == "realistic":
+            with Image.open(path) as whole:
+                part = whole.crop((0, 0, whole.width, EXCERPT))
+            part.save(path.with_stem(f"{path.stem}-excerpt"), optimize=True)
 
 
 if __name__ == "__main__":

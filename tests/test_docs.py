@@ -169,7 +169,8 @@ def test_what_a_preset_sets_stands_in_its_docstring_and_in_the_guide(name):
         for key, value in preset.items()
     }
     guide = (DOCS / "guide" / "beyond.md").read_text(encoding="utf-8")
-    rows = [re.split(r" *\| *", line)[1:-1] for line in guide.splitlines() if line[:2] == "| "]
+    table = re.search(r"^\| \| default \|.*?\n\n", guide, re.MULTILINE | re.DOTALL)[0]
+    rows = [re.split(r" *\| *", line)[1:-1] for line in table.splitlines() if line[:2] == "| "]
     header = [cell.strip("`") for cell in rows[0]]
     defaults = inspect.signature(DeDUCE).parameters
     shown = {}
