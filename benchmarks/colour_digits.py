@@ -5,19 +5,29 @@ neither spectral normalisation nor settings chosen for it, trained as usual and 
 test image is turned into one other class. Two CNNs of the same making and other seeds are the
 oracles; they and the explained ones differ in nothing else.
 
-    python benchmarks/colour_digits.py --data-root DIR
+    python benchmarks/colour_digits.py --data-root DIR --picture docs/_static/gallery-colour.png
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from captum_deduce import JSMA, ClassGaussianMixture, CounterfactualExplainer, DeDUCE, datasets
+from captum_deduce import (
+    JSMA,
+    ClassGaussianMixture,
+    CounterfactualExplainer,
+    Counterfactuals,
+    DeDUCE,
+    datasets,
+)
 from captum_deduce.datasets import ImageData
 from captum_deduce.metrics import Oracle
 from captum_deduce.training import accuracy, predict, train_classifier
@@ -72,6 +82,13 @@ def one_other_class(labels: Tensor, seed: int) -> Tensor:
     return (labels + torch.randint(1, 10, labels.shape, generator=source)) % 10
 
 
+def draw(result: Counterfactuals, path: Path) -> None:
+    """Draw the first pairs in 256 colours."""
+    buffer = io.BytesIO()
+    result.plot(max_rows=5).savefig(buffer, format="png", dpi="figure")
+    Image.open(buffer).convert("RGB").quantize(256).save(path, optimize=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -81,6 +98,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=20_000, help="training images (20,000)")
     parser.add_argument("--epochs", type=int, default=6, help="of every training (6)")
     parser.add_argument("--noise", type=float, default=0.5, help="in the second training (0.5)")
+    parser.add_argument("--picture", type=Path, help="of realistic's first pairs, to write")
     parser.add_argument("--threads", type=int, default=1, help="of torch (1)")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -99,6 +117,8 @@ def main() -> None:
         kept = predict(model, images).argmax(1) != target
         for method, explainer in explainers(model, train).items():
             result = explainer.generate(images[kept], target[kept], show_progress=False)
+            if given.picture and noise == 0 and method == "DeDUCE.realistic":
+                draw(result, given.picture)
             found, agreement = result[result.success], oracle(result).double()
             print(
                 f"{method:24} {len(found):3} of {len(result)} found, "
