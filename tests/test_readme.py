@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 
@@ -9,8 +10,12 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from captum_deduce import explainers
+
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+INDEX = ROOT / "docs" / "index.md"
+NUMBERS = {8: "eight", 9: "nine", 10: "ten", 11: "eleven", 12: "twelve"}
 
 blocks = runpy.run_path(str(ROOT / ".ci" / "readme_block.py"))["blocks"]
 
@@ -34,33 +39,52 @@ def train(model, loader):
             optimizer.step()
 
 
+class Augmented:
+    """A loader whose images come with other noise each time."""
+
+    def __init__(self, images, target):
+        self.images, self.target = images, target
+
+    def __iter__(self):
+        noisy = (self.images + 0.05 * torch.rand_like(self.images)).clamp(0, 1)
+        return zip(noisy.split(30), self.target.split(30), strict=True)
+
+
 @pytest.mark.filterwarnings("ignore:.*covariance")  # 12 samples a class for 512 features
-def test_the_example_runs_as_printed(tmp_path, monkeypatch):
+def test_the_example_explains_the_mistakes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     classes = torch.randperm(120) % 10
     training_images = patches(classes[:, None].tolist(), [0.9])
-    # two patches: the brighter one is not the label's
-    images, labels = patches([[0, 3], [1, 5]], [0.9, 0.8]), torch.tensor([3, 5])
+    # two patches: the brighter one is not the label's in the first and the last
+    shown = patches([[0, 3], [2, 4], [7, 8], [1, 5]], [0.9, 0.8])
+    truth = torch.tensor([3, 2, 7, 5])
     names = {
-        "images": images,
-        "labels": labels,
-        "train_loader": list(zip(training_images.split(30), classes.split(30), strict=True)),
+        "test_images": shown,
+        "test_labels": truth,
+        "train_loader": Augmented(training_images, classes),
         "train": train,
     }
     exec(blocks(README.read_text(encoding="utf-8"))["example"], names)
 
     result, model = names["result"], names["model"].eval()
-    assert torch.equal(result.inputs, images)
-    assert torch.equal(result.target, labels)
+    with torch.no_grad():
+        seen = model(shown).argmax(1)
+    mistakes = seen != truth
+    assert 0 < mistakes.sum() < 4
+    assert torch.equal(result.inputs, shown[mistakes])
+    assert torch.equal(result.target, truth[mistakes])
+    assert torch.equal(result.prediction, seen[mistakes])
+    assert not result.already.any()
+    labels = result.target
 
     def target_probability(shown):
         with torch.no_grad():
-            return model(shown).softmax(1)[torch.arange(2), labels]
+            return model(shown).softmax(1)[torch.arange(len(labels)), labels]
 
     torch.testing.assert_close(result.confidence, target_probability(result.counterfactuals))
     assert torch.equal(result.success, result.confidence > 0.5)
-    assert (result.confidence >= target_probability(images) - 1e-6).all()
-    assert (tmp_path / "counterfactuals.png").stat().st_size > 1000
+    assert (result.confidence >= target_probability(result.inputs) - 1e-6).all()
+    assert (tmp_path / "mistakes.png").stat().st_size > 1000
 
     torch.manual_seed(1)
     names["other"] = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 10))
@@ -72,8 +96,19 @@ def test_the_example_runs_as_printed(tmp_path, monkeypatch):
     with torch.no_grad():
         seen = names["other"](result.counterfactuals).argmax(1) == labels
     table = names["table"]
-    assert table["DeDUCE", "seen by another"].mean == seen[both].double().mean().item()
+    assert table["DeDUCE", "oracle agreement"].mean == seen[both].double().mean().item()
     assert table["closest", "L0"].pairs == int(both.sum())
+
+
+def test_the_start_page_has_the_same_example():
+    (code,) = re.findall(r"^```python\n(.*?)^```$", INDEX.read_text("utf-8"), re.M | re.S)
+    assert code == blocks(README.read_text(encoding="utf-8"))["example"]
+
+
+@pytest.mark.parametrize("page", [README, INDEX])
+def test_the_other_methods_are_counted(page):
+    (number,) = re.findall(r"(\w+)\s+other\s+methods", page.read_text(encoding="utf-8"))
+    assert number.lower() == NUMBERS[len(explainers.METHODS) - 1]
 
 
 def test_the_commands_need_nothing_but_a_python():
