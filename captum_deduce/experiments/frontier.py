@@ -38,7 +38,7 @@ COSTS = ("evaluations", "forward")
 
 
 def frontier(models: Trained, store: Store) -> Report:
-    """Compare all methods and presets by distance and by the oracles' agreement.
+    """Compare all methods and presets by distance and by oracle agreement.
 
     Args:
         models (Trained): The classifiers, the oracles and what methods need.

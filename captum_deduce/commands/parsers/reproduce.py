@@ -29,9 +29,9 @@ missing, search, measure, and write the paper's values beside ours.
            (plain, with spectral normalisation, trained with noise, too) at five
            confidences; VLK and REVISE on two of them at two; others as points
 
-Each also says how often two small classifiers that were trained independently
-see the target class (oracle), and how probable they find it (oracle p): a
-counterfactual that only the explained classifier sees is an adversarial
+Each also says how many of two small classifiers, trained independently, see the
+target class (oracle agreement), and how probable they find it (oracle p): a
+counterfactual that convinces only the explained classifier is an adversarial
 example. As in the paper, DeDUCE explains a classifier with spectral
 normalisation in the tables and the others one without; means are over the pairs
 on which all succeeded. The frontier has four such classifiers, of two makings,
