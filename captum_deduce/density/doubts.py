@@ -16,7 +16,7 @@ LOWEST = 0.05
 MOST_SURPRISE = 5.0
 """Nats per feature by which it may lie below the Gaussian's own expectation.
 
-Normal samples that are 1.25 times as many as their features come to 4, ten times as many to .2;
+Normal samples that are 1.25 times as many as their features come to 4, ten times as many to 0.2;
 where a feature varies in a single sample only, it is hundreds or thousands.
 """
 

@@ -110,10 +110,10 @@ class PIECE(CounterfactualExplainer):
             initial_latent (Tensor, optional): Where the descent begins, instead of an encoder's
                 answer: one latent for all images, or N. Default: None
             alpha (float, optional): A feature is exceptional when its probability is below it, from
-                0 to 1. Probabilities are of one tail, at most .5 for an active feature.
+                0 to 1. Probabilities are of one tail, at most 0.5 for an active feature.
                 Default: 0.05
             confidence (float, optional): An image is a success when the target's softmax
-                probability exceeds it; where it is below .5 the target must also be the argmax.
+                probability exceeds it; where it is below 0.5 the target must also be the argmax.
                 Default: 0.5
             learning_rate (float, optional): Size of a step in latent space. Default: 0.01
             max_iterations (int, optional): Most steps of an image. Default: 300

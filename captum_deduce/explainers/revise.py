@@ -98,7 +98,7 @@ class REVISE(CounterfactualExplainer):
             initial_latent (Tensor, optional): Where the search begins, instead of an encoder's
                 answer: one latent for all images, or N. Default: None
             confidence (float, optional): An image is a success when the target's softmax
-                probability exceeds it; where it is below .5 the target must also be the argmax.
+                probability exceeds it; where it is below 0.5 the target must also be the argmax.
                 Default: 0.5
             distance_weight (float, optional): :math:`\lambda`. Default: 1.0
             learning_rate (float, optional): Size of a step in latent space. Default: None, which is

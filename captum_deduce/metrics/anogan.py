@@ -47,7 +47,7 @@ class AnoGAN:
     had between three seeds a standard deviation of 8% of itself on average, and of 35% at most.
     With ``optimizer="adam"`` it was 4% and at most 8%, and the scores were 8% lower, with a quarter
     of the evaluations. It starts at the best of ``candidates`` draws, and its steps shrink along
-    half a cosine; its moving averages are short (.7 and .95), as slopes of absolute values do not
+    half a cosine; its moving averages are short (0.7 and 0.95), as slopes of absolute values do not
     shrink near a minimum. Scores of one optimizer are not to be held against those of the other.
 
     A score is a function of the image (to single precision) and the seed alone, whatever else is
@@ -69,8 +69,8 @@ class AnoGAN:
         restarts (int, optional): Starts of an image. Default: 3
         steps (int, optional): Steps of each start. Default: None, which is 4000 with "sgd" and
             1000 with "adam"
-        step_size (float, optional): Step at the beginning. Default: None, which is .03 with "sgd"
-            and .3 with "adam"
+        step_size (float, optional): Step at the beginning. Default: None, which is 0.03 with "sgd"
+            and 0.3 with "adam"
         candidates (int, optional): Each image starts at those of so many draws that have the
             smallest losses; 0: each at latents drawn for it. Default: None, which is 0 with "sgd"
             and 2000 with "adam"

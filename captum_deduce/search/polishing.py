@@ -54,10 +54,10 @@ class Polish:
     after each step within. The best image within the goal is kept; where none is better,
     that with which it began.
 
-    TV is the sum of the absolute differences of neighbours (anisotropic, rounded off at .03).
+    TV is the sum of the absolute differences of neighbours (anisotropic, rounded off at 0.03).
 
     Args:
-        variation (float, optional): :math:`\tau`. Up to .25 it moves no entry that the goal does
+        variation (float, optional): :math:`\tau`. Up to 0.25 it moves no entry that the goal does
             not need, as the differences to four neighbours can't outweigh the distance. Images must
             be N x channels x height x width unless it is 0. Default: 0.25
         prior (Callable, optional): AE, from N images to N reconstructions of the same shape: an
