@@ -159,14 +159,13 @@ class DeDUCE(PixelwiseExplainer):
             halving (bool, optional): With ``"adaptive"`` steps: each round takes back the half of
                 the changed pixels that matters least, for good, so that every counterfactual has
                 about half as many changed pixels as the one before. Default: False
-            refine (bool, optional): At last undo changes that are not needed for ``confidence`` and
-                ``density_quantile``, the smallest first, until no single one can be undone; a
-                forward pass for each trial, usually one or two for each changed pixel.
-                Default: False
-            polish (Polish, optional): At last descend from each counterfactual on its distance, its
-                total variation and, where it has one, a prior, while ``confidence`` and
-                ``density_quantile`` hold (:class:`captum_deduce.Polish`): fewer single bright
-                pixels, closed strokes. Its steps count as evaluations, and are not part of a
+            refine (bool, optional): Finally undo changes that are not needed for ``confidence`` and
+                ``density_quantile``, the smallest first, until no single one can be undone. Each
+                trial is a forward pass, usually one or two for each changed pixel. Default: False
+            polish (Polish, optional): Finally reduce the distance, the total variation and, if
+                given, a prior's error of each counterfactual, while ``confidence`` and
+                ``density_quantile`` hold (:class:`captum_deduce.Polish`). It removes single bright
+                pixels and closes strokes. Its steps count as evaluations, and are no part of a
                 trajectory. Default: None
             skip_saturated (bool, optional): Never choose a pixel that the move would not change, as
                 it sits on a bound; False: algorithm 1 to the letter, where such steps count.

@@ -37,7 +37,7 @@ class REVISE(CounterfactualExplainer):
     Source: Joshi, Koyejo, Vijitbenjaronk, Kim, Ghosh, "Towards Realistic Individual Recourse and
     Actionable Explanations in Black-Box Decision Making Systems", 2019; as described and set in
     appendix B of Höltgen et al., "DeDUCE", 2021, whose settings are the defaults. They are slow and
-    find few: tens of thousands of steps, and no counterfactual of a quarter of the pairs.
+    often fail: tens of thousands of steps, and no counterfactual for a quarter of the pairs.
     ``optimizer="adam"`` needs hundreds. Deviations and choices:
 
     * The first image evaluated is the original; one that is of the target class already is returned
