@@ -379,7 +379,9 @@ def _check_types(tensors: Mapping[str, Tensor], trajectory: list[Tensor] | None)
 
 
 def _mean(values: Tensor) -> str:
-    return f"{values.double().mean().item():.3g}"
+    mean = values.double().mean().item()
+    written = f"{mean:.3g}"
+    return f"{mean:,.0f}" if "e+" in written else written
 
 
 # The one place where a room reaches for rooms above it, and only when asked: a result measures and
