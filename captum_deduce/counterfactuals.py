@@ -105,8 +105,8 @@ class Counterfactuals:
     def already(self) -> Tensor:
         """Tell which originals reach the goal as they are, with nothing to be done (N, bool).
 
-        Such a pair has ``success``, but its distance of 0 says nothing of the search: it enters no
-        mean of :meth:`summary` and of :func:`captum_deduce.metrics.evaluate`.
+        Such a pair has ``success``, but its distance of 0 says nothing about the search. It enters
+        no mean of :meth:`summary` and of :func:`captum_deduce.metrics.evaluate`.
         """
         unchanged = (self.inputs == self.counterfactuals).flatten(1).all(1)
         return self.success & unchanged.to(self.success.device)
@@ -220,7 +220,7 @@ class Counterfactuals:
 
     @classmethod
     def concatenate(cls, results: Iterable[Counterfactuals]) -> Counterfactuals:
-        """Put results one behind the other, for example those of calls in chunks.
+        """Join results, for example of calls in chunks.
 
         Args:
             results (Iterable[Counterfactuals]): At least one, of images of the same shape and
@@ -277,8 +277,8 @@ class Counterfactuals:
                 negative ones from the end.
 
         Returns:
-            Counterfactuals: The selected pairs; of a number, too, so that every field keeps its
-            leading dimension.
+            Counterfactuals: The selected pairs. A number gives a result of one pair, so that every
+            field keeps its leading dimension.
 
         Raises:
             IndexError: A pair that is not there, a mask of another length, or several dimensions.
@@ -379,7 +379,9 @@ def _check_types(tensors: Mapping[str, Tensor], trajectory: list[Tensor] | None)
 
 
 def _mean(values: Tensor) -> str:
-    return f"{values.double().mean().item():.3g}"
+    mean = values.double().mean().item()
+    written = f"{mean:.3g}"
+    return f"{mean:,.0f}" if "e+" in written else written
 
 
 # The one place where a room reaches for rooms above it, and only when asked: a result measures and

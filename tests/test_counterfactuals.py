@@ -168,6 +168,14 @@ def test_the_summary_of_failures_and_of_nothing_has_no_means():
     assert _result(count=0).summary() == "0 of 0 counterfactuals found"
 
 
+def test_the_summary_writes_large_numbers_out():
+    one = _result()[:1]
+    images = torch.zeros(1, 1, 50, 51)
+    result = replace(one, inputs=images, counterfactuals=images + 0.5, trajectory=None)
+    assert result.success.all()
+    assert result.summary().splitlines()[1].startswith("L0 2,550, L1 1,275, ")
+
+
 def test_settings_stay_with_the_pairs(tmp_path):
     words = "DeDUCE(rounds=4): at most 3 of 24 entries a step"
     result, other = replace(_result(), settings=words), replace(_result(), settings="DeDUCE()")

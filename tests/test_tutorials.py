@@ -14,6 +14,9 @@ TUTORIALS = Path(__file__).resolve().parent.parent / "tutorials"
 SMOKE = "CAPTUM_DEDUCE_SMOKE"
 """The environment variable that makes the longest parts of the tutorials shorter."""
 
+WIDEST = 85
+"""Characters of a line of code that a page shows without scrolling."""
+
 NOTEBOOKS = sorted(TUTORIALS.glob("*.ipynb"))
 
 
@@ -49,6 +52,30 @@ def test_tutorials_are_numbered_in_their_order():
     numbers = [int(notebook.stem.split("_")[0]) for notebook in NOTEBOOKS]
     assert numbers == list(range(1, len(NOTEBOOKS) + 1))
     assert len(NOTEBOOKS) >= 6
+
+
+def test_code_fits_a_page():
+    wide = [
+        f"{notebook.name}: {line}"
+        for notebook in NOTEBOOKS
+        for cell in code_cells(notebook)
+        for line in cell.splitlines()
+        if len(line) > WIDEST
+    ]
+    assert not wide, "\n".join(wide)
+
+
+def test_cells_that_pages_leave_out_check_something():
+    """They hold the sentences of a page to its output."""
+    hidden = [
+        "".join(cell["source"])
+        for notebook in NOTEBOOKS
+        for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        if "remove-cell" in cell["metadata"].get("tags", [])
+    ]
+    assert hidden
+    for source in hidden:
+        assert any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(source)))
 
 
 def test_an_error_in_a_cell_or_in_its_picture_is_noticed():

@@ -1,4 +1,4 @@
-"""One shard on disk, read with care: what it says of itself is checked before it is believed."""
+"""One shard on disk, read with care: what it says of itself is checked before it is used."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@ from captum_deduce.classifiers.wrapped import WrappedClassifier
 class MultiLayerClassifier(WrappedClassifier):
     r"""A classifier whose features are those of several layers, side by side.
 
-    The last features of a classifier tell what an image shows, and little of how it is drawn:
-    pixels that excite them without looking like anything may be likely under their density. Earlier
-    layers see how and where it is drawn. With a density of both, an image with unlikely details is
-    unlikely, and the search is guided around them. Scores are the model's own.
+    The last features of a classifier tell what an image shows, and little about how it is drawn.
+    Specks that no person would see as a digit can have likely last features. Earlier layers tell
+    how and where strokes are drawn. Under a density of both, an image with unlikely details is
+    unlikely, and the search avoids them. Scores are the model's own.
 
     The features are many: a density has a covariance of their square for each class, and needs more
     training images of a class than features, or ``regularization="oas"``. Maps are therefore

@@ -53,9 +53,9 @@ class ClassGaussianMixture(CalibratedMixture):
 
     The fit is exact and needs one pass: it keeps counts, means and scatter matrices in float64,
     which take the same memory for any number of samples, and to which batches
-    (:meth:`partial_fit`) and other fits (:meth:`merge`) are added in any order. Matrices are those
-    of classes that have samples; as long as a class has no more samples than features, they are
-    kept instead. Weights of samples
+    (:meth:`partial_fit`) and other fits (:meth:`merge`) are added in any order. Only classes with
+    samples have matrices, and as long as a class has no more samples than features, its samples are
+    kept in place of one. Weights of samples
     and soft labels (the paper's future work: confidence weighting, ambiguous data) go in as
     weights :math:`w_i`; the covariance is the unbiased one of ``numpy.cov(..., aweights=w)``,
     with the divisor :math:`V_1 - V_2 / V_1` for :math:`V_k = \sum_i w_i^k`. Covariance types, with

@@ -16,7 +16,7 @@ LOWEST = 0.05
 MOST_SURPRISE = 5.0
 """Nats per feature by which it may lie below the Gaussian's own expectation.
 
-Normal samples that are 1.25 times as many as their features come to 4, ten times as many to .2;
+Normal samples that are 1.25 times as many as their features come to 4, ten times as many to 0.2;
 where a feature varies in a single sample only, it is hundreds or thousands.
 """
 
@@ -63,19 +63,19 @@ def describe(classes: list[int], moments: Moments, gaussians: Gaussians, lowest:
         lowest (Tensor): As for :func:`collapsed`.
 
     Returns:
-        str: A sentence with a figure for each class.
+        str: A sentence with figures for each class.
     """
     expected = expected_log_density(gaussians, moments.num_features)
     lines = [
-        f"class {c} ({int(moments.count[c])} samples): {lowest[c]:,.0f} for {expected[c]:,.0f}"
+        f"class {c} ({int(moments.count[c])} samples) {lowest[c]:,.0f}, expected {expected[c]:,.0f}"
         for c in classes[:_MOST_NAMED]
     ]
     if len(classes) > _MOST_NAMED:
         lines.append(f"and {len(classes) - _MOST_NAMED} more")
     return (
         f"a {moments.covariance_type!r} covariance of {moments.num_features} features says little "
-        "about samples that were not fitted; their log-density's 5% quantile, in nats, and what "
-        f"the Gaussian makes one expect: {'; '.join(lines)}"
+        "about samples that were not fitted. The 5% quantile of their log-density, in nats, is far "
+        f"below the mean that the Gaussian makes one expect: {'; '.join(lines)}"
     )
 
 

@@ -58,7 +58,7 @@ def figure2(models: Trained, store: Store) -> Report:
         f"The features of the classes {names[_WAY[0]]} and {names[_WAY[1]]}, projected onto a "
         f"plane, and the way of one test image from {names[_WAY[0]]} to {names[_WAY[1]]}: "
         f"{int(result.iterations[0])} steps, {'found' if result.success[0] else 'not found'}; "
-        f"{agreement:.0%} of the oracles see a {names[_WAY[1]]} at its end.",
+        f"oracle agreement at its end: {agreement:.0%}.",
     ]
     return Report("Figure 2: the feature space", notes=notes, figure=figure)
 
@@ -82,10 +82,10 @@ def figure3(models: Trained, store: Store) -> Report:
     )
     notes = [
         "The pairs of the paper's figure 3; attempts that failed are crossed out. On the left: "
-        "the oracles' agreement over those found.",
+        f"{AGREEMENT}, the mean over those found.",
         f"REVISE: {models.size.revise.label}. VLK: 2 x {models.size.vlk_steps} steps.",
     ]
-    data = {"oracle": {name: agreement(result).tolist() for name, result in results.items()}}
+    data = {AGREEMENT: {name: agreement(result).tolist() for name, result in results.items()}}
     return Report("Figure 3: six pairs", [], notes, data, figure, results)
 
 
@@ -144,10 +144,10 @@ def figure5(models: Trained, store: Store) -> Report:
         rows[f"counterfactual {number}"] = result.counterfactuals[part]
         titles += [[""] * len(part), _titles(cases[part], result.success[part], seen[part], models)]
     notes = [
-        "Test images and targets drawn at random; below each, what DeDUCE found, and the share of "
-        f"the oracles that see the target. {_share(seen, result.success)}.",
+        "Test images and targets drawn at random; below each, what DeDUCE found, and its "
+        f"{AGREEMENT}. {_share(seen, result.success)}.",
     ]
-    data = {"oracle": seen.tolist(), "success": result.success.tolist()}
+    data = {AGREEMENT: seen.tolist(), "success": result.success.tolist()}
     figure = plot_images(rows, titles)
     return Report("Figure 5: more of DeDUCE's counterfactuals", [], notes, data, figure, results)
 
@@ -155,7 +155,7 @@ def figure5(models: Trained, store: Store) -> Report:
 def _share(agreement: Tensor, success: Tensor) -> str:
     if not success.any():
         return "none found"
-    return f"oracles agree: {agreement[success].mean():.0%}"
+    return f"oracle agreement: {agreement[success].mean():.0%}"
 
 
 def _titles(cases: Cases, success: Tensor, seen: Tensor, models: Trained) -> list[str]:

@@ -38,7 +38,7 @@ COSTS = ("evaluations", "forward")
 
 
 def frontier(models: Trained, store: Store) -> Report:
-    """Compare all methods and presets by distance and by the oracles' agreement.
+    """Compare all methods and presets by distance and by oracle agreement.
 
     Args:
         models (Trained): The classifiers, the oracles and what methods need.
@@ -77,7 +77,7 @@ def frontier(models: Trained, store: Store) -> Report:
 
 
 def oracles(models: Trained) -> dict[str, nn.Module]:
-    """Collect the classifiers that judge, of two makings; no search knows them.
+    """Collect the oracles, of two architectures; no search knows them.
 
     Args:
         models (Trained): That hold them.

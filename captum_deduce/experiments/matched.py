@@ -103,7 +103,7 @@ def margin_of_confidence(confidence: float) -> float:
     """Find the lead of one class that goes with its probability where only two are in question.
 
     Args:
-        confidence (float): The target's probability p, at least .5.
+        confidence (float): The target's probability p, at least 0.5.
 
     Returns:
         float: p - (1 - p), VLK's kappa: how far the original's class must fall behind.

@@ -35,7 +35,7 @@ from captum_deduce.zoo import (
     make_piece,
 )
 
-AGREEMENT = "oracle"
+AGREEMENT = "oracle agreement"
 """Share of the oracles, over pairs and oracles, for which the target is the most likely class."""
 
 PIECE_STEPS = 300

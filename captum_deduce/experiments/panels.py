@@ -55,7 +55,7 @@ class Point:
         method (str): Whose.
         classifier (str): On which, one of :data:`~captum_deduce.experiments.matched.CLASSIFIERS`.
         distance (float): Mean L1 of what was found.
-        agreement (float): Mean share of the oracles that see the target.
+        agreement (float): Mean oracle agreement.
         distance_error (float or None): Standard error of the distance; None where it is not known.
         agreement_error (float or None): Likewise of the agreement.
         found (float): Share of the pairs with a counterfactual.
@@ -74,7 +74,7 @@ class Point:
 
 @own_style()
 def panels(points: Sequence[Point]) -> Figure:
-    """Draw the oracles' agreement against L1: upper left is best.
+    """Draw oracle agreement against L1: upper left is best.
 
     Args:
         points (Sequence[Point]): Those of one method and classifier make a curve, in their order.
@@ -94,7 +94,7 @@ def panels(points: Sequence[Point]) -> Figure:
     every[0].set_xlim(left=0)
     every[0].set_ylim(-0.04, 1.04)
     every[0].yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    every[0].set_ylabel("oracles that see the target class,\nof all pairs")
+    every[0].set_ylabel("oracle agreement, over all pairs")
     middle = every[len(every) // 2]
     middle.set_xlabel("L1 distance to the original, of those found (smaller is nearer)")
     _legend(figure, points)

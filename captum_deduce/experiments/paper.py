@@ -86,7 +86,7 @@ TABLE4_FAILURE = {
 """Of all pairs, in per cent."""
 
 TABLE5_WEIGHTS = (0.1, 1.0)
-"""REVISE's lambda; with 10 it failed for more than 75 % of the pairs and is not in the table."""
+"""REVISE's lambda; with 10 it failed for more than 75% of the pairs and is not in the table."""
 
 TABLE5 = {
     (0.1, 0): {"L0": "754.34", "L1": "88.79"},

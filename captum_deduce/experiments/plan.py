@@ -97,7 +97,7 @@ class Size:
         smoothing_copies (int): Of each image.
         cem_steps (int): Of CEM, in each of its nine rounds.
         grid (int): Rows and columns of an early layer's features, where a density has these, too.
-        vgg_oracle (OracleRecipe): Of the frontier's oracles of another making.
+        vgg_oracle (OracleRecipe): Of the frontier's oracles of another architecture.
         frontier_images (int): Originals of the frontier; each is turned into every other class.
         confidences (tuple[float, ...]): What the frontier asks of every method, ascending.
         costly_confidences (tuple[float, ...]): The same of methods that cost many times as much.

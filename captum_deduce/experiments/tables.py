@@ -1,4 +1,4 @@
-"""The paper's tables 1 to 5, with its values beside ours and the oracles' verdict beside both."""
+"""The paper's tables 1 to 5, with its values beside ours and oracle agreement beside both."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ class CEM(CounterfactualExplainer):
                 tensor that broadcasts to one input, as one number per channel (channels x 1 x 1) or
                 an image. For digits on black it is 0 (or what 0 is normalised to); for photographs
                 the mean or median of the training data is a common choice. It has no default, as a
-                wrong one turns the explanation round without a word.
+                wrong one gives a wrong explanation without any warning.
             untargeted (bool, optional): Without a target any class but the predicted one will do,
                 and ``Counterfactuals.target`` holds the one that was reached; False: without a
                 target it is the runner-up. Default: False

@@ -82,7 +82,7 @@ class JSMA(PixelwiseExplainer):
             increase (bool, optional): With ``"papernot"``: raise pixels; False: lower them.
                 Default: True
             confidence (float, optional): The search ends when the target's softmax probability
-                exceeds it; where it is below .5 the target must also be the argmax. Default: 0.5
+                exceeds it; where it is below 0.5 the target must also be the argmax. Default: 0.5
             step_size (float, optional): How far a pixel moves in a step, as a fraction of
                 ``upper_bound - lower_bound``. Default: 0.2
             max_changes (int or None, optional): Most changes of one pixel; None: any number, until

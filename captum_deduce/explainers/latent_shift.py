@@ -163,7 +163,7 @@ class LatentShift(CounterfactualExplainer):
             encoder (Callable, optional): Inputs to latents, where ``vae`` has no ``encode``.
                 Default: None
             confidence (float, optional): An image is a success when the target's softmax
-                probability exceeds it; where it is below .5 the target must also be the argmax.
+                probability exceeds it; where it is below 0.5 the target must also be the argmax.
                 With ``direction="lower"``: when the probability of all other classes together does,
                 and one of them is the argmax. Default: 0.5
             direction (str, optional): ``"raise"`` the target, or ``"lower"`` the predicted class,

@@ -1,4 +1,4 @@
-"""NearestExample: the nearest training image of the target class, the baseline of all others."""
+"""NearestExample: the nearest training image of the target class, a baseline for all methods."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from captum_deduce.search import ANY_CLASS, Problem, confidence_of, is_success
 
 
 class NearestExample(CounterfactualExplainer):
-    r"""The nearest real image of the target class: what any other method has to beat.
+    r"""The nearest real image of the target class: a baseline for every other method.
 
     .. math::
         \mathbf x' = \operatorname*{argmin}_{\mathbf x_n :\, y_n = t}
         \|h(\mathbf x_n) - h(\mathbf x)\|_2
 
     among examples, such as all training images, with their classes y and features h: an encoder's,
-    or the image itself. It is real by construction, and far from the original by nature. The
-    examples are tried in this order, until the classifier sees the target in one:
-    ``max_iterations=1`` takes the very nearest, whatever the classifier says, and ``success`` says
-    whether it agrees.
+    or the image itself. It is a real image, and usually far from the original. Examples are tried
+    in this order until the classifier sees the target in one. ``max_iterations=1`` takes the very
+    nearest, whatever the classifier says, and ``success`` says whether it agrees.
 
-    Source: none needed; the retrieval of cases is older than the question. What is a choice here:
+    Retrieving the nearest case is older than counterfactual explanations and needs no source.
+    Choices made here:
 
     * The first image evaluated is the original; one that is of the target class already is returned
       as it is.
@@ -39,8 +39,8 @@ class NearestExample(CounterfactualExplainer):
 
     A pair for which no example is a success returns the one with the highest confidence, or the
     original, with ``success=False``. There are no gradients: a step is one forward pass, counted in
-    ``forward_evaluations``. The classifier has to have gradients all the same, as every explainer
-    is handed the same models.
+    ``forward_evaluations``. The classifier must have gradients all the same, so that every
+    explainer accepts the same models.
 
     Examples::
 
@@ -77,7 +77,7 @@ class NearestExample(CounterfactualExplainer):
             encoder (Callable or nn.Module, optional): What made the examples' features.
                 Default: None (they are the images)
             confidence (float, optional): An image is a success when the target's softmax
-                probability exceeds it; where it is below .5 the target must also be the argmax.
+                probability exceeds it; where it is below 0.5 the target must also be the argmax.
                 Default: 0.5
             max_iterations (int, optional): How many examples are tried, the nearest first.
                 Default: 10
@@ -121,7 +121,7 @@ class NearestExample(CounterfactualExplainer):
         show_progress: bool | None = None,
         **settings: Any,
     ) -> Counterfactuals:
-        """Find an image of the same class that is nearly of another: "even if it were this".
+        """Find an image of the same class that is close to another: "even if it were this".
 
         Of the class that the model predicts, it is the example nearest to the original's nearest
         unlike neighbour, which is the nearest example of any other class. Examples are tried in the

@@ -122,7 +122,7 @@ class PatchSwap(CounterfactualExplainer):
                 largest gains at the features, the pasted pixels are classified, so that the one
                 that gains most there is made. 1: the best at the features, unseen. Default: 16
             confidence (float, optional): Of the target's softmax probability, what has to be
-                exceeded; where it is below .5 the target must also be the argmax. Default: 0.5
+                exceeded; where it is below 0.5 the target must also be the argmax. Default: 0.5
             max_iterations (int, optional): Most cells of an image that are exchanged.
                 Default: None (all)
             memory_budget (int, optional): Most bytes of features that are tried at once; the head

@@ -49,16 +49,16 @@ class PIECE(CounterfactualExplainer):
       ``success=False`` and the attempt with the highest confidence.
     * Hurdle models are chosen by likelihood, and features that can be negative have none; see
       :class:`~captum_deduce.ClassHurdles`.
-    * ``target=None`` takes the classifier's second class; the paper takes the true class of
+    * ``target=None`` takes the runner-up; the paper takes the true class of
       mistakes, and else the class that a gradient ascent away from c reaches first.
     * The first image evaluated is the original; one that is of the target class already is returned
       as it is. The first step replaces it by :math:`G(\mathbf z_0)`, all further ones descend.
     * With a mask, what is evaluated and returned is :math:`G(\mathbf z)` where pixels may change
       and the original elsewhere. What the decoder draws is clipped to the bounds.
 
-    The image is no better than G: a reconstruction differs in nearly every pixel, and features
-    that nothing drawn by G has are not reached. One whose gradient is not finite, or 0 in all
-    latent dimensions, ends there.
+    The image is drawn by G: it differs from the original in nearly every pixel, and features that
+    no image of G has are not reached. A search whose gradient is not finite, or 0 in all latent
+    dimensions, ends there.
 
     Examples::
 
@@ -110,10 +110,10 @@ class PIECE(CounterfactualExplainer):
             initial_latent (Tensor, optional): Where the descent begins, instead of an encoder's
                 answer: one latent for all images, or N. Default: None
             alpha (float, optional): A feature is exceptional when its probability is below it, from
-                0 to 1. Probabilities are of one tail, at most .5 for an active feature.
+                0 to 1. Probabilities are of one tail, at most 0.5 for an active feature.
                 Default: 0.05
             confidence (float, optional): An image is a success when the target's softmax
-                probability exceeds it; where it is below .5 the target must also be the argmax.
+                probability exceeds it; where it is below 0.5 the target must also be the argmax.
                 Default: 0.5
             learning_rate (float, optional): Size of a step in latent space. Default: 0.01
             max_iterations (int, optional): Most steps of an image. Default: 300

@@ -37,7 +37,7 @@ class REVISE(CounterfactualExplainer):
     Source: Joshi, Koyejo, Vijitbenjaronk, Kim, Ghosh, "Towards Realistic Individual Recourse and
     Actionable Explanations in Black-Box Decision Making Systems", 2019; as described and set in
     appendix B of Höltgen et al., "DeDUCE", 2021, whose settings are the defaults. They are slow and
-    find few: tens of thousands of steps, and no counterfactual of a quarter of the pairs.
+    often fail: tens of thousands of steps, and no counterfactual for a quarter of the pairs.
     ``optimizer="adam"`` needs hundreds. Deviations and choices:
 
     * The first image evaluated is the original; one that is of the target class already is returned
@@ -98,7 +98,7 @@ class REVISE(CounterfactualExplainer):
             initial_latent (Tensor, optional): Where the search begins, instead of an encoder's
                 answer: one latent for all images, or N. Default: None
             confidence (float, optional): An image is a success when the target's softmax
-                probability exceeds it; where it is below .5 the target must also be the argmax.
+                probability exceeds it; where it is below 0.5 the target must also be the argmax.
                 Default: 0.5
             distance_weight (float, optional): :math:`\lambda`. Default: 1.0
             learning_rate (float, optional): Size of a step in latent space. Default: None, which is

@@ -15,11 +15,11 @@ from captum_deduce.explainers.pixelwise import PixelwiseExplainer
 
 
 class Schut(PixelwiseExplainer):
-    r"""Counterfactuals that a whole ensemble believes.
+    r"""Counterfactuals that convince a whole ensemble.
 
     Each step moves the pixel with the largest gradient of
     :math:`-\log \frac{1}{K} \sum_k f_k(\mathbf x)_t`, until the ensemble's mean softmax probability
-    of the target exceeds ``confidence``, .99 by default. A high mean probability means that the
+    of the target exceeds ``confidence``, 0.99 by default. A high mean probability means that the
     members agree (little epistemic uncertainty) and are sure (little aleatoric uncertainty).
 
     Source: Schut, Key, McGrath, Costabello, Sacaleanu, Corcoran, Gal, "Generating Interpretable
@@ -61,7 +61,7 @@ class Schut(PixelwiseExplainer):
             models (sequence of Callable or nn.Module): The members: each maps N inputs to N x C
                 logits or log-probabilities, with the same C. An ``nn.ModuleList`` will do.
             confidence (float, optional): The search ends when the mean softmax probability of the
-                target exceeds it; where it is below .5 the target must also be the argmax.
+                target exceeds it; where it is below 0.5 the target must also be the argmax.
                 Default: 0.99
             step_size (float, optional): How far a pixel moves in a step, as a fraction of
                 ``upper_bound - lower_bound``. Default: 0.2

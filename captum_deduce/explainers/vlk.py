@@ -70,7 +70,7 @@ class VLK(CounterfactualExplainer):
 
     In float32 the descent magnifies rounding, which depends on the size of a batch: of 50 pairs of
     8x8 digits, searched one at a time instead of together, as many were found, but the images of 42
-    differed by more than .001 in an entry, and their L1 by 1.3 of 6.8 in the mean; without targets
+    differed by more than 0.001 in an entry, and their L1 by 1.3 of 6.8 in the mean; without targets
     8 reached another class. In float64 entries differed by at most 2e-8
     (``benchmarks/batch_sizes.py``).
 

@@ -94,7 +94,7 @@ class Wachter(CounterfactualExplainer):
     A pair that fails returns its best attempt with ``success=False``; one whose gradient is not
     finite, or 0 at the start, stops as failed. In float32 rounding depends on the size of a batch:
     of 100 pairs of 8x8 digits, searched one at a time instead of together, two differed by more
-    than .001 in an entry, and none in whether it was found (``benchmarks/batch_sizes.py``).
+    than 0.001 in an entry, and none in whether it was found (``benchmarks/batch_sizes.py``).
 
     Examples::
 
@@ -129,7 +129,7 @@ class Wachter(CounterfactualExplainer):
             forward_func (Callable or nn.Module): The classifier: N inputs to N x C logits or
                 log-probabilities.
             confidence (float, optional): An image is a success when the target's softmax
-                probability exceeds it; where it is below .5 the target must also be the argmax.
+                probability exceeds it; where it is below 0.5 the target must also be the argmax.
                 Default: 0.5
             distance (str, optional): ``"l1"``, ``"mad"`` or ``"l2"``, see above. Default: "l1"
             mad (Tensor, optional): The median absolute deviation of each entry, in the inputs'

@@ -1,4 +1,4 @@
-r"""Which scores of two classifiers hang on the same thing: they move together along an image."""
+r"""Whether the scores of two classifiers depend on the same thing: they change together."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def counterfactual_alignment(
     .. math:: \frac{f_2(\mathbf x_\lambda) - f_2(\mathbf x_0)}
                    {f_1(\mathbf x_\lambda) - f_1(\mathbf x_0)}
 
-    1 where both move alike, 0 where the second does not care, negative where it moves the other
-    way. If the images were changed for the first classifier's sake, and the second is of something
-    that should have nothing to do with it, a value far from 0 points at a shortcut.
+    It is 1 where both scores change alike, 0 where the second does not change, and negative where
+    they change in opposite directions. Take images that were changed for the first classifier, and
+    a second classifier of something that should be unrelated: a value far from 0 then points to a
+    shortcut.
 
     It is made for the ends of a line in latent space,
     ``path.frames[:, 0]`` and ``path.frames[:, -1]`` of ``LatentShift.path``, whose images differ by

@@ -43,12 +43,13 @@ class AnoGAN:
     2021, whose settings are the defaults: plain gradient descent, the last fifth of it with a tenth
     of the step.
 
-    These scores are noisy. Of 16 published counterfactuals under the published networks, a score
-    had between three seeds a standard deviation of 8% of itself on average, and of 35% at most.
-    With ``optimizer="adam"`` it was 4% and at most 8%, and the scores were 8% lower, with a quarter
-    of the evaluations. It starts at the best of ``candidates`` draws, and its steps shrink along
-    half a cosine; its moving averages are short (.7 and .95), as slopes of absolute values do not
-    shrink near a minimum. Scores of one optimizer are not to be held against those of the other.
+    These scores are noisy. Under the published networks the scores of 16 published counterfactuals
+    had a standard deviation over three seeds of 8% on average, and of 35% at most. With
+    ``optimizer="adam"`` it was 4% on average and 8% at most. The scores were 8% lower then, after a
+    quarter of the evaluations, so don't compare scores of one optimizer with those of the other.
+    Adam starts at the best of ``candidates`` draws, and its steps shrink along half a cosine. Its
+    moving averages are short (0.7 and 0.95), as slopes of absolute values do not shrink near a
+    minimum.
 
     A score is a function of the image (to single precision) and the seed alone, whatever else is
     scored with it.
@@ -69,8 +70,8 @@ class AnoGAN:
         restarts (int, optional): Starts of an image. Default: 3
         steps (int, optional): Steps of each start. Default: None, which is 4000 with "sgd" and
             1000 with "adam"
-        step_size (float, optional): Step at the beginning. Default: None, which is .03 with "sgd"
-            and .3 with "adam"
+        step_size (float, optional): Step at the beginning. Default: None, which is 0.03 with "sgd"
+            and 0.3 with "adam"
         candidates (int, optional): Each image starts at those of so many draws that have the
             smallest losses; 0: each at latents drawn for it. Default: None, which is 0 with "sgd"
             and 2000 with "adam"

@@ -94,10 +94,10 @@ def evaluate(
         >>> images, target = test.images[:20], (test.target[:20] + 1) % 10
         >>> explainers = {"JSMA": JSMA(model), "Wachter": Wachter(model)}
         >>> results = {name: e.generate(images, target) for name, e in explainers.items()}
-        >>> metrics = {"L0": Counterfactuals.l0, "L1": Counterfactuals.l1, "oracle": Oracle(other)}
-        >>> table = evaluate(results, metrics)
+        >>> distances = {"L0": Counterfactuals.l0, "L1": Counterfactuals.l1}
+        >>> table = evaluate(results, {**distances, "oracle agreement": Oracle(other)})
         >>> print(table)
-        |         |  ...L0 |  ...L1 | oracle | failure rate |
+        |         |  ...L0 |  ...L1 | oracle agreement | failure rate |
         ...
         Means over the ... of 20 pairs on which all succeeded; failure rate over all 20 pairs.
         >>> table["JSMA", "L0"].mean < table["Wachter", "L0"].mean

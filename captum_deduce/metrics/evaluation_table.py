@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 FAILURE_RATE = "failure rate"
 """The column that every table has."""
 
+_NARROWEST = 3
+"""Characters of a column: its rule needs three, or some readers of Markdown see no table."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -207,9 +210,9 @@ class EvaluationTable:
             str: A row per result, "-" where there is no mean; standard deviations over sets stand
             in brackets.
         """
-        columns = [["", *self.results]]
-        columns += [[metric, *self._cells(metric)] for metric in self.metrics]
-        widths = [max(map(len, column)) for column in columns]
+        columns = [["", *map(_escaped, self.results)]]
+        columns += [[_escaped(metric), *self._cells(metric)] for metric in self.metrics]
+        widths = [max(_NARROWEST, *map(len, column)) for column in columns]
         lines = []
         for row in zip(*columns, strict=True):
             cells = [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]
@@ -225,11 +228,11 @@ class EvaluationTable:
         return self.to_markdown()
 
     def _cells(self, metric: str) -> list[str]:
-        """Format a column: at least two decimals, up to four where numbers are small."""
-        scale, unit = (100.0, " %") if metric == FAILURE_RATE else (1.0, "")
+        """Format a column: a share as 98.5%, else two decimals, up to four for small numbers."""
+        scale, unit = (100.0, "%") if metric == FAILURE_RATE else (1.0, "")
         summaries = [self[result, metric] for result in self.results]
         smallest = min((abs(cell.mean) * scale for cell in summaries if cell.mean), default=1.0)
-        decimals = min(max(2, 2 - math.floor(math.log10(smallest))), 4) if not unit else 2
+        decimals = 1 if unit else min(max(2, 2 - math.floor(math.log10(smallest))), 4)
         return [
             "-"
             if cell.mean is None
@@ -268,6 +271,11 @@ class EvaluationTable:
         if without:
             who += f" but {', '.join(without)}, which found none"
         return f"Means over the {max(counts.values())} of {total} pairs on which {who}"
+
+
+def _escaped(name: str) -> str:
+    """Write a name so that it ends no cell."""
+    return name.replace("|", "\\|")
 
 
 def _listed(counts: Mapping[str, int]) -> str:

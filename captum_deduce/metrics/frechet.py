@@ -26,10 +26,10 @@ def fid(features: Tensor, other: Tensor) -> float:
     (:class:`FeatureExtractor`), and values of different features can't be compared. Nor can those
     of different numbers of images: few make it larger.
 
-    **Show an oracle score beside it** (:class:`Oracle`). FID asks whether the images as a whole
-    look like the data, not whether they are of their targets' classes: images that have hardly been
+    **Report oracle agreement beside it** (:class:`Oracle`). FID tells whether the images as a whole
+    look like the data, not whether they show their targets' classes. Images that have hardly
     changed, adversarial examples among them, have nearly the FID of the originals, which is the
-    best there is. Against the originals themselves it is lowest for no change at all; use
+    best there is. Against the originals themselves no change at all has the lowest FID; use
     :func:`split_fid` there.
 
     The trace of the root is the sum of the singular values of :math:`A_1 A_2^\top`, with
@@ -77,9 +77,9 @@ def split_fid(
     A counterfactual shares most of its pixels with its original, so that the FID between the two
     sets is low for that reason alone. Here the originals are cut into halves at random; the
     counterfactuals of one half are compared with the originals of the other, and the other way
-    round. The value is the mean of both, over several cuts. Range, direction and what it can't say
-    are those of :func:`fid`: show an oracle score beside it, as images that have hardly been
-    changed are rewarded here, too.
+    round. The value is the mean of both, over several cuts. Range, direction and limits are those
+    of :func:`fid`. It also rewards images that have hardly changed, so report oracle agreement
+    beside it.
 
     Source: Jeanneret et al., *Adversarial Counterfactual Visual Explanations* (2023), section 4.1.
     Deviation: an original of several counterfactuals stands in its half once, with all of them.

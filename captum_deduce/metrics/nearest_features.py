@@ -21,12 +21,12 @@ class NearestFeatureDistance:
 
     over all training images :math:`x_i`, or over those of the target's class alone. From 0; lower
     is better: the counterfactual lies where there are training images. It is in the features' own
-    units, so that only values of the same extractor and the same training images can be compared,
-    and what is low only held-out real images say: call :meth:`distance` with some. Values below
-    theirs say that a method returns training images, or copies them.
+    units, so compare only values of the same extractor and the same training images. To learn what
+    a low value is, call :meth:`distance` with held-out real images. Values below theirs mean that a
+    method returns training images, or copies them.
 
-    With any class, an image that has hardly changed is near to its own class, and so has a low
-    value without being like the target; with ``same_class=True`` it hasn't.
+    Among the images of all classes, one that has hardly changed is near its own class: its value is
+    low, though it is not like the target. ``same_class=True`` avoids that.
 
     Source: Kenny and Keane, *On Generating Plausible Counterfactual and Semi-Factual Explanations
     for Deep Learning* (2021), where it is taken in the explained classifier's last features.

@@ -14,13 +14,13 @@ from captum_deduce.metrics.forward import BATCH_SIZE, read_outputs
 
 
 class Oracle:
-    r"""The oracle score: how independent classifiers see counterfactuals.
+    r"""Oracle agreement: whether independent classifiers see the target in counterfactuals.
 
-    A counterfactual moves the classifier that it was made for. If it moves that classifier alone it
-    is an adversarial example; if it looks like the target class, classifiers that were trained
-    independently (other weights, better another architecture) agree. The measure is that of
-    Hvilshøj et al., *On Quantitative Evaluations of Counterfactuals* (2021); with several
-    classifiers a pair's value is the mean over them.
+    A counterfactual changes the prediction of the classifier that it was made for. If it changes
+    no other classifier's, it is an adversarial example. If it looks like the target class,
+    classifiers that were trained independently (other weights, better another architecture) agree.
+    The measure is that of Hvilshøj et al., *On Quantitative Evaluations of Counterfactuals* (2021).
+    With several classifiers a pair's value is the mean over them.
 
     An instance is called with :class:`~captum_deduce.Counterfactuals` and gives one value a pair,
     as :func:`~captum_deduce.metrics.evaluate` wants it. The classifiers run in eval mode; each

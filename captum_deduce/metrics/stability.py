@@ -22,8 +22,8 @@ class ValidityUnderNoise:
     .. math::
         \frac{1}{n} \sum_{i=1}^{n} \left[\arg\max f(x' + \varepsilon_i) = t\right]
 
-    A counterfactual that the search has left just beyond the decision boundary loses its target to
-    noise that no one sees. This is one minus the invalidation rate of Pawelczyk et al.,
+    A counterfactual just beyond the decision boundary loses its target to noise that nobody would
+    see. This is one minus the invalidation rate of Pawelczyk et al.,
     *Probabilistically Robust Recourse* (2023), which takes Gaussian noise.
 
     The n perturbations are drawn once from ``seed`` and added to every image, so that a pair's

@@ -56,11 +56,11 @@ def substitutability(
     Transformations* (2018); Kenny and Keane, *On Generating Plausible Counterfactual and
     Semi-Factual Explanations for Deep Learning* (2021).
 
-    What it can't say: a few typical images of each class are enough for a high value, so that it is
-    blind to their variety and to how near they are to the originals. Classes that are nobody's
-    target are never right. Accuracies rise with the number of images: give about as many real ones
-    as there are counterfactuals, of the same classes, or numbers alone tell the two apart. Pixels
-    are a good feature for centred digits and little else; for photographs give an ``extractor``.
+    Limits: a few typical images of each class are enough for a high value, so it ignores variety
+    and the distance from the originals. A class that is no counterfactual's target is never
+    predicted. Accuracies rise with the number of images, so give about as many real images as there
+    are counterfactuals, of the same classes. Pixels are good features for centred digits and little
+    else; for photographs give an ``extractor``.
 
     Args:
         result (Counterfactuals): N pairs. Those that failed, and those whose original was at the

@@ -18,14 +18,14 @@ from captum_deduce.metrics.forward import BATCH_SIZE, read_outputs
 class TargetDensity:
     r"""The target's log-density :math:`\log p_t(f_Z(x'))`, or where it stands in the class.
 
-    Log-densities of one feature space can be compared with one another; whether one is *high* only
-    its class's own images say. Their distribution is that of the training images, each under the
-    Gaussian fitted without it (see :meth:`captum_deduce.ClassGaussianMixture.quantile`): a quantile
-    of .5 is that of a typical image of the class, one below .01 says that hardly any training image
-    is as unlikely.
+    Log-densities can be compared within one feature space. Whether one is *high* depends on the
+    class: ``measure="quantile"`` compares it with the class's training images, each under the
+    Gaussian fitted without it (see :meth:`captum_deduce.ClassGaussianMixture.quantile`). A typical
+    image of the class has a quantile of about 0.5. Below 0.01, fewer than 1% of the training images
+    have so low a log-density.
 
-    Any model's features will do, not only those of the explained one; all results of one comparison
-    need the same. DeDUCE raises this density of its own model, so that there a high value is no
+    The features may be those of any model, but must be the same for all results that are compared.
+    DeDUCE raises this density of the model that it explains, so a high value there is no
     independent evidence.
 
     An instance is called with :class:`~captum_deduce.Counterfactuals` and gives one value a pair.

@@ -39,7 +39,7 @@ class COUT:
     comes first. Counterfactuals of several methods have different places to insert, and a value is
     relative to a pair's own: it says nothing of how many there are (see :func:`sites`), nor whether
     the image is real: an adversarial example of few strong pixels has a high one. A search that
-    stops as soon as :math:`p_t` is .5 mostly has a negative value, as the original's class leads
+    stops as soon as :math:`p_t` is 0.5 mostly has a negative value, as the original's class leads
     until the end: compare methods at the same confidence.
 
     An instance is called with :class:`~captum_deduce.Counterfactuals` and gives one value a pair;

@@ -215,7 +215,7 @@ def sn_resnet18(
 ) -> ResNet:
     r"""Make the paper's classifier: a ResNet-18 with soft spectral normalisation.
 
-    As published: LeakyReLU of slope .01, average-pool shortcuts, ordinary batch norm, every
+    As published: LeakyReLU of slope 0.01, average-pool shortcuts, ordinary batch norm, every
     convolution bounded and the last linear layer not.
 
     Args:

@@ -1,4 +1,4 @@
-"""A small classifier of 3x3 convolutions alone, for use as an oracle of another making."""
+"""A small classifier of 3x3 convolutions alone, for use as an oracle of another architecture."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class SmallVGG(SmallClassifier):
     Three stages of two 3x3 convolutions, of one, two and four times ``width`` channels: the form of
     VGG (Simonyan and Zisserman, "Very deep convolutional networks for large-scale image
     recognition", 2015). A max pooling by 2 stands between stages, the mean over all places and one
-    linear layer behind the last. There is neither batch norm nor dropout; weights begin as He,
-    Zhang, Ren and Sun, "Delving deep into rectifiers", 2015, draw them, without which so many
-    layers hardly train. It sees details that :class:`SmallCNN`, with its 5x5 convolutions and a
-    place for every pixel of its maps, doesn't, and the other way round: where both are fooled, it
-    is less likely to be a whim of one architecture.
+    linear layer behind the last. There is neither batch norm nor dropout. Weights are initialised
+    as by He, Zhang, Ren and Sun, "Delving deep into rectifiers", 2015, without which so many layers
+    hardly train. It sees details that :class:`SmallCNN`, with its 5x5 convolutions and a weight for
+    every pixel of its maps, does not see, and the other way round. What both agree on is less
+    likely to be a quirk of one architecture.
 
     Args:
         in_channels (int, optional): Channels of the images. Default: 1

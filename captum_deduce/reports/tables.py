@@ -41,7 +41,8 @@ def markdown(columns: Iterable[Column]) -> str:
         str: A line for the headings, one below it, and one per row.
     """
     lined = [
-        (heading, "---:" if _are_numbers(cells) else "---", *cells) for heading, cells in columns
+        (_escaped(heading), "---:" if _are_numbers(cells) else "---", *map(_escaped, cells))
+        for heading, cells in columns
     ]
     return "\n".join(f"| {' | '.join(row)} |" for row in zip(*lined, strict=True))
 
@@ -119,6 +120,11 @@ def _outcomes(result: Counterfactuals) -> list[str]:
 
 def _has_channels(result: Counterfactuals) -> bool:
     return result.inputs.shape[1] > 1
+
+
+def _escaped(cell: str) -> str:
+    """Write what a cell says so that it does not end the cell."""
+    return cell.replace("|", "\\|")
 
 
 def _are_numbers(cells: Sequence[str]) -> bool:

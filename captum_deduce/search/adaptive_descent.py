@@ -29,8 +29,8 @@ class AdaptiveDescent(PixelDescent):
     The step rule's ``step_size`` is the longest step. Each pair has a length of its own, a fraction
     of it that begins at 1. After a step the decrease of the loss is divided by the decrease that
     its gradient promised, :math:`\rho = (L_{k-1} - L_k) / (-\mathbf g_{k-1} \cdot \Delta)`, as in a
-    trust-region method: for :math:`\rho` < .2 the length is halved, for :math:`\rho` > .5 it
-    doubles, up to 1. A step with :math:`\rho` < .1 was in vain. One is forgiven; if the next is in
+    trust-region method: for :math:`\rho` < 0.2 the length is halved, for :math:`\rho` > 0.5 it
+    doubles, up to 1. A step with :math:`\rho` < 0.1 was in vain. One is forgiven; if the next is in
     vain, too, or ends above the loss before both, the pair returns to where it was before them,
     with a sixteenth of the length: the watchdog technique (Chamberlain et al., "The watchdog
     technique for forcing convergence in algorithms for constrained optimization", 1982). So does a

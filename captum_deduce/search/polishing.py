@@ -1,8 +1,8 @@
-r"""Polishing: make a counterfactual that was found nearer and smoother, as long as it is one.
+r"""Polishing: make a counterfactual that was found smoother, near, and still a counterfactual.
 
-A search ends at the first images that are what was asked for, pixel by pixel. What it leaves has
-single bright pixels and ragged strokes. Polishing descends from there on what makes an image look
-near and drawn, while the goal holds.
+A search moves pixel by pixel and ends at the first image that meets its goal, often with single
+bright pixels and ragged strokes. Polishing goes on from there: it descends on distance and
+variation while the goal holds.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _LEAST_PULL = 1e-12
 
 @dataclass(frozen=True)
 class Polish:
-    r"""What a counterfactual is polished for, and how far it may go.
+    r"""How counterfactuals are polished: smoother strokes, near the original, the goal kept.
 
     From the image that a search found, minimises, in units of the range,
 
@@ -48,16 +48,16 @@ class Polish:
         \|\mathbf x - \mathbf x_0\|_1 + \tau\, \mathrm{TV}(\mathbf x)
         + \rho\, \|\mathrm{AE}(\mathbf x) - \mathbf x\|_2^2
 
-    over images that are what was asked for: confidence, and density quantile where there is one.
+    over images that meet the goal: the confidence, and the density quantile where there is one.
     Each step is one of Adam with the proximal step of the :math:`\ell_1` term; the goal enters as a
     penalty whose weight rises by :data:`PACE` after each step outside of it, and falls by the same
-    after each step within. The best image within the goal is kept; where none is better,
-    that with which it began.
+    after each step within. The best image within the goal is kept, or the first one where none is
+    better.
 
-    TV is the sum of the absolute differences of neighbours (anisotropic, rounded off at .03).
+    TV is the sum of the absolute differences of neighbours (anisotropic, rounded off at 0.03).
 
     Args:
-        variation (float, optional): :math:`\tau`. Up to .25 it moves no entry that the goal does
+        variation (float, optional): :math:`\tau`. Up to 0.25 it moves no entry that the goal does
             not need, as the differences to four neighbours can't outweigh the distance. Images must
             be N x channels x height x width unless it is 0. Default: 0.25
         prior (Callable, optional): AE, from N images to N reconstructions of the same shape: an

@@ -146,7 +146,7 @@ class Goal:
 
     Args:
         confidence (float): What the target's softmax probability has to exceed; where it is below
-            .5 the target must also be the most likely class.
+            0.5 the target must also be the most likely class.
         log_density (Tensor, optional): For each class the least log-density of an image's features
             under it, C, float64. Default: None (any will do)
     """
@@ -215,7 +215,7 @@ def is_success(confidence: Tensor, prediction: Tensor, target: Tensor, threshold
         confidence (Tensor): Softmax probability of the target, N.
         prediction (Tensor): The most likely class, N.
         target (Tensor): N classes.
-        threshold (float): What the confidence has to exceed; where it is below .5 the target must
+        threshold (float): What the confidence has to exceed; where it is below 0.5 the target must
             also be the prediction.
 
     Returns:

@@ -55,9 +55,8 @@ def plot_density(
 ) -> sheets.Picture:
     r"""Draw the feature space, the Gaussians and a counterfactual's way, as the paper's figure 2.
 
-    Training images are points, each class's Gaussian is two ellipses that hold 50 and 95 % of it,
-    the way of a counterfactual is a black line from a circle to a star, and the decision boundary
-    is dashed.
+    Training images are points. Each class's Gaussian is two ellipses, which hold 50% and 95% of it.
+    A counterfactual's way is a black line from a circle to a star. The decision boundary is dashed.
 
     More than two features are projected orthogonally onto a plane: with a path the one through its
     start, its end and the mean of the target class; else that of the two first principal axes of
@@ -338,8 +337,8 @@ def _draw_way(axes: Axes, way: NDArray[np.float64]) -> None:
 
 
 def _draw_legend(axes: Axes, *, boundary: bool, way: bool) -> None:
-    shares = " and ".join(f"{100 * content:.0f}" for content in CONTENTS)
-    entries = [Line2D([], [], color="0.3", linewidth=1.8, label=f"{shares} % of a class")]
+    shares = " and ".join(f"{content:.0%}" for content in CONTENTS)
+    entries = [Line2D([], [], color="0.3", linewidth=1.8, label=f"{shares} of a class")]
     if boundary:
         entries.append(Line2D([], [], color="black", linestyle="--", label="decision boundary"))
     if way:

@@ -326,7 +326,7 @@ def write_heading(sheet: Sheet, text: str) -> Text:
 
 
 def write_note(sheet: Sheet, note: str) -> None:
-    """Put a line below a sheet, which has a bottom margin of .4 inches for it.
+    """Put a line below a sheet, which has a bottom margin of 0.4 inches for it.
 
     Args:
         sheet (Sheet): The sheet.

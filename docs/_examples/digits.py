@@ -7,13 +7,15 @@ from captum_deduce.datasets import load_digits
 from captum_deduce.models import sn_resnet18
 from captum_deduce.training import train_classifier
 
-torch.set_num_threads(1)  # for models this small the quickest
+torch.set_num_threads(1)  # quickest for models this small
 torch.manual_seed(0)
 train, validation, test = load_digits()
 model = sn_resnet18(width=8, image_size=8)
 train_classifier(model, train, epochs=12, batch_size=64)
 model.eval()
-density = ClassGaussianMixture.fit_loader(model, model.avgpool, train.batches())
+density = ClassGaussianMixture.fit_loader(
+    model, model.avgpool, train.batches(), regularization="oas"
+)
 explainer = DeDUCE(model, model.avgpool, density)
 
 # 50 test images, and for each a class that it isn't

@@ -13,7 +13,7 @@ from captum_deduce.training import train_classifier
 distributed.init_process_group("gloo")
 torch.set_num_threads(1)
 train, _, test = load_digits()
-torch.manual_seed(0)  # the same classifier everywhere; as a rule you load one
+torch.manual_seed(0)  # the same classifier on each rank; you would load yours
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
 train_classifier(model, train, epochs=5, show_progress=False)
 

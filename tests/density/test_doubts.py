@@ -62,7 +62,7 @@ def test_a_class_that_its_own_samples_surprise_is_named_with_figures():
         density.quantile(0.05)[1],
         doubts.expected_log_density(density._derived(), 64),
     )
-    assert f"class 1 (100 samples): {lowest:,.0f} for {expected[1]:,.0f}" in message
+    assert f"class 1 (100 samples) {lowest:,.0f}, expected {expected[1]:,.0f}" in message
     assert "class 0" not in message
     assert message.endswith("regularization='oas', covariance_type='tied' or more samples help")
     assert lowest < -1000

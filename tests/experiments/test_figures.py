@@ -57,6 +57,6 @@ def test_figure_5_shows_eighteen_pairs(models, store):
     np.testing.assert_allclose(drawn[7][1][..., 0], result.counterfactuals[1, 0], atol=1e-6)
     title = drawn[7][0]
     assert title.startswith(f"→ {result.target[1]}, ")
-    share = report.data["oracle"][1]
+    share = report.data["oracle agreement"][1]
     assert title.endswith(f"{share:.0%}" if result.success[1] else "failed")
     assert share == pytest.approx(round(2 * share) / 2)

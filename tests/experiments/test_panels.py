@@ -57,6 +57,11 @@ def test_curves_and_points_are_where_they_belong():
     assert drawn[30.0, 0.6].lines[0].get_alpha() == 1
 
 
+def test_a_distance_is_never_below_nothing():
+    figure = panels([point("JSMA", "plain", 1.0, 0.05, distance_error=1.5)])
+    assert {axes.get_xlim()[0] for axes in figure.axes} == {0}
+
+
 def every_method():
     names = [*PRESETS, *RIVALS, "realistic, layers", "realistic, smoothed", *METHODS]
     return [name for name in dict.fromkeys(names) if name != "Schut"]

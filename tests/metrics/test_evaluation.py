@@ -155,7 +155,7 @@ def test_a_result_that_found_nothing_is_a_row_and_changes_no_other(results, pair
     assert table["C", "L0"].pairs == 0
     assert table["C", "failure rate"].mean == 1
     row = next(line for line in str(table).splitlines() if line.startswith("| C "))
-    assert [cell.strip() for cell in row.split("|")[2:-1]] == ["-", "-", "-", "100.00 % (0.00)"]
+    assert [cell.strip() for cell in row.split("|")[2:-1]] == ["-", "-", "-", "100.0% (0.0)"]
     json.dumps(table.to_dict(), allow_nan=False)
     assert np.isnan(table.to_pandas().loc["C", ("L0", "mean")])
     tests = {(test.first, test.second): test for test in table.paired_tests()[:3]}

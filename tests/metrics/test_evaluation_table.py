@@ -94,7 +94,7 @@ def test_markdown_has_every_cell_and_says_what_means_are_over():
     assert cells[0] == ["", "L0", "oracle", "failure rate"]
     assert cells[1][0] == "near"
     assert cells[2][1] == f"{VALUES['far'].mean():.2f} ({6.5 / np.sqrt(2):.2f})"
-    assert cells[2][3] == "25.00 % (0.00)"
+    assert cells[2][3] == "25.0% (0.0)"
     for place, metric in ((1, "L0"), (2, "oracle")):
         for row, name in ((1, "near"), (2, "far")):
             mean, deviation = map(float, re.findall(r"[\d.]+", cells[row][place]))
@@ -106,6 +106,18 @@ def test_markdown_has_every_cell_and_says_what_means_are_over():
         "Means over the 6 of 8 pairs on which all succeeded; failure rate over all 8 pairs; in "
         "brackets standard deviations of the 2 sets' means."
     )
+
+
+def test_names_of_one_letter_and_names_with_bars_make_a_table():
+    values, pairs = torch.tensor([1.0, 2.0]).double(), torch.arange(2)
+    columns = {name: Measured(values, pairs) for name in ("p", "a|b", "failure rate")}
+    text = EvaluationTable({"A": columns, "B": columns}, "common", pairs, ()).to_markdown()
+    heading, rule, *rows = (re.split(r"(?<!\\)\|", line)[1:-1] for line in text.split("\n")[:4])
+    # GitHub Flavored Markdown: hyphens, and at most a colon on either side
+    assert all(re.fullmatch(r" *:?-+:? *", cell) for cell in rule)
+    assert [cell.strip() for cell in heading] == ["", "p", r"a\|b", "failure rate"]
+    assert [row[0].strip() for row in rows] == ["A", "B"]
+    assert {len(cells) for cells in (heading, rule, *rows)} == {4}
 
 
 def test_a_notebook_draws_the_table():

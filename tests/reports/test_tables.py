@@ -99,6 +99,7 @@ def test_a_table_in_markdown_says_which_columns_are_numbers():
         "| a b | 1.5 | 1 |",
         "| c | 20 | - |",
     ]
+    assert markdown([("a|b", ["c|d"])]).splitlines()[::2] == [r"| a\|b |", r"| c\|d |"]
 
 
 def test_a_mean_of_nothing_is_none():

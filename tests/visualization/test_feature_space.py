@@ -187,7 +187,7 @@ def test_the_legend_says_what_is_there():
         (axes,) = plot_density(features, labels, density, **arguments).axes
         return [text.get_text() for text in axes.get_legend().get_texts()]
 
-    assert entries() == ["50 and 95 % of a class"]
+    assert entries() == ["50% and 95% of a class"]
     assert entries(classifier=density.log_probs)[1:] == ["decision boundary"]
     way = {"path": features[:2], "path_target": 1}
     assert entries(**way)[1:] == ["original", "counterfactual"]

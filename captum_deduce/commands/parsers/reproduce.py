@@ -24,18 +24,19 @@ missing, search, measure, and write the paper's values beside ours.
   fig3     six pairs with each algorithm
   fig4     what the VAE behind REVISE reconstructs
   fig5     eighteen random pairs with DeDUCE
-  frontier past the paper: how near and how real counterfactuals are, like for
-           like: DeDUCE, its presets, JSMA and Wachter on three classifiers
-           (plain, with spectral normalisation, trained with noise, too) at five
-           confidences; VLK and REVISE on two of them at two; others as points
+  frontier beyond the paper: distance and oracle agreement of all methods on the
+           same classifiers: DeDUCE, its presets, JSMA and Wachter on three
+           classifiers (plain, with spectral normalisation, trained with noise,
+           too) at five confidences; VLK and REVISE on two of them at two;
+           others as points
 
-Each also says how often two small classifiers that were trained independently
-see the target class (oracle), and how probable they find it (oracle p): a
-counterfactual that only the explained classifier sees is an adversarial
+Each also says how many of two small classifiers, trained independently, see the
+target class (oracle agreement), and how probable they find it (oracle p): a
+counterfactual that convinces only the explained classifier is an adversarial
 example. As in the paper, DeDUCE explains a classifier with spectral
 normalisation in the tables and the others one without; means are over the pairs
-on which all succeeded. The frontier has four such classifiers, of two makings,
-and counts failures as disagreement.
+on which all succeeded. The frontier has four such classifiers, of two
+architectures, and counts failures as disagreement.
 
 Three sizes, from seconds to days:
   --smoke    scikit-learn's digits: that everything runs, no more
