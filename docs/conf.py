@@ -40,6 +40,7 @@ extensions = [
     "sphinxcontrib.bibtex",
     "sphinx-mathjax-offline",
     "command_line",
+    "examples_using",
     "internal_links",
     "more_pages",
     "public_names",

@@ -46,7 +46,7 @@ def documented(pages: list[Path], names_of) -> set[str]:
 
 
 def test_the_api_pages_name_everything_public(public_names):
-    pages = [*sorted((DOCS / "api").glob("*.md")), DOCS / "command-line.md"]
+    pages = [*sorted((DOCS / "api").rglob("*.md")), DOCS / "command-line.md"]
     missing = set(public_names.public_names()) - documented(pages, public_names.names_of)
     assert not missing, f"on no page of docs/api: {sorted(missing)}"
 

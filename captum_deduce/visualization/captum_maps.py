@@ -149,7 +149,8 @@ def visualize_attribution(
             ``show_colorbar``.
 
     Returns:
-        matplotlib.figure.Figure: The figure; it is not shown.
+        matplotlib.figure.Figure: The figure; it is not shown. There is no ``ax``
+        argument: each panel has axes of its own.
 
     Raises:
         TypeError: An argument of the wrong kind.

@@ -66,7 +66,8 @@ def plot_counterfactuals(
 
     Returns:
         matplotlib.figure.Figure: The figure; notebooks draw it, ``savefig`` writes it. It is never
-        shown and takes no part in pyplot's state.
+        shown and takes no part in pyplot's state. There is no ``ax`` argument: each image has axes
+        of its own.
 
     Raises:
         TypeError: An argument of the wrong kind.

@@ -85,7 +85,8 @@ def plot_density(
         size (float, optional): Inches of the plot's longer side. Default: 6.0
 
     Returns:
-        matplotlib.figure.Figure: The figure; it is not shown.
+        matplotlib.figure.Figure: The figure; it is not shown. There is no ``ax``
+        argument: the axes take the proportions of what is drawn.
 
     Raises:
         TypeError: An argument of the wrong kind.

@@ -29,7 +29,8 @@ def plot_images(
             green and blue, or one as grey. Default: None (all are drawn)
 
     Returns:
-        matplotlib.figure.Figure: The figure; it is not shown.
+        matplotlib.figure.Figure: The figure; it is not shown. There is no ``ax``
+        argument: each image has axes of its own.
 
     Raises:
         ValueError: No row or no image, images that are neither grey nor RGB or differ in shape, or

@@ -54,7 +54,8 @@ def plot_swaps(
             green and blue, or one as grey. Default: None (all are drawn)
 
     Returns:
-        matplotlib.figure.Figure: The figure; notebooks draw it, ``savefig`` writes it.
+        matplotlib.figure.Figure: The figure; notebooks draw it, ``savefig`` writes it. There is no
+        ``ax`` argument: each image has axes of its own.
 
     Raises:
         TypeError: An argument of the wrong kind.

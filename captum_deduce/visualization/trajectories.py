@@ -58,7 +58,8 @@ def plot_trajectory(
             green and blue, or one as grey. Default: None (all are drawn)
 
     Returns:
-        matplotlib.figure.Figure: The figure; it is not shown.
+        matplotlib.figure.Figure: The figure; it is not shown. There is no ``ax``
+        argument: each image and each curve has axes of its own.
 
     Raises:
         TypeError: An argument of the wrong kind.

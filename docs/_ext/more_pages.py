@@ -1,11 +1,13 @@
 """Pages that are kept elsewhere, and places of pages that may be there or not.
 
 The notebooks of ``tutorials/`` are copied below the folder of the documentation, where Sphinx wants
-its pages. The patterns of the start page's contents need not match anything.
+its pages, and each page links to its notebook. The patterns of the start page's contents need not
+match anything.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from fnmatch import fnmatch
 from pathlib import Path
@@ -54,6 +56,26 @@ def without_empty_patterns(text: str, pages: set[str]) -> str:
     )
 
 
+def with_download(notebook: str, name: str) -> str:
+    """Add a link to the file below the title of a notebook's page.
+
+    Args:
+        notebook: The JSON, whose first cell begins with the title.
+        name: Of the file.
+    """
+    content = json.loads(notebook)
+    first = content["cells"][0]
+    title, _, rest = "".join(first["source"]).partition("\n")
+    link = f"{{download}}`Download this tutorial as a notebook <{name}>`"
+    first["source"] = f"{title}\n\n{link}\n{rest}"
+    return json.dumps(content)
+
+
+def _link_notebooks(app: Sphinx, page: str, source: list[str]) -> None:
+    if page.startswith("tutorials/"):
+        source[0] = with_download(source[0], f"{page.removeprefix('tutorials/')}.ipynb")
+
+
 def _drop_empty_patterns(app: Sphinx, page: str, source: list[str]) -> None:
     if page == app.config.root_doc:
         source[0] = without_empty_patterns(source[0], app.env.found_docs)
@@ -63,4 +85,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.connect("config-inited", _copy)
     app.connect("source-read", _drop_empty_patterns)
+    app.connect("source-read", _link_notebooks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

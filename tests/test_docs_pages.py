@@ -1,0 +1,122 @@
+"""The pages keep their form: one for each method and explainer, with code that fits."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from captum_deduce import explainers
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)
+
+WIDTH = 85
+"""Columns of code that a page shows without a scroll bar."""
+
+STILL_WIDE = {"beyond", "captum", "choosing", "counterfactuals", "index", "quickstart"}
+"""Pages whose code has longer lines; those that have none any more leave this list."""
+
+BLOCK = re.compile(r"^```(\{code-cell\}[^\n]*|python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def _docs_extensions(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    yield
+    for module in ("examples_using", "more_pages"):
+        sys.modules.pop(module, None)
+
+
+def code(page: Path) -> Iterator[str]:
+    """The lines of code on a page."""
+    for _, block in BLOCK.findall(page.read_text(encoding="utf-8")):
+        yield from block.splitlines()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_code_fits_into_the_page(page):
+    too_long = [line for line in code(page) if len(line) > WIDTH]
+    assert page.stem in STILL_WIDE or too_long == []
+
+
+def test_code_is_found_in_every_kind_of_block(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "prose\n```{code-cell} ipython3\na = 1\n```\nprose\n```python\nb = 2\n```\n"
+        "```text\nc\n```\n",
+        encoding="utf-8",
+    )
+    assert list(code(page)) == ["a = 1", "b = 2"]
+
+
+@pytest.mark.parametrize("folder", ["methods", "api/explainers"])
+def test_every_method_has_its_page(folder):
+    named = {page.stem for page in (DOCS / folder).glob("*.md")}
+    assert named - {"CounterfactualExplainer"} == set(explainers.METHODS)
+
+
+@pytest.mark.parametrize("method", explainers.METHODS)
+def test_a_method_s_page_says_what_a_user_asks(method):
+    page = (DOCS / "methods" / f"{method}.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
+    assert {"What it needs", "What it costs", "When it fails"} <= set(headings)
+    assert re.search(r"\{cite:p\}|no paper", page)
+    assert f"{{class}}`captum_deduce.{method}`" in page
+    assert re.search(r"^\$\$\n|^\| `distance`", page, re.MULTILINE), "no formula"
+
+
+def test_pages_that_use_a_class_are_found(tmp_path):
+    pages_using = import_module("examples_using").pages_using
+    for folder in ("methods", "guide", "tutorials"):
+        (tmp_path / folder).mkdir()
+    shown = "```{code-cell} ipython3\n:tags: [wrap]\n\nresult = JSMA(model)\n```\n"
+    (tmp_path / "methods" / "a.md").write_text(shown, encoding="utf-8")
+    (tmp_path / "guide" / "b.md").write_text("Not code: JSMA(model)\n", encoding="utf-8")
+    (tmp_path / "guide" / "c.md").write_text(
+        "```{code-cell} ipython3\nx = 1\n```\nJSMA(model)\n```python\ny = DeDUCE.closest(m)\n```\n",
+        encoding="utf-8",
+    )
+    cells = [
+        {"cell_type": "markdown", "source": ["DeDUCE(model)"]},
+        {"cell_type": "code", "source": ["JSMA(model)\n", "z = 1"]},
+    ]
+    (tmp_path / "tutorials" / "1.ipynb").write_text(json.dumps({"cells": cells}), encoding="utf-8")
+
+    def names(name):
+        return [page.name for page in pages_using(name, tmp_path)]
+
+    assert names("JSMA") == ["a.md", "1.ipynb"]
+    assert names("DeDUCE") == ["c.md"]
+
+
+def test_a_tutorial_s_page_links_to_its_notebook():
+    with_download = import_module("more_pages").with_download
+    cells = [
+        {"cell_type": "markdown", "source": ["# A title\n", "\n", "Words."]},
+        {"cell_type": "code", "source": ["x = 1"]},
+    ]
+    shown = json.loads(with_download(json.dumps({"cells": cells, "nbformat": 4}), "1.ipynb"))
+    title, _, link, *rest = shown["cells"][0]["source"].split("\n")
+    assert title == "# A title"
+    assert link == "{download}`Download this tutorial as a notebook <1.ipynb>`"
+    assert rest == ["", "Words."]
+    assert shown["cells"][1] == cells[1]
+    assert shown["nbformat"] == 4
+
+
+def test_examples_that_pages_load_are_there_and_parse():
+    loaded = set()
+    for page in DOCS.rglob("*.md"):
+        for path in re.findall(r"^:load: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+            loaded.add((page.parent / path).resolve())
+    assert DOCS / "_examples" / "methods.py" in loaded
+    for path in loaded:
+        ast.parse(path.read_text(encoding="utf-8"))
