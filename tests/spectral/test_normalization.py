@@ -416,7 +416,8 @@ def test_removal_refuses_what_is_no_module():
 @pytest.mark.parametrize(("show_progress", "bars"), [(True, 1), (False, 0), (None, 0)])
 def test_a_bar_is_drawn_where_it_is_asked_for(capsys, show_progress, bars):
     normalized_network(show_progress=show_progress)
-    assert capsys.readouterr().err.count("spectral norms: 100%") == bars
+    # The end may be drawn twice, once more on closing; the beginning never.
+    assert capsys.readouterr().err.count("spectral norms:   0%") == bars
 
 
 def reordered():
