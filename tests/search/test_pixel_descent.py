@@ -159,7 +159,7 @@ def in_rounds(
     )
 
     def objective(scores, features, target, classes):
-        return cross_entropy(scores, target, reduction="none"), None
+        return cross_entropy(scores, target, reduction="none"), scores.mean(1)
 
     descent = PixelDescent(
         problem,
@@ -203,6 +203,9 @@ def test_rounds_equal_their_naive_form(momentum, settings):
         np.testing.assert_allclose(result.images[i].numpy(), naive.image, rtol=0, atol=1e-12)
         assert result.success[i].item() == naive.success
         assert result.iterations[i].item() == naive.steps
+        # what stands in the place of the log-density
+        mean = Curved()(result.images[i : i + 1]).mean()
+        assert result.log_density[i].item() == pytest.approx(mean.item(), rel=1e-9)
         ended_early += naive.success and naive.steps < (ROUNDS | settings)["max_iterations"]
     assert ended_early
 

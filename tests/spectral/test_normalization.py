@@ -408,6 +408,13 @@ def test_arguments_are_checked(arguments, error, message):
     assert same(snapshot(model), before)
 
 
+@pytest.mark.parametrize(("value", "bounded"), [(-8.0, -4.0), (3.0, 3.0)])
+def test_a_weight_of_a_single_entry_is_bounded_as_any_other(value, bounded):
+    layer = nn.Linear(1, 1)
+    nn.init.constant_(layer.weight, value)
+    assert spectral_normalize(layer).eval().weight.item() == pytest.approx(bounded)
+
+
 def test_removal_refuses_what_is_no_module():
     with pytest.raises(TypeError, match=r"module must be an nn\.Module, got str"):
         remove_spectral_normalization("model")
