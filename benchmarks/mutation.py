@@ -11,8 +11,8 @@ and which tests, stands in pyproject.toml under [tool.mutmut].
     python benchmarks/mutation.py --report               # what is known so far; runs nothing
 
 Verdicts are kept in the folder mutants/: after Ctrl-C the same command goes on where it stopped.
-They are forgotten for functions that have changed since. After new tests, --again tries those that
-survived once more. `mutmut browse` shows everything, `mutmut show NAME` a single fault, and
+They are forgotten for functions that have changed since. After new tests, --again tries once more
+those that none noticed. `mutmut browse` shows everything, `mutmut show NAME` a single fault, and
 deleting the folder begins anew. It needs an operating system that forks, so not Windows.
 
 A fault whose tests never end counts as noticed; they are stopped after fifteen times as long as
@@ -52,6 +52,7 @@ _KINDS = {
     "survived": (0,),
     "unreached": (5, 33),
 }
+_UNNOTICED = ("survived", "unreached")
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--module", nargs="+", help="last names of modules, such as loop (default: all)")
     add("--sample", type=int, help="faults of each, drawn at random (default: all)")
     add("--seed", type=int, default=0, help="of the draw (default: 0)")
-    add("--again", action="store_true", help="try those that survived once more")
+    add("--again", action="store_true", help="try once more those that no test noticed")
     add("--report", action="store_true", help="run nothing")
     add("--workers", type=int, default=1, help="faults at a time, of one thread each (default: 1)")
     add("--survivors", type=Path, help="file for their differences (default: in mutants/)")
@@ -263,13 +264,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         named = [(name, each) for name, names in chosen.items() for each in names]
         return [each for name, each in named if kind_of(each, found[name][each]) in kinds]
 
-    to_try = of_kind(None, "survived") if given.again else of_kind(None)
+    to_try = of_kind(None, *_UNNOTICED) if given.again else of_kind(None)
     if to_try and not given.report:
         try_out(to_try, given.workers)
         found = {name: verdicts(path) for name, path in paths.items()}
     rows = [tally(name, found[name], chosen[name]) for name in chosen]
     print(table(rows))
-    if alive := of_kind("survived", "unreached"):
+    if alive := of_kind(*_UNNOTICED):
         file = start / (given.survivors or ROOT / MUTANTS / "survivors.diff")
         file.write_text(differences(alive), encoding="utf-8")
         print(f"{len(alive)} that no test noticed: {file}")

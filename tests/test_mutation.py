@@ -146,13 +146,14 @@ def test_faults_are_tried_once_and_survivors_again_when_asked(mutation, package,
         mutation.main(["--module", "plain"])
         assert tried == []
         mutation.main(["--module", "plain", "--again"])
-        assert len(tried) == 1
+        assert len(tried) == row["mutants"]  # one that survived, others that nothing reached
         (package / "sums" / "plain.py").write_text(PLAIN.replace("-a", "-a - 1"), encoding="utf-8")
+        tried.clear()
         mutation.main(["--module", "plain", "--report"])
-        assert len(tried) == 1
+        assert tried == []
         mutation.main(["--module", "plain"])
-        assert not any("add" in name for name in tried[1:])  # only the other has changed
-        assert len(tried) > 1
+        assert tried
+        assert all("unused" in name for name in tried)  # only that has changed
 
     (package / "tests" / "test_plain.py").write_text(
         TEST.format(b=0) + "    assert add(1, 1) == 2\n"
