@@ -15,8 +15,8 @@ They are forgotten for functions that have changed since. After new tests, --aga
 those that none noticed. `mutmut browse` shows everything, `mutmut show NAME` a single fault, and
 deleting the folder begins anew. It needs an operating system that forks, so not Windows.
 
-A fault whose tests never end counts as noticed; they are stopped after fifteen times as long as
-they take without it, and a second. Of a sample, the share of all faults that would be noticed lies
+A fault whose tests never end counts as noticed; they are stopped after five times as long as they
+take without it, and fifty seconds. Of a sample, the share of all faults that would be noticed lies
 in the stated interval with a probability of 95% (Wilson). Not changed are a module's constants,
 decorated functions (properties) and docstrings.
 """

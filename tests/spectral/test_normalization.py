@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 
 import pytest
 import torch
@@ -423,8 +424,10 @@ def test_removal_refuses_what_is_no_module():
 @pytest.mark.parametrize(("show_progress", "bars"), [(True, 1), (False, 0), (None, 0)])
 def test_a_bar_is_drawn_where_it_is_asked_for(capsys, show_progress, bars):
     normalized_network(show_progress=show_progress)
+    drawn = capsys.readouterr().err
     # The end may be drawn twice, once more on closing; the beginning never.
-    assert capsys.readouterr().err.count("spectral norms:   0%") == bars
+    assert drawn.count("spectral norms:   0%") == bars
+    assert bool(re.search("layer/s|s/layer", drawn)) == bool(bars)
 
 
 def reordered():
@@ -498,6 +501,16 @@ def test_names_of_modules_lead_to_them():
     names = [name for name, _ in shared.named_modules(remove_duplicate=False)]
     assert "1.parametrizations.weight.0" in names
     assert len(list(shared.parameters())) == len(list(small_network().parameters()))
+
+
+def test_a_layer_names_its_modules_as_torch_would():
+    layer = nn.Linear(4, 3)
+    layer.twice = layer.once = nn.ReLU()
+    spectral_normalize(layer)
+    for arguments in ({}, {"remove_duplicate": False}, {"prefix": "head"}):
+        found = dict(layer.named_modules(**arguments))
+        assert found == dict(nn.Module.named_modules(layer, **arguments))
+    assert len(list(layer.named_modules())) == len(set(layer.modules()))
 
 
 def step(model, optimizer):
