@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import MultivariateNormal
@@ -7,6 +8,7 @@ from torch.distributions import MultivariateNormal
 from captum_deduce.density.estimation import estimate
 from captum_deduce.density.moments import COVARIANCE_TYPES, Moments
 from captum_deduce.density.samples import Samples
+from tests.reference import class_covariances
 
 C, D = 3, 6
 CLASSES = torch.arange(C)
@@ -53,3 +55,17 @@ def test_log_densities_agree_with_torchs(covariance_type, offset):
     for c in range(C):
         expected = MultivariateNormal(moments.mean[c], covariances[c]).log_prob(features)
         torch.testing.assert_close(gaussians.log_prob(projected, c), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_one_covariance_is_that_of_its_component_alone(covariance_type):
+    features, labels = data()
+    moments = moments_of(covariance_type, features, labels)
+    gaussians = estimate(moments, CLASSES, "jitter")
+    arrays = features.numpy(), labels.numpy(), np.ones(len(labels))
+    _, expected = class_covariances(*arrays, covariance_type)
+    for c in range(C):
+        found = gaussians.covariance(moments, c)
+        assert found.dim() == {"diag": 1, "spherical": 0}.get(covariance_type, 2)
+        one = torch.diag(found.expand(D)) if found.dim() < 2 else found
+        torch.testing.assert_close(one, torch.from_numpy(expected[c]))

@@ -179,6 +179,20 @@ def test_quantiles_are_of_left_out_samples(loader):
         np.testing.assert_allclose(density.quantile(q), quantiles, rtol=1e-9)
 
 
+def test_classes_of_identical_samples_have_quantiles():
+    """Nothing varies: what is left out is judged by the fit to the others, which is another."""
+    labels = torch.arange(60) % 3
+    features = (3 * torch.randn(3, 6).double())[labels]
+    others = torch.arange(60) > 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        density = ClassGaussianMixture("low_rank").fit(features, labels)
+        fewer = ClassGaussianMixture("low_rank").fit(features[others], labels[others])
+        expected = fewer.log_prob(features[:3], labels[:3])
+    for q in (0.0, 1.0):
+        torch.testing.assert_close(density.quantile(q), expected)
+
+
 def test_shrinkage_is_computed_anew():
     features, labels, weight = data(120)
     density = ClassGaussianMixture("low_rank", regularization="oas").fit(features, labels)

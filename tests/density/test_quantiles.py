@@ -9,6 +9,7 @@ from scipy.stats import percentileofscore
 from sklearn.covariance import oas
 from torch import Tensor
 
+from captum_deduce.density import memory
 from captum_deduce.density.estimation import estimate
 from captum_deduce.density.moments import COVARIANCE_TYPES, Moments
 from captum_deduce.density.quantiles import ClassQuantiles, LeaveOneOut
@@ -226,3 +227,20 @@ def test_ranks_are_those_of_scipy(ties):
     ]
     found = kept.rank(torch.from_numpy(asked), torch.from_numpy(classes))
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_eigenvectors_that_do_not_fit_into_memory_are_refused_with_a_remedy(monkeypatch):
+    features, labels, _ = data(n=C * 4)  # too few for a covariance as it is
+    moments = Moments("full", C, D)
+    moments.add(Samples(features, labels, None))
+    leave_one_out = LeaveOneOut(moments, estimate(moments, torch.arange(C), "oas"))
+    monkeypatch.setattr(memory, "_SMALL", 0)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 0.0)
+    with pytest.raises(ValueError, match=r"eigenvectors of 5 features .*; pass quantiles=False"):
+        leave_one_out.log_prob(features, None, labels)
+
+
+def test_values_live_where_they_are_asked_to():
+    kept = ClassQuantiles(torch.device("meta"))
+    assert {buffer.device.type for buffer in kept.buffers()} == {"meta"}
+    assert {buffer.device.type for buffer in ClassQuantiles().buffers()} == {"cpu"}

@@ -95,3 +95,18 @@ def test_long_lists_of_classes_are_cut():
     second = SecondPass(moments, estimate(moments, torch.arange(20), "jitter"), "")
     with pytest.raises(ValueError, match=r"\[0, 1, 2, 3, 4, \.\.\.\] has fewer samples"):
         second.finish()
+
+
+@pytest.mark.parametrize("covariance_type", ["diag", "spherical"])
+def test_a_stranger_is_found_whatever_the_size_of_features_beside_it(covariance_type):
+    """What float32 rounds of a class at 1e9 is no excuse for a sample of a class at 0."""
+    features, labels = data()
+    features[labels == 1] += 1e9
+    moments = Moments(covariance_type, C, D)
+    moments.add(Samples(features, labels, None))
+    second = SecondPass(moments, estimate(moments, torch.arange(C), "jitter"), "Ask someone.")
+    rows = torch.tensor([0, 1, 2])
+    assert torch.isfinite(second.log_prob(features[rows], None, labels[rows])[0]).all()
+    features[2] += 100  # 33 deviations
+    with pytest.raises(ValueError, match="of class 2 some lie farther"):
+        second.log_prob(features[rows], None, labels[rows])

@@ -71,6 +71,39 @@ def test_equals_its_naive_form_where_steps_mislead_and_where_not(height, frequen
     assert shortest >= SHORTEST_STEP
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.6])
+@pytest.mark.parametrize(("rounds", "halving"), [(4, False), (3, True), (6, True)])
+def test_rounds_equal_their_naive_form(rounds, halving, momentum):
+    model = Rippled(0.1, 40.0)
+    images = torch.rand(9, 1, 8, 8, dtype=torch.float64)
+    targets = torch.arange(9) % 3
+    settings = {"confidence": 0.8, "step_size": 0.6, "momentum": momentum, "max_iterations": 70}
+    explainer = JSMA(model, pixels_per_step="adaptive", max_changes=3, **settings)
+    explainer.rounds, explainer.halving = rounds, halving
+    result = explainer.generate(images, targets, return_trajectory=True, internal_batch_size=4)
+    settings |= {"rounds": rounds, "halving": halving, "max_changes": 3}
+    for i, (image, target) in enumerate(zip(images, targets.tolist(), strict=True)):
+        found, _ = naive(model, image, target, **settings)
+        path = result.trajectory[i].numpy()
+        np.testing.assert_allclose(path, np.stack(found.path), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(result.counterfactuals[i].numpy(), found.image, atol=1e-12)
+        assert result.success[i].item() == found.success
+        assert result.iterations[i].item() == found.steps
+    assert result.success.any()
+    assert (result.iterations < 70).any()
+
+
+def test_a_mask_is_law_where_rounds_take_pixels_back():
+    images = torch.rand(6, 1, 8, 8, dtype=torch.float64)
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., :5] = 1
+    explainer = JSMA(Rippled(0.05, 30.0), pixels_per_step="adaptive", step_size=0.6)
+    explainer.rounds, explainer.halving = 4, True
+    result = explainer.generate(images, torch.arange(6) % 3, mask=mask, max_iterations=60)
+    assert result.attributions.any()
+    assert not result.attributions[..., 5:].any()
+
+
 def test_at_most_a_tenth_of_the_pixels_that_may_change_move_at_once():
     model = Rippled(0.0, 1.0)
     images = torch.full((2, 1, 8, 8), 0.5, dtype=torch.float64)

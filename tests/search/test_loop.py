@@ -176,7 +176,12 @@ def test_no_steps_allowed_is_one_evaluation():
 
 def test_the_bar_counts_pairs(capsys):
     search.run(Countdown(STRIDES), len(STRIDES), batch_size=2, show_progress=True)
-    assert f"{len(STRIDES)}/{len(STRIDES)}" in capsys.readouterr().err
+    drawn = capsys.readouterr().err
+    assert f"{len(STRIDES)}/{len(STRIDES)}" in drawn
+    assert "counterfactuals: " in drawn
+    assert re.search(r"pair/s|s/pair", drawn)
+    search.run(Countdown(STRIDES), len(STRIDES), show_progress=True, description="towards 3")
+    assert "towards 3: " in capsys.readouterr().err
     search.run(Countdown(STRIDES), len(STRIDES))
     assert capsys.readouterr().err == ""
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from captum_deduce import JSMA
-from captum_deduce.search import Entries, Goal, PixelDescent, PixelStep
+from captum_deduce.classifiers import FrozenModel
+from captum_deduce.search import Entries, Goal, PixelDescent, PixelStep, Problem, SearchResult, run
+from tests import reference
 
 
 def linear(*weights: float) -> nn.Module:
@@ -98,3 +102,132 @@ def test_equal_ways_from_different_originals_are_equally_far():
     descent = PixelDescent(None, None, step, Goal(0.5), momentum=0, max_iterations=1)
     distances = descent.distance(moved, {"original": originals})
     assert distances.tolist() == [1.6] * 41
+
+
+# --- several rounds, against the form that takes one image at a time ---
+
+
+class Curved(nn.Module):
+    """Three classes of 4 x 4 images, by chance; of images in other units where they are told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        layers = nn.Flatten(), nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, 3)
+        self.net = nn.Sequential(*layers).double()
+
+    def forward(self, images: Tensor, lower: Tensor | None = None, span: Tensor | None = None):
+        if lower is not None:
+            images = (images - lower) / span
+        return 4 * self.net(images)
+
+
+PAIRS = 7
+ROUNDS = {"step_size": 0.35, "max_changes": 3, "rounds": 4, "max_iterations": 60}
+
+
+def pairs() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(PAIRS, 1, 4, 4, generator=generator).double(), torch.arange(PAIRS) % 3
+
+
+def in_rounds(
+    units: tuple[Tensor, ...] = (), *, momentum: float, confidence: float = 0.8, **settings
+) -> SearchResult:
+    """Search where each image has a lower bound and a range of its own, or all have 0 and 1."""
+    images, target = pairs()
+    lower, span = units or (torch.zeros(1, 1, 1).double(), torch.ones(1, 1, 1).double())
+    problem = Problem(
+        model=FrozenModel(Curved()),
+        inputs=lower + span * images,
+        target=target,
+        classes=target.tolist(),
+        additional_forward_args=units,
+        mask=None,
+        lower=lower,
+        upper=lower + span,
+    )
+    settings = ROUNDS | settings
+    step = PixelStep(
+        step_size=settings["step_size"],
+        max_changes=settings["max_changes"],
+        pixels_per_step=1,
+        pixels=Entries(),
+        skip_saturated=True,
+        lower=problem.lower,
+        upper=problem.upper,
+    )
+
+    def objective(scores, features, target, classes):
+        return cross_entropy(scores, target, reduction="none"), scores.mean(1)
+
+    descent = PixelDescent(
+        problem,
+        objective,
+        step,
+        Goal(confidence),
+        momentum=momentum,
+        max_iterations=settings["max_iterations"],
+        rounds=settings["rounds"],
+    )
+    return run(descent, PAIRS, batch_size=3, return_trajectory=True)
+
+
+def naively(image: Tensor, target: int, **settings) -> reference.Found:
+    model = Curved()
+
+    def loss(x: Tensor) -> Tensor:
+        return cross_entropy(model(x.unsqueeze(0)), torch.tensor([target]))
+
+    def judge(x: np.ndarray) -> tuple[float, float]:
+        with torch.no_grad():
+            return float(torch.exp(-loss(torch.from_numpy(x)))), 0.0
+
+    def gradient_of(x: np.ndarray) -> np.ndarray:
+        inputs = torch.from_numpy(x).requires_grad_()
+        return torch.autograd.grad(loss(inputs), inputs)[0].numpy()
+
+    return reference.deduce_in_rounds(image.numpy(), judge, gradient_of, **settings)
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_iterations": 9}, {"rounds": 2}], ids=str)
+@pytest.mark.parametrize("momentum", [0.0, 0.6])
+def test_rounds_equal_their_naive_form(momentum, settings):
+    images, target = pairs()
+    result = in_rounds(momentum=momentum, **settings)
+    ended_early = 0
+    for i, (image, wanted) in enumerate(zip(images, target.tolist(), strict=True)):
+        naive = naively(image, wanted, confidence=0.8, momentum=momentum, **(ROUNDS | settings))
+        path = result.trajectory[i].numpy()
+        np.testing.assert_allclose(path, np.stack(naive.path), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(result.images[i].numpy(), naive.image, rtol=0, atol=1e-12)
+        assert result.success[i].item() == naive.success
+        assert result.iterations[i].item() == naive.steps
+        # what stands in the place of the log-density
+        mean = Curved()(result.images[i : i + 1]).mean()
+        assert result.log_density[i].item() == pytest.approx(mean.item(), rel=1e-9)
+        ended_early += naive.success and naive.steps < (ROUNDS | settings)["max_iterations"]
+    assert ended_early
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.6])
+def test_rounds_are_the_same_in_the_units_of_each_image(momentum):
+    expected = in_rounds(momentum=momentum)
+    generator = torch.Generator().manual_seed(5)
+    lower, span = torch.rand(2, PAIRS, 1, 1, 1, generator=generator).double() * 20
+    lower, span = (lower - 10).expand(-1, 1, 4, 4), (span + 0.1).expand(-1, 1, 4, 4)
+    found = in_rounds((lower, span), momentum=momentum)
+    assert expected.success.any()
+    assert torch.equal(found.success, expected.success)
+    assert torch.equal(found.iterations, expected.iterations)
+    torch.testing.assert_close((found.images - lower) / span, expected.images)
+    torch.testing.assert_close(found.distance, expected.distance, rtol=0, atol=2e-6)
+
+
+def test_what_a_mask_holds_stays_where_pixels_retire():
+    """The heaviest pixel may not move, and the next one is out once it is on its bound."""
+    mask = torch.tensor([[[[0, 1, 1, 1]]]])
+    result = JSMA(linear(9.0, 2.0, 1.5, 1.0)).generate(image(0, 0, 0, 0), 1, mask=mask)
+    # 2 + 1.5 is more than 3, and 2 + 1.2 already
+    torch.testing.assert_close(result.counterfactuals, image(0.0, 1.0, 0.8, 0.0))
+    assert result.success.item()

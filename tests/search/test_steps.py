@@ -76,6 +76,14 @@ def test_adaptive_steps_move_until_they_promise_enough():
     torch.testing.assert_close(moved, row(0.3, 0.3, 0.95, 0.5))
 
 
+def test_what_promises_as_much_as_is_asked_for_is_enough():
+    """Gains of .5, .375 and .25, exact in binary: .875 is enough with two pixels."""
+    images, gradient = row(0.5, 0.5, 0.5, 0.5), row(2, -1.5, 1, 0)
+    rule = step_rule(step_size=0.25, pixels_per_step=4, most_gain=0.875)
+    moved, _, _ = rule(images, gradient, rule.initial_changes(images), images, None)
+    assert torch.equal(moved, row(0.25, 0.75, 0.5, 0.5))
+
+
 def test_dispensable_changes_are_those_that_the_loss_misses_least():
     """Undoing raises the loss by gradient x (original - image): .6, -.1, .2, none changed, 0."""
     original = row(0.0, 0.5, 0.0, 0.3, 1.0)
@@ -233,6 +241,15 @@ def test_values_snap_to_bounds_and_to_the_original():
     everything = step_rule(pixels_per_step=4)
     moved, _, _ = everything(images, row(1, 1, -1, 0), rule.initial_changes(images), original, None)
     assert moved.flatten().tolist() == [0.1, 0.2 + 4e-7, 1.0, 0.5]
+
+
+def test_a_move_of_a_millionth_of_the_range_is_none():
+    """More than 1e-6 has to be left to a bound; what is at most as far snaps to it."""
+    images = row(1e-6, 0.0, 2e-6, 0.5)
+    rule = step_rule(pixels_per_step=4)
+    moved, changes, _ = rule(images, row(9, 9, 9, 0), rule.initial_changes(images), images, None)
+    assert changes.flatten().tolist() == [0, 0, 1, 0]
+    assert moved.flatten().tolist() == [1e-6, 0.0, 0.0, 0.5]
 
 
 def test_five_steps_of_a_fifth_reach_the_bound_exactly():

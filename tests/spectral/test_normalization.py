@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 
 import pytest
 import torch
@@ -408,6 +409,13 @@ def test_arguments_are_checked(arguments, error, message):
     assert same(snapshot(model), before)
 
 
+@pytest.mark.parametrize(("value", "bounded"), [(-8.0, -4.0), (3.0, 3.0)])
+def test_a_weight_of_a_single_entry_is_bounded_as_any_other(value, bounded):
+    layer = nn.Linear(1, 1)
+    nn.init.constant_(layer.weight, value)
+    assert spectral_normalize(layer).eval().weight.item() == pytest.approx(bounded)
+
+
 def test_removal_refuses_what_is_no_module():
     with pytest.raises(TypeError, match=r"module must be an nn\.Module, got str"):
         remove_spectral_normalization("model")
@@ -416,7 +424,10 @@ def test_removal_refuses_what_is_no_module():
 @pytest.mark.parametrize(("show_progress", "bars"), [(True, 1), (False, 0), (None, 0)])
 def test_a_bar_is_drawn_where_it_is_asked_for(capsys, show_progress, bars):
     normalized_network(show_progress=show_progress)
-    assert capsys.readouterr().err.count("spectral norms: 100%") == bars
+    drawn = capsys.readouterr().err
+    # The end may be drawn twice, once more on closing; the beginning never.
+    assert drawn.count("spectral norms:   0%") == bars
+    assert bool(re.search("layer/s|s/layer", drawn)) == bool(bars)
 
 
 def reordered():
@@ -490,6 +501,16 @@ def test_names_of_modules_lead_to_them():
     names = [name for name, _ in shared.named_modules(remove_duplicate=False)]
     assert "1.parametrizations.weight.0" in names
     assert len(list(shared.parameters())) == len(list(small_network().parameters()))
+
+
+def test_a_layer_names_its_modules_as_torch_would():
+    layer = nn.Linear(4, 3)
+    layer.twice = layer.once = nn.ReLU()
+    spectral_normalize(layer)
+    for arguments in ({}, {"remove_duplicate": False}, {"prefix": "head"}):
+        found = dict(layer.named_modules(**arguments))
+        assert found == dict(nn.Module.named_modules(layer, **arguments))
+    assert len(list(layer.named_modules())) == len(set(layer.modules()))
 
 
 def step(model, optimizer):
