@@ -8,12 +8,13 @@ of the same making and other seeds, one with larger filters, and one without con
 method explains the same test images with the same targets, drawn at random.
 
     python benchmarks/families.py --data-root DIR
-    python benchmarks/families.py --families garments --images 10 --picture garments.png
+    python benchmarks/families.py --families garments --methods realistic --pictures FOLDER
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -164,9 +165,8 @@ METHODS: dict[str, Callable[[nn.Module, ClassGaussianMixture], CounterfactualExp
     "realistic, no quantile": lambda model, density: DeDUCE.realistic(
         model, model[6], density, density_quantile=None
     ),
-    "JSMA, 0.9985, 4 a step": lambda model, density: JSMA(
-        model, confidence=0.9985, pixels_per_step=4
-    ),
+    "JSMA, as sure": lambda model, density: JSMA(model, confidence=0.9985, pixels_per_step=4),
+    "JSMA, surer": lambda model, density: JSMA(model, confidence=0.99999, pixels_per_step=4),
 }
 
 
@@ -186,6 +186,14 @@ def row(name: str, result: Counterfactuals, oracles: Sequence[nn.Module]) -> dic
         "L0": f"{found.l0().double().mean():.0f}",
         "evaluations": f"{result.evaluations.double().mean():.0f}",
     }
+
+
+def draw(result: Counterfactuals, class_names: Sequence[str], path: Path) -> None:
+    """Draw the first pairs in 256 colours."""
+    buffer = io.BytesIO()
+    figure = result.plot(class_names=class_names, max_rows=5)
+    figure.savefig(buffer, format="png", dpi="figure")
+    Image.open(buffer).convert("RGB").quantize(256).save(path, optimize=True)
 
 
 def pairs(data: ImageData, model: nn.Module, count: int, targets: int) -> tuple[Tensor, Tensor]:
@@ -219,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--noise", type=float, default=0.5, help="largest in training (default: .5)"
     )
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
-    parser.add_argument("--picture", type=Path, help="what the first pairs become")
+    parser.add_argument("--pictures", type=Path, help="folder for what the first pairs become")
     given = parser.parse_args(argv)
     torch.set_num_threads(given.threads)
     for name in given.families:
@@ -244,10 +252,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 result = explainer.generate(images, target, show_progress=False)
                 rows.append(row(method, result, oracles))
                 print(rows[-1], flush=True)
-                if given.picture is not None:
-                    figure = result[:8].plot()
-                    stem = f"{given.picture.stem}-{name}-{training}-{method}".replace(" ", "-")
-                    figure.savefig(given.picture.with_name(stem + given.picture.suffix))
+                if given.pictures is not None:
+                    stem = f"{name} {training} {method}".replace(",", "").replace(" ", "-")
+                    draw(result, test.class_names, given.pictures / f"{stem}.png")
             print(markdown([(key, [each[key] for each in rows]) for key in rows[0]]))
 
 

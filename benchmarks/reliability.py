@@ -100,7 +100,9 @@ def printed(folder: Path) -> Figures:
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml=FOLDER/tests.xml")
 
 PARTS = {
-    "suite": Part((*PYTEST, "--cov", "--cov-report=json:FOLDER/coverage.json"), covered),
+    "suite": Part(
+        (*PYTEST, "-n", "auto", "--cov", "--cov-report=json:FOLDER/coverage.json"), covered
+    ),
     "properties": Part((*PYTEST, "tests/properties", "--hypothesis-profile=long"), outcomes),
     "files": Part(
         (*PYTEST, "-m", "slow", "tests/fuzzing"),
@@ -113,7 +115,9 @@ PARTS = {
         printed,
         takes=("checkpoint", "data_root"),
     ),
-    "mutants": Part(("benchmarks/mutation.py", "--json=FOLDER/figures.json"), printed),
+    "mutants": Part(
+        ("benchmarks/mutation.py", "--sample=60", "--again", "--json=FOLDER/figures.json"), printed
+    ),
     "lowest": Part((".ci/lowest", "-q", "--junitxml=FOLDER/tests.xml"), outcomes),
 }
 

@@ -24,18 +24,16 @@ def page(record: Mapping[str, Record]) -> str:
     """Write the page.
 
     Args:
-        record (Mapping[str, Mapping]): Parts by name; of those that are missing the page says that
-            they have not been measured.
+        record (Mapping[str, Mapping]): Parts by name; the page leaves out those that are missing.
 
     Returns:
         str: Markdown.
     """
     sections = [HEAD.strip(), contract()]
     for name, (title, words) in SECTIONS.items():
-        body = words(record[name]["figures"]) if name in record else "Not measured yet."
-        sections += [f"## {title}", body]
         if name in record:
-            sections.append(_source(record[name]))
+            part = record[name]
+            sections += [f"## {title}", words(part["figures"]), _source(part)]
     return "\n\n".join(sections) + "\n"
 
 
