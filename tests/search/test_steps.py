@@ -244,10 +244,10 @@ def test_values_snap_to_bounds_and_to_the_original():
 
 
 def test_a_move_of_a_millionth_of_the_range_is_none():
-    """More than 1e-6 has to be left to a bound; what is at most as far snaps to it."""
-    images = row(1e-6, 0.0, 2e-6, 0.5)
+    """More than 1e-6 has to be left to a bound."""
+    images, original = row(1e-6, 0.0, 2e-6, 0.5), row(0.4, 0.4, 0.4, 0.4)
     rule = step_rule(pixels_per_step=4)
-    moved, changes, _ = rule(images, row(9, 9, 9, 0), rule.initial_changes(images), images, None)
+    moved, changes, _ = rule(images, row(9, 9, 9, 0), rule.initial_changes(images), original, None)
     assert changes.flatten().tolist() == [0, 0, 1, 0]
     assert moved.flatten().tolist() == [1e-6, 0.0, 0.0, 0.5]
 
