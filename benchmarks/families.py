@@ -14,7 +14,6 @@ method explains the same test images with the same targets, drawn at random.
 from __future__ import annotations
 
 import argparse
-import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -189,11 +188,10 @@ def row(name: str, result: Counterfactuals, oracles: Sequence[nn.Module]) -> dic
 
 
 def draw(result: Counterfactuals, class_names: Sequence[str], path: Path) -> None:
-    """Draw the first pairs in 256 colours."""
-    buffer = io.BytesIO()
-    figure = result.plot(class_names=class_names, max_rows=5)
-    figure.savefig(buffer, format="png", dpi="figure")
-    Image.open(buffer).convert("RGB").quantize(256).save(path, optimize=True)
+    """Draw five pairs, chosen at random."""
+    chosen = torch.randperm(len(result), generator=torch.Generator().manual_seed(0))[:5]
+    figure = result[chosen].plot(class_names=class_names)
+    figure.savefig(path, dpi="figure", pil_kwargs={"optimize": True})
 
 
 def pairs(data: ImageData, model: nn.Module, count: int, targets: int) -> tuple[Tensor, Tensor]:
@@ -227,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--noise", type=float, default=0.5, help="largest in training (default: .5)"
     )
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
-    parser.add_argument("--pictures", type=Path, help="folder for what the first pairs become")
+    parser.add_argument("--pictures", type=Path, help="folder for what five of the pairs become")
     given = parser.parse_args(argv)
     torch.set_num_threads(given.threads)
     for name in given.families:

@@ -51,40 +51,6 @@ def test_the_api_pages_name_everything_public(public_names):
     assert not missing, f"on no page of docs/api: {sorted(missing)}"
 
 
-def wide_code(text: str, most: int = 86) -> list[str]:
-    """Lines of a page's Python blocks that are too wide for a page."""
-    blocks = re.findall(
-        r"^```(?:python|\{code-cell\} ipython3)\n(.*?)^```", text, re.MULTILINE | re.DOTALL
-    )
-    lines = [line for block in blocks for line in block.splitlines()]
-    return [line for line in lines if len(line) > most]
-
-
-NARROW = ("index", "quickstart", "gallery", "captum", "experiments")
-NARROW_GUIDE = ("beyond", "choosing", "counterfactuals", "paper")
-
-
-@pytest.mark.parametrize(
-    "page",
-    [
-        DOCS.parent / "README.md",
-        *(DOCS / f"{name}.md" for name in NARROW),
-        *(DOCS / "guide" / f"{name}.md" for name in NARROW_GUIDE),
-    ],
-    ids=lambda page: page.stem,
-)
-def test_code_fits_on_a_page(page):
-    assert not wide_code(page.read_text(encoding="utf-8"))
-
-
-def test_code_that_is_too_wide_is_noticed():
-    wide = "x = " + 83 * "1"
-    text = (
-        f"{wide}\n\n```python\n{wide}\n{wide[:-1]}\n```\n\n```{{code-cell}} ipython3\n{wide}\n```\n"
-    )
-    assert wide_code(text) == [wide, wide]
-
-
 def test_a_missing_name_is_noticed(public_names, tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
