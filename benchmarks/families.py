@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -146,8 +147,11 @@ def perceptron() -> nn.Sequential:
     )
 
 
-def trained(model: nn.Module, train: ImageData, seed: int, noise: float = 0.0) -> nn.Module:
+def trained(
+    make: Callable[[], nn.Module], train: ImageData, seed: int, noise: float = 0.0
+) -> nn.Module:
     torch.manual_seed(seed)
+    model = make()
     model(train.images[:1])  # gives lazy layers their sizes
     train_classifier(
         model, train, epochs=12, learning_rate=0.05, noise=noise, seed=seed, show_progress=False
@@ -231,16 +235,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in given.families:
         train, test = family(name, given)
         channels, side = train.images.shape[1:3]
+        small = partial(explained, channels)
         oracles = [
-            trained(explained(channels), train, seed=1),
-            trained(explained(channels), train, seed=2),
-            trained(SmallCNN(channels, image_size=side), train, seed=3),
-            trained(perceptron(), train, seed=4),
+            trained(small, train, seed=1),
+            trained(small, train, seed=2),
+            trained(partial(SmallCNN, channels, image_size=side), train, seed=3),
+            trained(perceptron, train, seed=4),
         ]
         rights = ", ".join(f"{accuracy(each, test):.1%}" for each in oracles)
         print(f"\n{name}: {len(train):,} training images; the oracles are right on {rights}")
         for training, noise in (("as usual", 0.0), ("with noise", given.noise)):
-            model = trained(explained(channels), train, seed=0, noise=noise)
+            model = trained(small, train, seed=0, noise=noise)
             density = ClassGaussianMixture.fit_loader(model, model[6], train.batches())
             print(f"trained {training}: right on {accuracy(model, test):.1%}", flush=True)
             images, target = pairs(test, model, given.images, given.targets)
