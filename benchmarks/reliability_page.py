@@ -156,7 +156,8 @@ def _mutants(figures: Record) -> str:
     return f"""Tests that can't fail prove nothing. So faults were put into the code, one at a time
 (another operator, another number, a condition turned round; {drawn}), and the tests had to notice.
 {_percent(noticed / tried)} of {tried:,} were noticed; those that were not are judged one by one in
-`benchmarks/README.md`.
+`benchmarks/README.md`. Some tests were written for faults of this very sample, so that another
+sample may come out lower.
 
 {markdown(table)}"""
 
