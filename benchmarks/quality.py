@@ -36,7 +36,7 @@ from captum_deduce import (
     datasets,
 )
 from captum_deduce.density import ClassGaussianMixture
-from captum_deduce.experiments.frontier import STRICTEST, measured, oracles
+from captum_deduce.experiments.frontier import measured, oracles
 from captum_deduce.experiments.matched import LAYERS_BUDGET
 from captum_deduce.experiments.methods import (
     AGREEMENT,
@@ -54,6 +54,9 @@ from captum_deduce.reports import table as as_table
 from captum_deduce.zoo import RECIPES, make_explainer
 
 FAILURES = "failures"
+STRICTEST_TWO = "strictest two"
+"""Not the frontier's column, which is the one oracle that agrees least."""
+
 VLK = "VLK"
 POLISHED, WITH_PRIOR = "realistic, polished, noise", "realistic, prior, noise"
 
@@ -145,14 +148,14 @@ def columns(
         ("classifier", [entry.classifier for entry in entries.values()]),
         *((name, metric_column(table, name, rows, 1)) for name in ("L0", "L1")),
         (AGREEMENT, metric_column(table, AGREEMENT, rows, 3)),
-        (STRICTEST, [f"{strictest(table, row, judges):.3f}" for row in rows]),
+        (STRICTEST_TWO, [f"{strictest_two(table, row, judges):.3f}" for row in rows]),
         ("failed %", failure_column(table, rows)),
         *((name, metric_column(table, name, rows, 1)) for name in ("evaluations", "forward")),
         ("s a pair", seconds),
     ]
 
 
-def strictest(table: EvaluationTable, row: str, judges: Sequence[str]) -> float:
+def strictest_two(table: EvaluationTable, row: str, judges: Sequence[str]) -> float:
     """Mean agreement of the two oracles that agree least, failures counted as disagreement."""
     shares = sorted(table[row, judge].mean or 0.0 for judge in judges)
     return sum(shares[:2]) / 2
@@ -185,7 +188,7 @@ def targets(
 TARGETS: Mapping[str, Mapping[str, tuple[str, float]]] = {
     "realistic, noise": {
         AGREEMENT: (">=", 0.97),
-        STRICTEST: (">=", 0.93),
+        STRICTEST_TWO: (">=", 0.93),
         "L1": ("<=", 38),
         "L0": ("<=", 60),
         FAILURES: ("<=", 0.005),
@@ -294,8 +297,8 @@ def main() -> None:
     seconds = {name: run.seconds.sum().item() for name, run in runs.items()}
 
     def mean(name: str, metric: str) -> float:
-        if metric == STRICTEST:
-            return strictest(table, name, list(judges))
+        if metric == STRICTEST_TWO:
+            return strictest_two(table, name, list(judges))
         return failed[name] if metric == FAILURES else table[name, metric].mean
 
     print()
