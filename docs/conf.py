@@ -23,7 +23,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A notebook's progress bars need another package; pages draw none.
 os.environ["TQDM_DISABLE"] = "1"
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
-os.environ.setdefault("TQDM_DISABLE", "1")
 
 project = "captum-deduce"
 author = "The captum-deduce developers"

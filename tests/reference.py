@@ -284,7 +284,7 @@ class Walk:
 def adaptive_deduce(
     original: Array,
     judge: Callable[[Array], tuple[float, float]],
-    gradient_of: Callable[[Array], Array],
+    gradient_of: Callable[[Array, float], Array],
     *,
     confidence: float = 0.5,
     least_log_density: float = -np.inf,
@@ -298,17 +298,20 @@ def adaptive_deduce(
     classification_weight: float = 1.0,
     most_gain: float = 0.5,
     share: float = 0.1,
-) -> tuple[Found, list[float]]:
-    """DeDUCE with adaptive steps on an image in [0, 1]; also the lengths of the steps.
+    balanced: bool = True,
+) -> tuple[Found, list[float], list[float]]:
+    """DeDUCE with adaptive steps on an image in [0, 1]; also lengths and balances of the steps.
 
     A step promises -gradient . move and is judged by what the loss really fell. Lengths are
-    fractions of ``step_size``.
+    fractions of ``step_size``. The balance is what the classifier's term counts besides its weight;
+    without a density (``balanced=False``) it stays 1.
     """
     one_round, free = rounds == 1, np.ones(original.shape, dtype=bool)
     here = Walk(original.copy(), np.zeros_like(original), np.zeros_like(original), np.inf)
     base, last_loss, promised, several, warned = here, np.inf, np.inf, False, False
     length, previous, taken_back = 1.0, np.zeros_like(original), 0.5 if halving else 1 / 3
-    path, lengths = [original.copy()], []
+    path, lengths, balances = [original.copy()], [], []
+    balance, waited = 1.0, 0
     all_rounds = rounds
     closest: tuple[float, Array, Array] | None = None
     best_rank, best = (-1.0, -np.inf), original
@@ -328,13 +331,14 @@ def adaptive_deduce(
     while True:
         probability, log_density = judge(here.image)
         cross_entropy = max(-np.log(probability), 1e-6)
-        loss = classification_weight * np.log(cross_entropy)
+        loss = balance * classification_weight * np.log(cross_entropy)
         loss -= np.sign(log_density) * np.log(max(abs(log_density), 1e-6))
-        here = Walk(here.image, here.changes, gradient_of(here.image), float(loss))
+        here = Walk(here.image, here.changes, gradient_of(here.image, balance), float(loss))
         enough = probability > confidence
         rank = (1.0, log_density) if enough else (probability - 1, 0.0)
+        waited += 1
         if rank > best_rank:
-            best_rank, best = rank, here.image.copy()
+            best_rank, best, waited = rank, here.image.copy(), 0
         distance, success = distance_of(here.image), enough and log_density >= least_log_density
         if success:
             if closest is None or distance < closest[0]:
@@ -368,6 +372,12 @@ def adaptive_deduce(
         if not warned:
             base = here
 
+        # what is missing for long gets more weight: promises of before no longer count
+        late = balanced and waited >= 10 and most_steps == np.inf and not success
+        if late:
+            balance = min(max(balance * (0.5 if enough else 2.0), 1e-4), 1e4)
+            waited = 0
+
         # the next step
         last_loss, image, changes = here.loss, here.image.copy(), here.changes.copy()
         previous = direction = here.gradient + momentum * previous
@@ -379,15 +389,18 @@ def adaptive_deduce(
             if can_move and abs(moved - image[entry]) > 1e-6:
                 gains[entry] = (abs(direction[entry]) * abs(moved - image[entry]), moved)
         stuck, gained = not gains, 0.0
-        lengths.append(length)
         for entry in sorted(gains, key=lambda e: -gains[e][0])[: int(np.ceil(share * free.size))]:
             image[entry], changes[entry] = gains[entry][1], changes[entry] + length
             gained += gains[entry][0]
             aim = 1.4 * most_gain if rounds == all_rounds > 1 else most_gain
+            aim *= max(balance, 1.0)
             if gained >= max(classification_weight, 1.0) * aim / np.sqrt(length):
                 break
         move = image - here.image
         promised, several = float(-(here.gradient * move).sum()), int((move != 0).sum()) > 1
+        lengths, balances = [*lengths, length], [*balances, balance]
+        if late:
+            last_loss = np.inf
 
         if success:
             image = without(here.image, here.gradient, taken_back)
@@ -413,13 +426,14 @@ def adaptive_deduce(
         path.append(image.copy())
 
     if closest is None:
-        return Found(best, judge(best)[0], False, steps, path), lengths
+        return Found(best, judge(best)[0], False, steps, path), lengths, balances
     image, forward_passes = closest[1], 0
     if refine and (image != original).any():
         image, forward_passes = refined_for(
             closest[1], original, judge, confidence, least_log_density
         )
-    return Found(image, judge(image)[0], True, steps, path, forward_passes), lengths
+    found = Found(image, judge(image)[0], True, steps, path, forward_passes)
+    return found, lengths, balances
 
 
 def refined(

@@ -139,8 +139,9 @@ class DeDUCE(PixelwiseExplainer):
                 Chosen are those with the largest product of slope and length of the move. Each step
                 is held against what the gradient promised: where that was far from true, as on most
                 classifiers of photographs, steps become shorter and move more pixels, and a pair
-                returns from steps in vain (:class:`captum_deduce.search.AdaptiveDescent`).
-                Default: 1
+                returns from steps in vain. Where a pair comes no nearer to its goal, the term of
+                equation 5 that is not there yet gets more weight
+                (:class:`captum_deduce.search.AdaptiveDescent`). Default: 1
             momentum (float, optional): :math:`m` of equation 6. Default: 0.6
             max_iterations (int, optional): Most steps of an image. Default: 700
             classification_weight (float, optional): :math:`\mu` of equation 5, or :math:`\lambda`
@@ -467,12 +468,20 @@ class DeDUCE(PixelwiseExplainer):
             )
 
     def _objective(
-        self, scores: Tensor, features: Tensor, target: Tensor, classes: list[int]
+        self,
+        scores: Tensor,
+        features: Tensor,
+        target: Tensor,
+        classes: list[int],
+        balance: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         log_density = self._log_density(features, classes)
         cross_entropy = -losses.target_log_probability(scores, target)
         combine = losses.relative_sum if self.normalize_terms else losses.weighted_sum
-        loss = combine(cross_entropy, log_density, self.classification_weight)
+        weight: float | Tensor = self.classification_weight
+        if balance is not None:
+            weight = weight * balance
+        loss = combine(cross_entropy, log_density, weight)
         return loss, log_density
 
     def _log_density(self, features: Tensor, classes: list[int]) -> Tensor:

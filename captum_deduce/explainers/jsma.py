@@ -167,7 +167,7 @@ class PapernotDescent(PixelDescent):
     r"""The same search with Papernot's saliency in place of a loss's gradient.
 
     Args:
-        *arguments (Any): Those of :class:`~captum_deduce.explainers.PixelDescent`; the objective is
+        *arguments (Any): Those of :class:`~captum_deduce.search.PixelDescent`; the objective is
             not used.
         increase (bool): Raise pixels, or lower them.
         **settings (Any): Likewise.
@@ -182,8 +182,8 @@ class PapernotDescent(PixelDescent):
         images: Tensor,
         scores: Tensor,
         features: Tensor,
-        target: Tensor,
         classes: list[int],
+        state: search.State,
     ) -> tuple[Tensor, Tensor, None]:
         r"""Compute :math:`\alpha` and :math:`\beta`, signed so that useful ones are positive.
 
@@ -191,14 +191,14 @@ class PapernotDescent(PixelDescent):
             images (Tensor): A x ..., the leaf that scores were computed from.
             scores (Tensor): A x C.
             features (Tensor): Not used.
-            target (Tensor): A.
             classes (list[int]): Not used.
+            state (dict[str, Tensor]): Of the active pairs.
 
         Returns:
             tuple[Tensor, Tensor, None]: A x 2 x ...: what a move raises the target's score by, and
             lowers the others' sum by, per unit of the input; and the scores, negated, A.
         """
-        chosen = scores.gather(1, target.unsqueeze(1)).squeeze(1)
+        chosen = scores.gather(1, state["target"].unsqueeze(1)).squeeze(1)
         (raised,) = torch.autograd.grad(chosen.sum(), images, retain_graph=True)
         (total,) = torch.autograd.grad(scores.sum(), images)
         return self.sign * torch.stack([raised, raised - total], dim=1), -chosen, None

@@ -59,7 +59,12 @@ class PixelwiseExplainer(CounterfactualExplainer):
     _retire_at_bounds = False
 
     def _objective(
-        self, scores: Tensor, features: Tensor, target: Tensor, classes: list[int]
+        self,
+        scores: Tensor,
+        features: Tensor,
+        target: Tensor,
+        classes: list[int],
+        balance: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         """Compute each pair's loss, and its log-density where there is one (see Objective)."""
         cross_entropy = -target_log_probability(scores, target)

@@ -10,6 +10,7 @@ from torch import Tensor
 from captum_deduce.search import loop
 from captum_deduce.search.columns import as_column
 from captum_deduce.search.pixel_descent import PixelDescent
+from captum_deduce.search.problem import is_success
 from captum_deduce.search.steps import PixelStep
 
 SHORTEST_STEP = 1e-3
@@ -21,6 +22,9 @@ _IN_VAIN, _POOR, _GOOD = 0.1, 0.2, 0.5
 _LENGTHENED, _SHORTENED, _AFTER_RETURN = 2.0, 0.5, 1 / 16
 _LEAST_ROUND = 10
 _FIRST_ROUND = 1.4  # times the gain: what a first round takes too far, later ones take back
+
+_PATIENCE = 10
+_SHIFT, _MOST_BALANCE = 2.0, 1e4
 
 
 class AdaptiveDescent(PixelDescent):
@@ -41,6 +45,12 @@ class AdaptiveDescent(PixelDescent):
     on a smooth classifier of small images a few pixels far, on a jagged one of photographs many
     pixels faintly. No part of this depends on the image's size. The first of several rounds aims at
     1.4 times as much.
+
+    The two terms of equation 5 count by their relative change, so one whose size is near 0 can hold
+    the other back for ever: a log-density may be, as it has no natural origin. Where the objective
+    has one, each pair has a balance, by which the classifier's weight is multiplied. It begins at
+    1; until the first success, ten steps that bring no attempt nearer to the goal double it where
+    the confidence is missing, and halve it where only the density is.
 
     A round after the first may take as many steps as the first did (at least 10): one that does
     not reach its goal by then ends the pair, which keeps its closest success.
@@ -65,10 +75,13 @@ class AdaptiveDescent(PixelDescent):
             "length": 1.0,
             "round_steps": 0.0,
             "most_steps": torch.inf,
+            "balance": 1.0,
+            "waited": 0.0,
         }
         state |= {name: images.new_full((len(pairs),), value) for name, value in numbers.items()}
         for name in ("in_vain", "several"):
             state[name] = torch.zeros_like(state["target"], dtype=torch.bool)
+        state["best_merit"] = torch.full_like(state["target"], -torch.inf, dtype=torch.float64)
         return state
 
     def rule(self, state: loop.State) -> PixelStep:
@@ -87,6 +100,8 @@ class AdaptiveDescent(PixelDescent):
             more = length.rsqrt()
             if self.rounds > 1:
                 more = torch.where(state["rounds"] == self.rounds, _FIRST_ROUND * more, more)
+            # As with the explainer's own weight, a step aims at half of the larger term.
+            more = more * state["balance"].clamp_min(1.0)
             gain = gain * more.unsqueeze(1)
         return replace(rule, step_size=rule.step_size * column, change=column, most_gain=gain)
 
@@ -101,6 +116,8 @@ class AdaptiveDescent(PixelDescent):
             Tensor: Whether a pair is stuck (A, bool).
         """
         gradient = self._judge(state, evaluation)
+        if evaluation.log_density is not None:
+            self._weigh(state, evaluation)
         direction, broken = self.directed(state, gradient)
         before, changes = state["images"], state["changes"]
         stuck = self.move(state, direction)
@@ -144,6 +161,22 @@ class AdaptiveDescent(PixelDescent):
         if self.momentum:
             state["direction"] = state["direction"].masked_fill(column, 0.0)
         return gradient
+
+    def _weigh(self, state: loop.State, evaluation: loop.Evaluation) -> None:
+        """Give more weight to what a pair has missed for long."""
+        merit = evaluation.confidence if evaluation.merit is None else evaluation.merit
+        nearer = (merit > state["best_merit"]) | evaluation.success
+        state["best_merit"] = torch.where(nearer, merit.double(), state["best_merit"])
+        waited = torch.where(nearer, 0.0, state["waited"] + 1)
+        late = (waited >= _PATIENCE) & state["most_steps"].isinf()
+        state["waited"] = waited.masked_fill(late, 0.0)
+        found = (evaluation.confidence, evaluation.prediction, state["target"])
+        confident = is_success(*found, self.goal.confidence)
+        shifted = state["balance"] * torch.where(confident, 1 / _SHIFT, _SHIFT)
+        shifted = shifted.clamp(1 / _MOST_BALANCE, _MOST_BALANCE)
+        state["balance"] = torch.where(late, shifted, state["balance"])
+        # What was promised, and what will be found, are sums of other weights.
+        state["last_loss"] = state["last_loss"].masked_fill(late, torch.inf)
 
     def _count(self, state: loop.State, success: Tensor) -> Tensor:
         """Begin the next round of those at their goal; say which rounds have taken too long."""

@@ -32,13 +32,13 @@ def target_log_probability(scores: Tensor, target: Tensor) -> Tensor:
     return log_softmax(scores, dim=1).gather(1, target.unsqueeze(1)).squeeze(1)
 
 
-def weighted_sum(cross_entropy: Tensor, log_density: Tensor, weight: float) -> Tensor:
+def weighted_sum(cross_entropy: Tensor, log_density: Tensor, weight: float | Tensor) -> Tensor:
     r"""Equation 4 of the DeDUCE paper: :math:`\lambda \ell_c - \log p_t`.
 
     Args:
         cross_entropy (Tensor): :math:`\ell_c(f(\mathbf x), t)`, N.
         log_density (Tensor): :math:`\log p_t(f_Z(\mathbf x))`, N.
-        weight (float): :math:`\lambda`.
+        weight (float or Tensor): :math:`\lambda`; N where each pair has its own.
 
     Returns:
         Tensor: N losses.
@@ -46,7 +46,9 @@ def weighted_sum(cross_entropy: Tensor, log_density: Tensor, weight: float) -> T
     return weight * cross_entropy - log_density
 
 
-def relative_sum(cross_entropy: Tensor, log_density: Tensor | None, weight: float) -> Tensor:
+def relative_sum(
+    cross_entropy: Tensor, log_density: Tensor | None, weight: float | Tensor
+) -> Tensor:
     r"""The loss whose gradient is equation 5 of the DeDUCE paper.
 
     .. math:: \mu\, \log \ell_c - \mathrm{sign}(\log p_t) \log |\log p_t|
@@ -60,7 +62,7 @@ def relative_sum(cross_entropy: Tensor, log_density: Tensor | None, weight: floa
         cross_entropy (Tensor): :math:`\ell_c(f(\mathbf x), t)`, N.
         log_density (Tensor or None): :math:`\log p_t(f_Z(\mathbf x))`, N; None for the first term
             alone.
-        weight (float): :math:`\mu`.
+        weight (float or Tensor): :math:`\mu`; N where each pair has its own.
 
     Returns:
         Tensor: N losses.

@@ -13,9 +13,12 @@ from captum_deduce.search.columns import as_column
 from captum_deduce.search.problem import Goal, Problem, confidence_of
 from captum_deduce.search.steps import PixelStep
 
-Objective = Callable[[Tensor, Tensor, Tensor, list[int]], tuple[Tensor, Tensor | None]]
-"""Scores (A x C), features (A x D), targets (A) and the same on the host, to the pairs' losses (A)
-and log-densities (A or None)."""
+Objective = Callable[
+    [Tensor, Tensor, Tensor, list[int], Tensor | None], tuple[Tensor, Tensor | None]
+]
+"""Scores (A x C), features (A x D), targets (A), the same on the host, and what the classifier's
+term counts besides its own weight (A; None: 1), to the pairs' losses (A) and log-densities (A or
+None)."""
 
 
 class PixelDescent(loop.Procedure):
@@ -86,7 +89,7 @@ class PixelDescent(loop.Procedure):
         target = state["target"]
         scores, features = self.problem.forward(images, state)
         classes = [self.problem.classes[pair] for pair in pairs]
-        gradient, loss, log_density = self.gradient(images, scores, features, target, classes)
+        gradient, loss, log_density = self.gradient(images, scores, features, classes, state)
         if "loss" in state:
             state["loss"] = loss.detach().to(state["loss"])
         log_density = None if log_density is None else log_density.detach()
@@ -114,8 +117,8 @@ class PixelDescent(loop.Procedure):
         images: Tensor,
         scores: Tensor,
         features: Tensor,
-        target: Tensor,
         classes: list[int],
+        state: loop.State,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Differentiate the pairs' losses with respect to their images.
 
@@ -123,14 +126,15 @@ class PixelDescent(loop.Procedure):
             images (Tensor): A x ..., the leaf that scores and features were computed from.
             scores (Tensor): A x C.
             features (Tensor): A x D.
-            target (Tensor): A.
             classes (list[int]): The targets on the host.
+            state (dict[str, Tensor]): Of the active pairs.
 
         Returns:
             tuple[Tensor, Tensor, Tensor or None]: Gradient, of the images' shape, losses, A, and
             log-densities, A.
         """
-        loss, log_density = self.objective(scores, features, target, classes)
+        balance = state.get("balance")
+        loss, log_density = self.objective(scores, features, state["target"], classes, balance)
         return torch.autograd.grad(loss.sum(), images)[0], loss, log_density
 
     def step(self, state: loop.State, evaluation: loop.Evaluation) -> Tensor:

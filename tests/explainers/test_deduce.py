@@ -89,8 +89,9 @@ def naive_judge(digits: Digits, target: int, weight: float = 1.0):
         confidence = torch.exp(-reference.cross_entropy(scores, target)).item()
         return confidence, float(fitted.logpdf(z.numpy()))
 
-    def gradient_of(image: np.ndarray) -> np.ndarray:
-        return reference.deduce_gradient(image, target, both, mean, covariance, weight, True)
+    def gradient_of(image: np.ndarray, balance: float = 1.0) -> np.ndarray:
+        both_weights = balance * weight
+        return reference.deduce_gradient(image, target, both, mean, covariance, both_weights, True)
 
     return judge, gradient_of
 
@@ -231,7 +232,7 @@ def test_what_goes_past_the_paper_equals_its_reference(digits, settings):
             written["least_log_density"] = least
         judge, gradient_of = naive_judge(digits, target, settings.get("classification_weight", 1.0))
         if adaptive:
-            expected, _ = reference.adaptive_deduce(image.numpy(), judge, gradient_of, **written)
+            expected, *_ = reference.adaptive_deduce(image.numpy(), judge, gradient_of, **written)
         else:
             expected = reference.deduce_in_rounds(image.numpy(), judge, gradient_of, **written)
         assert result.success[i].item() == expected.success
@@ -244,6 +245,53 @@ def test_what_goes_past_the_paper_equals_its_reference(digits, settings):
         assert result.log_density[i].item() == pytest.approx(
             judge(result.counterfactuals[i].numpy())[1], rel=1e-7
         )
+
+
+@pytest.mark.parametrize(
+    ("missing", "settings"),
+    [
+        ("confidence", {"classification_weight": 0.01, "confidence": 0.999}),
+        ("confidence", {"classification_weight": 0.01, "rounds": 3, "confidence": 0.99}),
+        ("density", {"classification_weight": 20.0, "density_quantile": 0.3, "step_size": 0.5}),
+        ("density", {"classification_weight": 9.0, "density_quantile": 0.1, "halving": True}),
+    ],
+)
+def test_what_is_missing_for_long_gets_more_weight(digits, missing, settings):
+    settings = {"max_iterations": 110, "momentum": 0.3, **settings}
+    if "halving" in settings:
+        settings["rounds"] = 2
+    images, targets = pairs_of(digits, 8)
+    explainer = DeDUCE(digits.model, digits.layer, digits.density, pixels_per_step="adaptive")
+    result = explainer.generate(
+        images, targets, return_trajectory=True, internal_batch_size=3, **settings
+    )
+    quantile, seen = settings.pop("density_quantile", None), set()
+    for i, (image, target) in enumerate(zip(images, targets.tolist(), strict=True)):
+        if quantile is not None:
+            settings["least_log_density"] = leave_one_out_quantile(digits, target, quantile)
+        judged = naive_judge(digits, target, settings["classification_weight"])
+        expected, _, balances = reference.adaptive_deduce(image.numpy(), *judged, **settings)
+        path = result.trajectory[i].numpy()
+        np.testing.assert_allclose(path, np.stack(expected.path), rtol=0, atol=1e-12)
+        assert result.success[i].item() == expected.success
+        seen |= set(balances)
+    assert seen >= ({1.0, 2.0, 4.0} if missing == "confidence" else {1.0, 0.5, 0.25})
+
+
+def test_a_small_weight_is_made_up_for_where_steps_are_adaptive(digits):
+    """The same search with steps of one length, which keeps to its weight, fails."""
+    images, targets = pairs_of(digits, 8)
+    explainer = DeDUCE(
+        digits.model,
+        digits.layer,
+        digits.density,
+        classification_weight=0.1,
+        confidence=0.999,
+        step_size=0.5,
+    )
+    assert not explainer.generate(images, targets, max_iterations=300).success.all()
+    result = explainer.generate(images, targets, pixels_per_step="adaptive", max_iterations=300)
+    assert result.success.all()
 
 
 @pytest.fixture(scope="module")

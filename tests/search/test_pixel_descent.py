@@ -158,7 +158,8 @@ def in_rounds(
         upper=problem.upper,
     )
 
-    def objective(scores, features, target, classes):
+    def objective(scores, features, target, classes, balance):
+        assert balance is None
         return cross_entropy(scores, target, reduction="none"), scores.mean(1)
 
     descent = PixelDescent(
