@@ -133,10 +133,10 @@ def commit() -> str:
         run = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
         return run.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no")
+    changed = git("diff", "--name-only", "HEAD")
     record = RECORD.relative_to(ROOT).as_posix()
     kept = (record, PAGE.relative_to(ROOT).as_posix())
-    others = [line for line in changed.splitlines() if line[3:] not in kept]
+    others = [name for name in changed.splitlines() if name not in kept]
     if others:
         sys.exit("these changes have no commit yet:\n" + "\n".join(others))
     return git("rev-parse", "--short=10", "HEAD")
