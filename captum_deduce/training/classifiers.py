@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
 from captum_deduce import checks
-from captum_deduce.classifiers import FrozenModel, device_of
+from captum_deduce.classifiers import FrozenModel, device_of, modules_of
 from captum_deduce.datasets import ImageData
 from captum_deduce.progress import bar
 
@@ -164,11 +165,12 @@ def train_classifier(
     return history
 
 
-def predict(model: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor:
+def predict(model: Callable[..., Any], images: Tensor, batch_size: int = 500) -> Tensor:
     """Return a classifier's logits in eval mode, without gradients; the model is left as it was.
 
     Args:
-        model (nn.Module): Returns logits.
+        model (Callable or nn.Module): N inputs to N x C logits: a module, or a function or learner
+            object that calls one. Images go to its device where it names its modules.
         images (Tensor): N x channels x height x width, on any device.
         batch_size (int, optional): Images per forward pass. Default: 500
 
@@ -176,20 +178,22 @@ def predict(model: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor:
         Tensor: N x C, on the images' device.
 
     Raises:
+        TypeError: A model that can't be called.
         ValueError: No images, or a model that returns something other than N x C scores.
     """
     checks.images(images)
-    device = device_of([model], images.device)
+    checks.callable_model("model", model)
+    device = device_of(modules_of(model), images.device)
     with torch.no_grad(), FrozenModel(model) as frozen:
         logits = [frozen(batch.to(device))[0] for batch in torch.split(images, batch_size)]
     return torch.cat(logits).to(images.device)
 
 
-def accuracy(model: nn.Module, data: ImageData, batch_size: int = 500) -> float:
+def accuracy(model: Callable[..., Any], data: ImageData, batch_size: int = 500) -> float:
     """Return the share of images that a classifier gets right, in eval mode.
 
     Args:
-        model (nn.Module): Returns logits; left as it was.
+        model (Callable or nn.Module): As for :func:`predict`; left as it was.
         data (ImageData): Images with their classes.
         batch_size (int, optional): Images per forward pass. Default: 500
 

@@ -319,6 +319,24 @@ def test_predictions_do_not_depend_on_the_batches(batch_size):
     assert model[1].num_batches_tracked == 0
 
 
+def test_a_learner_or_a_function_predicts_as_its_model_does():
+    class Learner:
+        def __init__(self, model):
+            self.model = model
+
+        def __call__(self, images):
+            return self.model(images)
+
+    model, data = two_modes().train(), toy_data()
+    expected = predict(model, data.images)
+    for callable_model in (Learner(model), lambda images: model(images)):
+        torch.testing.assert_close(predict(callable_model, data.images), expected)
+        assert accuracy(callable_model, data) == accuracy(model, data)
+        assert model.training
+    with pytest.raises(TypeError, match="model must be"):
+        predict(object(), data.images)
+
+
 def test_accuracy_is_the_share_of_right_predictions():
     data = toy_data()
 
