@@ -131,8 +131,8 @@ The realistic preset goes on after its first success, so once two pixels have ch
 everything after that may differ.
 
 Log-densities of extreme features were compared with arithmetic of 60 digits. The features have
-units from 1e-30 to 1e30, means 1e8 deviations from 0, constant and repeated columns, three samples per
-class, or a class without samples. Where the fit did not warn and the covariance's condition number
+units from 1e-30 to 1e30, means 1e8 deviations from 0, constant and repeated columns, three samples
+per class, or a class without any. Where the fit did not warn and the covariance's condition number
 was below {_ILL:.0e}, the largest error was {worst:.0e} of the log-density, or of one nat where that
 is larger. At condition numbers up to {max(row["condition"] for row in ill):.0e} it was
 {max(row["error"] for row in ill):.0e}. Beyond that, and with too few samples, the fit warns."""
