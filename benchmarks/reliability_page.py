@@ -11,12 +11,13 @@ from captum_deduce.testing import DENSITY_CHECKS, EXPLAINER_CHECKS, METRIC_CHECK
 Record = Mapping[str, Any]
 """A part's commit, command, versions and figures."""
 
-HEAD = """# What it survives
+HEAD = """# Reliability
 
-An explainer that returns a wrong answer without a word is worse than none. This page says what is
-done against that, and what came out. Each figure stands with the commit it was measured at and with
-the command that measures it again; the page itself is written by
-`python benchmarks/reliability.py page`, and a test fails if it says anything else.
+An explainer that silently returns a wrong answer is worse than none. This page describes how the
+package is tested against that, with the results. Each figure comes with the commit at which it was
+measured and the command that measures it again. The page itself is written by
+`python benchmarks/reliability.py page`, and a test fails if it differs from what that command
+writes.
 """
 
 
@@ -41,17 +42,17 @@ def contract() -> str:
     counts = [len(checks) for checks in (EXPLAINER_CHECKS, DENSITY_CHECKS, METRIC_CHECKS)]
     table = markdown(
         [
-            ("of", ["explainers", "densities", "metrics"]),
+            ("for", ["explainers", "densities", "metrics"]),
             ("checks", [str(count) for count in counts]),
-            ("run them on your own", [_code(f"check_{each}") for each in _KINDS]),
+            ("function that runs them", [_code(f"check_{each}") for each in _KINDS]),
         ]
     )
     return f"""## A contract that anyone can run
 
-What every explainer, density and metric of this package promises is written down as checks: targets
-in all their forms, masks, bounds with equal ends, saturated and constant models, NaN in
-mid-search, Ctrl-C, threads, forked processes. All of this package's classes are run through them in
-its tests, and {{doc}}`guide/testing` says how to run them on a class of your own.
+The promises of this package's explainers, densities and metrics are written down as checks. They
+cover targets in all their forms, masks, bounds with equal ends, saturated and constant models, NaN
+in the middle of a search, Ctrl-C, threads and forked processes. The tests run them on all classes
+of this package, and {{doc}}`guide/testing` says how to run them on a class of your own.
 
 {table}"""
 
@@ -61,16 +62,16 @@ _KINDS = ("explainer", "density", "metric")
 
 def _suite(figures: Record) -> str:
     least = _and([f"`{name}` ({_percent(share)})" for name, share in figures["least covered"][:3]])
-    return f"""{_passed(figures)} They take {_percent(figures["branches"])} of the
-{figures["number of branches"]:,} branches of the code, and {_percent(figures["statements"])} of its
-statements; code that runs in processes of its own is not counted. The least covered of the
-modules with ten branches or more are {least}."""
+    return f"""{_passed(figures)} They cover {_percent(figures["branches"])} of the
+{figures["number of branches"]:,} branches of the code and {_percent(figures["statements"])} of its
+statements. Code that runs in separate processes is not counted. Among the modules with ten branches
+or more, the least covered are {least}."""
 
 
 def _properties(figures: Record) -> str:
-    return f"""A property says what holds for *any* image, mask, batch, order or unit, for example
-that merging the densities of two halves of the data gives the density of all of it. The tests try
-each on 20 examples; here on 1,000 new ones:
+    return f"""A property says what holds for *any* image, mask, batch, order or unit. For example,
+merging the densities of two halves of the data gives the density of all the data. The tests try
+each property on 20 examples. For this page each was tried on 1,000 new ones.
 {_passed(figures, "property has held", "properties have held")}"""
 
 
@@ -81,16 +82,16 @@ def _files(figures: Record) -> str:
     rows = [
         ("what is read", list(recorded)),
         ("files", [f"{sum(each['outcomes'].values()):,}" for each in counts]),
-        ("refused in words", [f"{each['outcomes'].get('refused', 0):,}" for each in counts]),
-        ("read right", [f"{each['outcomes'].get('read', 0):,}" for each in counts]),
+        ("refused with an error", [f"{each['outcomes'].get('refused', 0):,}" for each in counts]),
+        ("read correctly", [f"{each['outcomes'].get('read', 0):,}" for each in counts]),
         ("faults", [str(_faults(each["outcomes"])) for each in counts]),
-        ("slowest, s", [f"{each['slowest']:.1f}" for each in counts]),
+        ("slowest (s)", [f"{each['slowest']:.1f}" for each in counts]),
     ]
-    return f"""{total:,} files had bits flipped, were cut or spliced, were given the headers of
-others or absurd shapes, were bombs to unpack, or named paths that lead elsewhere. Each was read in
-a process that may use little memory beyond what the file can claim. A fault is anything but a right
-result or an error that names the file: a crash, a hang, another exception, too much memory. Nothing
-is ever unpickled, which a test of its own holds.
+    return f"""{total:,} damaged files were read. They had flipped bits, were cut or spliced, had
+the headers of other files or absurd shapes, were decompression bombs, or named paths outside their
+folder. Each was read in a process that may use little memory beyond what the file can claim.
+Anything but a correct result or an error that names the file is a fault: a crash, a hang, another
+exception, or too much memory. A separate test makes sure that nothing is ever unpickled.
 
 {markdown(rows)}"""
 
@@ -101,8 +102,9 @@ def _faults(outcomes: Mapping[str, int]) -> int:
 
 def _killed(figures: Record) -> str:
     return f"""Runs over a whole data set are ended by `kill -9`, a closed terminal or Ctrl-C, are
-killed twenty times in a row, find the disk full or a shard cut short, and are started again. Every
-pair must be there once, and be what an undisturbed run finds: {_passed(figures)}"""
+killed twenty times in a row, or meet a full disk or a truncated shard. Then they are started
+again. Every pair must be there exactly once and must equal that of an undisturbed run.
+{_passed(figures)}"""
 
 
 def _numerics(figures: Record) -> str:
@@ -124,16 +126,16 @@ and the same density:
 
 {markdown(table)}
 
-Wachter's moves every entry, and which of them end at exactly their original is a matter of
-rounding. The realistic preset goes on after its first success: where two pixels have once changed
-places, all that follows may differ.
+Wachter moves every entry, and rounding decides which of them end exactly at their original value.
+The realistic preset goes on after its first success, so once two pixels have changed places,
+everything after that may differ.
 
-Log-densities of extreme features (units from 1e-30 to 1e30, means 1e8 deviations from 0, constant
-and repeated features, three samples a class, a class without any) were held against arithmetic of
-60 digits. Where the fit did not warn and the covariance's condition was below {_ILL:.0e}, the
-largest error was {worst:.0e} of the log-density, or of one nat, where that is larger. At conditions
-up to {max(row["condition"] for row in ill):.0e} it was {max(row["error"] for row in ill):.0e}.
-Beyond, and where samples are too few, the fit warns."""
+Log-densities of extreme features were compared with arithmetic of 60 digits. The features have
+units from 1e-30 to 1e30, means 1e8 deviations from 0, constant and repeated columns, three samples
+per class, or a class without any. Where the fit did not warn and the covariance's condition number
+was below {_ILL:.0e}, the largest error was {worst:.0e} of the log-density, or of one nat where that
+is larger. At condition numbers up to {max(row["condition"] for row in ill):.0e} it was
+{max(row["error"] for row in ill):.0e}. Beyond that, and with too few samples, the fit warns."""
 
 
 _ILL = 1e5
@@ -147,24 +149,25 @@ def _mutants(figures: Record) -> str:
     ]
     table: list[Column] = [
         ("module", [_code(module) for module, _, _ in rows]),
-        ("faults put in", [str(tried) for _, tried, _ in rows]),
+        ("faults", [str(tried) for _, tried, _ in rows]),
         ("noticed", [str(noticed) for _, _, noticed in rows]),
         ("share", [_percent(noticed / tried) for _, tried, noticed in rows]),
     ]
     tried, noticed = (sum(row[place] for row in rows) for place in (1, 2))
-    drawn = f"{figures['sample']} a module, drawn at random" if figures["sample"] else "all of them"
-    return f"""Tests that can't fail prove nothing. So faults were put into the code, one at a time
-(another operator, another number, a condition turned round; {drawn}), and the tests had to notice.
-{_percent(noticed / tried)} of {tried:,} were noticed; those that were not are judged one by one in
-`benchmarks/README.md`. Some tests were written for faults of this very sample, so that another
-sample may come out lower.
+    sample = figures["sample"]
+    drawn = f"For each module {sample} were drawn at random" if sample else "All of them were tried"
+    return f"""Tests that can't fail prove nothing. So faults were put into the code one at a time,
+and the tests had to notice them. A fault is, for example, another operator, another number or a
+reversed condition. {drawn}. The tests noticed {_percent(noticed / tried)} of {tried:,} faults.
+`benchmarks/README.md` discusses each of the others. Some tests were written for faults of this very
+sample, so another sample may give a lower share.
 
 {markdown(table)}"""
 
 
 def _lowest(figures: Record) -> str:
-    return f"""The tests also run with the lowest version that `setup.cfg` allows of everything that
-is required, on the oldest Python that is at hand. {_passed(figures)}"""
+    return f"""The tests also run with the lowest version of every requirement that `setup.cfg`
+allows, on the oldest Python available. {_passed(figures)}"""
 
 
 SECTIONS: Mapping[str, tuple[str, Callable[[Record], str]]] = {
@@ -172,7 +175,7 @@ SECTIONS: Mapping[str, tuple[str, Callable[[Record], str]]] = {
     "mutants": ("Faults put into the code", _mutants),
     "properties": ("Properties", _properties),
     "files": ("Damaged and hostile files", _files),
-    "faults": ("Runs that are broken off", _killed),
+    "faults": ("Interrupted runs", _killed),
     "numerics": ("Rounding", _numerics),
     "lowest": ("Old versions", _lowest),
 }
@@ -182,9 +185,9 @@ def _passed(figures: Record, one: str = "test has passed", many: str = "tests ha
     count = figures["passed"]
     words = f"{count:,} {one if count == 1 else many}"
     if figures["failed"]:
-        words += f", and {figures['failed']:,} failed"
+        words += f", {figures['failed']:,} failed"
     if figures["skipped"]:
-        words += f"; {figures['skipped']:,} were skipped, for want of data, a GPU or a browser"
+        words += f", and {figures['skipped']:,} were skipped for lack of data, a GPU or a browser"
     return words + "."
 
 
