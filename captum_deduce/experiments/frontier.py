@@ -1,6 +1,6 @@
 """Past the paper: how near and how real counterfactuals are, like for like.
 
-Every method explains every classifier, asked for the same confidences, so that what a classifier's
+Methods explain the same classifiers, asked for the same confidences, so that what a classifier's
 training does and what a method does can be told apart.
 """
 
@@ -38,7 +38,7 @@ COSTS = ("evaluations", "forward")
 
 
 def frontier(models: Trained, store: Store) -> Report:
-    """Compare all methods and presets by distance and by oracle agreement.
+    """Compare methods and presets by distance and by oracle agreement.
 
     Args:
         models (Trained): The classifiers, the oracles and what methods need.

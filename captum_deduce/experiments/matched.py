@@ -1,4 +1,4 @@
-"""Methods on every classifier, each asked for the same confidences: what the frontier compares."""
+"""Methods on the same classifiers, asked for the same confidences: what the frontier compares."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Entry:
 
 
 def matched_entries(models: Trained) -> dict[str, Entry]:
-    """Make every method on every classifier.
+    """Make the methods on the classifiers.
 
     DeDUCE, its presets, JSMA and Wachter explain all three, each with every confidence of the size.
     VLK and REVISE, which cost many times as much, explain the two with spectral normalisation with

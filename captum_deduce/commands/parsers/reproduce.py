@@ -24,11 +24,11 @@ missing, search, measure, and write the paper's values beside ours.
   fig3     six pairs with each algorithm
   fig4     what the VAE behind REVISE reconstructs
   fig5     eighteen random pairs with DeDUCE
-  frontier beyond the paper: distance and oracle agreement of all methods on the
-           same classifiers: DeDUCE, its presets, JSMA and Wachter on three
-           classifiers (plain, with spectral normalisation, trained with noise,
-           too) at five confidences; VLK and REVISE on two of them at two;
-           others as points
+  frontier beyond the paper: distance and oracle agreement of all methods but
+           Schut on the same classifiers: DeDUCE, its presets, JSMA and Wachter
+           on three classifiers (plain, with spectral normalisation, trained
+           with noise, too) at five confidences; VLK and REVISE on two of them
+           at two; others as points
 
 Each also says how many of two small classifiers, trained independently, see the
 target class (oracle agreement), and how probable they find it (oracle p): a
