@@ -430,7 +430,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
         return self._result(problem, found, runner_up_passes)
 
     def _warn_of_confidence(self, found: search.SearchResult) -> None:
-        """Say where every pair came to its target, and none was as sure of it as it should be."""
+        """Warn if some pairs came to their target, but none was as sure of it as it should be."""
         asked = getattr(self, "confidence", 0.0)
         surest = found.confidence.max().item()
         crossed = int((found.confidence > 0.5).sum())
