@@ -311,7 +311,7 @@ class DeDUCE(PixelwiseExplainer):
         How realistic the images become depends on the model, which no search can make up for. The
         gradients of one trained with noise (:func:`captum_deduce.training.train_classifier` with
         ``noise``) follow what people see; on others the images stay partly adversarial. In
-        ``benchmarks/README.md`` oracle agreement is 89% on MNIST and 25% on CIFAR-10 with such a
+        ``benchmarks/README.md`` oracle agreement is 91% on MNIST and 25% on CIFAR-10 with such a
         model, and 9% on CIFAR-10 with an ordinary one: measure it on yours
         (:class:`captum_deduce.metrics.Oracle`). The settings:
         ``confidence=0.9985``, ``density_quantile=0.05``, ``step_size=0.5``,
