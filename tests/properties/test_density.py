@@ -242,7 +242,9 @@ def test_moments_far_from_zero_keep_the_digits_of_deviations(found, covariance_t
             for m in (plain, moved)
         )
         scatter = float(first.diagonal().max())
-        weight = found.weights if covariance_type == "tied" else found.weights[found.labels == index]
+        weight = (
+            found.weights if covariance_type == "tied" else found.weights[found.labels == index]
+        )
         condition = 1e6 / (scatter / float(weight.sum())) ** 0.5
         allowed = 8 * torch.finfo(torch.float64).eps * condition * scatter
         assert float((first - second).abs().max()) <= allowed
