@@ -43,7 +43,9 @@ extensions = [
     "examples_using",
     "internal_links",
     "more_pages",
+    "names_on_page",
     "public_names",
+    "unbroken_names",
 ]
 exclude_patterns = ["_build", "_ext", "jupyter_execute", "**/.ipynb_checkpoints"]
 
