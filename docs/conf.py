@@ -44,6 +44,7 @@ extensions = [
     "internal_links",
     "more_pages",
     "names_on_page",
+    "picture_texts",
     "public_names",
     "unbroken_names",
 ]

@@ -29,8 +29,8 @@ BLOCK = re.compile(rf"^```({KINDS})\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 def _docs_extensions(monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS / "_ext"))
     yield
-    for module in ("examples_using", "more_pages", "names_on_page", "unbroken_names"):
-        sys.modules.pop(module, None)
+    for extension in (DOCS / "_ext").glob("*.py"):
+        sys.modules.pop(extension.stem, None)
 
 
 def code(page: Path) -> Iterator[str]:
@@ -165,3 +165,15 @@ def test_a_page_of_several_names_begins_with_links_to_them():
     assert links == ["house.Density", "house.room.LIMIT"]
     alone = page(entry("house.Density", entry("house.Density.fit")))
     assert not list(alone.findall(nodes.reference))
+
+
+def test_pictures_without_an_alternative_text_are_found():
+    pytest.importorskip("sphinx")
+    from docutils import nodes
+    from docutils.utils import new_document
+
+    without_text = import_module("picture_texts").without_text
+    page = new_document("page")
+    page += nodes.image(uri="a.png", alt="A digit")
+    page += nodes.paragraph("", "", nodes.image(uri="b.png"), nodes.image(uri="c.png", alt=" "))
+    assert [picture["uri"] for picture in without_text(page)] == ["b.png", "c.png"]
