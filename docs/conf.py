@@ -46,6 +46,7 @@ extensions = [
     "names_on_page",
     "picture_texts",
     "public_names",
+    "readable_docstrings",
     "unbroken_names",
 ]
 exclude_patterns = ["_build", "_ext", "jupyter_execute", "**/.ipynb_checkpoints"]

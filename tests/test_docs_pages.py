@@ -177,3 +177,42 @@ def test_pictures_without_an_alternative_text_are_found():
     page += nodes.image(uri="a.png", alt="A digit")
     page += nodes.paragraph("", "", nodes.image(uri="b.png"), nodes.image(uri="c.png", alt=" "))
     assert [picture["uri"] for picture in without_text(page)] == ["b.png", "c.png"]
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (":param num_images: N.", r":param num_images: \N."),
+        ("   C. Default: None", r"   \C. Default: None"),
+        (":returns: K. The nearest first.", r":returns: \K. The nearest first."),
+        (":param size: N x C.", ":param size: N x C."),
+        ("1. A numbered list", "1. A numbered list"),
+        ("A.ny", "A.ny"),
+    ],
+)
+def test_a_letter_that_is_a_sentence_starts_no_list(line, shown):
+    pytest.importorskip("sphinx")
+    assert import_module("readable_docstrings").without_lists(line) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("{'DeDUCE': <class 'house.methods.DeDUCE'>}", "{'DeDUCE': DeDUCE}"),
+        ("{'L1': <function Counterfactuals.l1>, 'a_b': 1}", "{'L1': l1, 'a_b': 1}"),
+        ("(<function _check_fit>, <function _check_integral>)", None),
+        (str(list(range(200))), None),
+    ],
+)
+def test_values_are_readable(value, shown):
+    pytest.importorskip("sphinx")
+    from docutils import nodes
+    from docutils.utils import new_document
+    from sphinx import addnodes
+
+    name = addnodes.desc_name("LIMIT", "LIMIT")
+    annotation = addnodes.desc_annotation("", "", nodes.Text(" = "), nodes.Text(value))
+    page = new_document("page")
+    page += addnodes.desc("", addnodes.desc_signature("", "", name, annotation))
+    import_module("readable_docstrings").shorten_values(page)
+    assert page.astext() == ("LIMIT" if shown is None else f"LIMIT = {shown}")
