@@ -45,6 +45,7 @@ extensions = [
     "more_pages",
     "names_on_page",
     "picture_texts",
+    "printed_warnings",
     "public_names",
     "readable_docstrings",
     "unbroken_names",

@@ -216,3 +216,14 @@ def test_values_are_readable(value, shown):
     page += addnodes.desc("", addnodes.desc_signature("", "", name, annotation))
     import_module("readable_docstrings").shorten_values(page)
     assert page.astext() == ("LIMIT" if shown is None else f"LIMIT = {shown}")
+
+
+def test_warnings_are_shown_without_the_machine_s_paths():
+    pytest.importorskip("sphinx")
+    without_place = import_module("printed_warnings").without_place
+    given = (
+        "/tmp/kernel_1/2.py:3: UserWarning: few samples\n  density = fit(\n"
+        "/a/b.py:14: FutureWarning: old\n  warnings.warn(\n"
+    )
+    assert without_place(given) == "UserWarning: few samples\nFutureWarning: old\n"
+    assert without_place("Traceback:\n  line") == "Traceback:\n  line"
