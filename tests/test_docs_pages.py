@@ -129,9 +129,8 @@ def test_examples_that_pages_load_are_there_and_parse():
 
 def test_short_names_are_marked_to_stay_on_one_line():
     pytest.importorskip("sphinx")
-    from docutils import nodes
-    from docutils.utils import new_document
-
+    nodes = import_module("docutils.nodes")
+    new_document = import_module("docutils.utils").new_document
     keep_whole = import_module("unbroken_names").keep_whole
     page = new_document("page")
     texts = ["--help", "generate(images, target)", "x" * 25, "captum_deduce.ClassGaussianMixture"]
@@ -143,9 +142,8 @@ def test_short_names_are_marked_to_stay_on_one_line():
 
 def test_a_page_of_several_names_begins_with_links_to_them():
     pytest.importorskip("sphinx")
-    from docutils import nodes
-    from docutils.utils import new_document
-    from sphinx import addnodes
+    nodes, addnodes = import_module("docutils.nodes"), import_module("sphinx.addnodes")
+    new_document = import_module("docutils.utils").new_document
 
     def entry(name, *members):
         signature = addnodes.desc_signature(name, "", ids=[name])
@@ -169,9 +167,8 @@ def test_a_page_of_several_names_begins_with_links_to_them():
 
 def test_pictures_without_an_alternative_text_are_found():
     pytest.importorskip("sphinx")
-    from docutils import nodes
-    from docutils.utils import new_document
-
+    nodes = import_module("docutils.nodes")
+    new_document = import_module("docutils.utils").new_document
     without_text = import_module("picture_texts").without_text
     page = new_document("page")
     page += nodes.image(uri="a.png", alt="A digit")
@@ -206,10 +203,8 @@ def test_a_letter_that_is_a_sentence_starts_no_list(line, shown):
 )
 def test_values_are_readable(value, shown):
     pytest.importorskip("sphinx")
-    from docutils import nodes
-    from docutils.utils import new_document
-    from sphinx import addnodes
-
+    nodes, addnodes = import_module("docutils.nodes"), import_module("sphinx.addnodes")
+    new_document = import_module("docutils.utils").new_document
     name = addnodes.desc_name("LIMIT", "LIMIT")
     annotation = addnodes.desc_annotation("", "", nodes.Text(" = "), nodes.Text(value))
     page = new_document("page")
@@ -222,8 +217,8 @@ def test_warnings_are_shown_without_the_machine_s_paths():
     pytest.importorskip("sphinx")
     without_place = import_module("printed_warnings").without_place
     given = (
-        "/tmp/kernel_1/2.py:3: UserWarning: few samples\n  density = fit(\n"
-        "/a/b.py:14: FutureWarning: old\n  warnings.warn(\n"
+        "/kernel/2.py:3: UserWarning: few samples\n  density = fit(\n"
+        "/package/b.py:14: FutureWarning: old\n  warnings.warn(\n"
     )
     assert without_place(given) == "UserWarning: few samples\nFutureWarning: old\n"
     assert without_place("Traceback:\n  line") == "Traceback:\n  line"
