@@ -42,7 +42,12 @@ extensions = [
     "examples_using",
     "internal_links",
     "more_pages",
+    "names_on_page",
+    "picture_texts",
+    "printed_warnings",
     "public_names",
+    "readable_docstrings",
+    "unbroken_names",
 ]
 exclude_patterns = ["_build", "_ext", "jupyter_execute", "**/.ipynb_checkpoints"]
 

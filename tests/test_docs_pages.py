@@ -21,15 +21,16 @@ PAGES = sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts
 WIDTH = 86
 """Columns of code that a page shows without a scroll bar."""
 
-BLOCK = re.compile(r"^```(\{code-cell\}[^\n]*|python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+KINDS = r"\{code-cell\}[^\n]*|python|bash|text"
+BLOCK = re.compile(rf"^```({KINDS})\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(autouse=True)
 def _docs_extensions(monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS / "_ext"))
     yield
-    for module in ("examples_using", "more_pages"):
-        sys.modules.pop(module, None)
+    for extension in (DOCS / "_ext").glob("*.py"):
+        sys.modules.pop(extension.stem, None)
 
 
 def code(page: Path) -> Iterator[str]:
@@ -47,10 +48,17 @@ def test_code_is_found_in_every_kind_of_block(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
         "prose\n```{code-cell} ipython3\na = 1\n```\nprose\n```python\nb = 2\n```\n"
-        "```text\nc\n```\n",
+        "```text\nc\n```\n```{image} d.png\n```\n",
         encoding="utf-8",
     )
-    assert list(code(page)) == ["a = 1", "b = 2"]
+    assert list(code(page)) == ["a = 1", "b = 2", "c"]
+
+
+def test_the_benchmarks_commands_fit_into_their_page():
+    readme = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^ {4}(.*python benchmarks/.*)$", readme, re.MULTILINE)
+    assert len(commands) > 20
+    assert [line for line in commands if len(line) > WIDTH] == []
 
 
 @pytest.mark.parametrize("folder", ["methods", "api/explainers"])
@@ -117,3 +125,100 @@ def test_examples_that_pages_load_are_there_and_parse():
     assert DOCS / "_examples" / "methods.py" in loaded
     for path in loaded:
         ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_short_names_are_marked_to_stay_on_one_line():
+    pytest.importorskip("sphinx")
+    nodes = import_module("docutils.nodes")
+    new_document = import_module("docutils.utils").new_document
+    keep_whole = import_module("unbroken_names").keep_whole
+    page = new_document("page")
+    texts = ["--help", "generate(images, target)", "x" * 25, "captum_deduce.ClassGaussianMixture"]
+    page += nodes.paragraph("", "", *[nodes.literal(text=text) for text in texts])
+    keep_whole(page)
+    whole = [literal.astext() for literal in page.findall(nodes.literal) if literal["classes"]]
+    assert whole == texts[:2]
+
+
+def test_a_page_of_several_names_begins_with_links_to_them():
+    pytest.importorskip("sphinx")
+    nodes, addnodes = import_module("docutils.nodes"), import_module("sphinx.addnodes")
+    new_document = import_module("docutils.utils").new_document
+
+    def entry(name, *members):
+        signature = addnodes.desc_signature(name, "", ids=[name])
+        return addnodes.desc("", signature, addnodes.desc_content("", *members))
+
+    def page(*entries):
+        document = new_document("page")
+        document += nodes.section("", nodes.title(text="Density"), *entries)
+        import_module("names_on_page").add_links(document)
+        return document
+
+    several = page(entry("house.Density", entry("house.Density.fit")), entry("house.room.LIMIT"))
+    title, line, *_ = several[0]
+    assert isinstance(title, nodes.title)
+    assert line.astext() == "On this page: Density, LIMIT"
+    links = [link["refid"] for link in line.findall(nodes.reference)]
+    assert links == ["house.Density", "house.room.LIMIT"]
+    alone = page(entry("house.Density", entry("house.Density.fit")))
+    assert not list(alone.findall(nodes.reference))
+
+
+def test_pictures_without_an_alternative_text_are_found():
+    pytest.importorskip("sphinx")
+    nodes = import_module("docutils.nodes")
+    new_document = import_module("docutils.utils").new_document
+    without_text = import_module("picture_texts").without_text
+    page = new_document("page")
+    page += nodes.image(uri="a.png", alt="A digit")
+    page += nodes.paragraph("", "", nodes.image(uri="b.png"), nodes.image(uri="c.png", alt=" "))
+    assert [picture["uri"] for picture in without_text(page)] == ["b.png", "c.png"]
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (":param num_images: N.", r":param num_images: \N."),
+        ("   C. Default: None", r"   \C. Default: None"),
+        (":returns: K. The nearest first.", r":returns: \K. The nearest first."),
+        (":param size: N x C.", ":param size: N x C."),
+        ("1. A numbered list", "1. A numbered list"),
+        ("A.ny", "A.ny"),
+    ],
+)
+def test_a_letter_that_is_a_sentence_starts_no_list(line, shown):
+    pytest.importorskip("sphinx")
+    assert import_module("readable_docstrings").without_lists(line) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("{'DeDUCE': <class 'house.methods.DeDUCE'>}", "{'DeDUCE': DeDUCE}"),
+        ("{'L1': <function Counterfactuals.l1>, 'a_b': 1}", "{'L1': l1, 'a_b': 1}"),
+        ("(<function _check_fit>, <function _check_integral>)", None),
+        (str(list(range(200))), None),
+    ],
+)
+def test_values_are_readable(value, shown):
+    pytest.importorskip("sphinx")
+    nodes, addnodes = import_module("docutils.nodes"), import_module("sphinx.addnodes")
+    new_document = import_module("docutils.utils").new_document
+    name = addnodes.desc_name("LIMIT", "LIMIT")
+    annotation = addnodes.desc_annotation("", "", nodes.Text(" = "), nodes.Text(value))
+    page = new_document("page")
+    page += addnodes.desc("", addnodes.desc_signature("", "", name, annotation))
+    import_module("readable_docstrings").shorten_values(page)
+    assert page.astext() == ("LIMIT" if shown is None else f"LIMIT = {shown}")
+
+
+def test_warnings_are_shown_without_the_machine_s_paths():
+    pytest.importorskip("sphinx")
+    without_place = import_module("printed_warnings").without_place
+    given = (
+        "/kernel/2.py:3: UserWarning: few samples\n  density = fit(\n"
+        "/package/b.py:14: FutureWarning: old\n  warnings.warn(\n"
+    )
+    assert without_place(given) == "UserWarning: few samples\nFutureWarning: old\n"
+    assert without_place("Traceback:\n  line") == "Traceback:\n  line"

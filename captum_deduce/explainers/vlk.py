@@ -30,9 +30,9 @@ class VLK(CounterfactualExplainer):
     the DeDUCE paper)
 
     .. math::
-        c \max\bigl(0,\, p_o(\mathbf x) - \max_{j \neq o} p_j(\mathbf x) + \kappa\bigr)
-        + \beta \|\mathbf x - \mathbf x_0\|_1 + \|\mathbf x - \mathbf x_0\|_2^2
-        + \gamma \|\mathrm{AE}(\mathbf x) - \mathbf x\|_2^2
+        &c \max\bigl(0,\, p_o(\mathbf x) - \max_{j \neq o} p_j(\mathbf x) + \kappa\bigr)
+        + \beta \|\mathbf x - \mathbf x_0\|_1 + \|\mathbf x - \mathbf x_0\|_2^2 \\
+        &+ \gamma \|\mathrm{AE}(\mathbf x) - \mathbf x\|_2^2
         + \theta \|\mathrm{ENC}(\mathbf x) - \mathbf q\|_2^2
 
     with p the softmax of the classifier's scores, an autoencoder AE, an encoder ENC and a prototype

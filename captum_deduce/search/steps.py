@@ -306,10 +306,10 @@ class AdamStep:
     r"""The step of Adam (Kingma and Ba, 2015), with the count of steps of each pair's own.
 
     .. math::
-        \mathbf m' = \beta_1\, \mathbf m + (1 - \beta_1)\, \mathbf g,\quad
-        \mathbf v' = \beta_2\, \mathbf v + (1 - \beta_2)\, \mathbf g^2,\quad
-        \mathbf r = \frac{\eta}{\sqrt{\mathbf v' / (1 - \beta_2^t)} + 10^{-8}},\quad
-        \mathbf x' = \mathbf x - \mathbf r \frac{\mathbf m'}{1 - \beta_1^t}
+        \mathbf m' &= \beta_1\, \mathbf m + (1 - \beta_1)\, \mathbf g,\quad
+        &\mathbf v' &= \beta_2\, \mathbf v + (1 - \beta_2)\, \mathbf g^2, \\
+        \mathbf r &= \frac{\eta}{\sqrt{\mathbf v' / (1 - \beta_2^t)} + 10^{-8}},\quad
+        &\mathbf x' &= \mathbf x - \mathbf r \frac{\mathbf m'}{1 - \beta_1^t}
 
     Args:
         learning_rate (float): :math:`\eta`.

@@ -61,7 +61,7 @@ def plot_images(
         len(rows),
         len(first),
         first.shape[2:],
-        image_size=0.8,
+        image_size=1.0,
         title_lines=0 if titles is None else 1,
         margins=sheets.Margins(left=0.3 + max(map(sheets.text_width, rows))),
     )

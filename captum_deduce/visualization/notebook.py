@@ -13,7 +13,8 @@ from captum_deduce.visualization.pixels import PixelScale, check_images, in_colo
 from captum_deduce.visualization.sheet import png
 
 _ROWS = 5
-_IMAGE_SIZE = 0.8
+_IMAGE_SIZE = 1.0
+_ALT = "In rows: original, counterfactual and change"
 
 
 def notebook_html(result: Counterfactuals) -> str:
@@ -38,7 +39,7 @@ def notebook_html(result: Counterfactuals) -> str:
             lines.append(f"No pictures: {reason}.")
         else:
             encoded = base64.b64encode(content).decode("ascii")
-            picture = f'<img alt="counterfactuals" src="data:image/png;base64,{encoded}">'
+            picture = f'<img alt="{_ALT}" src="data:image/png;base64,{encoded}">'
             lines += note
     text = html.escape("\n".join(lines))
     return f'<div><pre style="white-space: pre-wrap">{text}</pre>{picture}</div>'

@@ -177,8 +177,11 @@ def forms() -> Iterator[Form]:
     )
     compiled = torch.compile(copy.deepcopy(plain), backend="eager")
     yield form("compiled", "`torch.compile(model)`", compiled, "_orig_mod.body")
-    yield form("scripted", "`torch.jit.script(model)`", torch.jit.script(plain), "body")
-    yield form("traced", "`torch.jit.trace(model, x)`", torch.jit.trace(plain, images[:2]), "body")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # newer torch calls TorchScript deprecated
+        scripted, traced = torch.jit.script(plain), torch.jit.trace(plain, images[:2])
+    yield form("scripted", "`torch.jit.script(model)`", scripted, "body")
+    yield form("traced", "`torch.jit.trace(model, x)`", traced, "body")
     # torch 2.4 and 2.5 have no Dim.AUTO
     batch = {0: getattr(torch.export.Dim, "AUTO", None) or torch.export.Dim("batch")}
     exported = torch.export.export(plain, (images[:4],), dynamic_shapes=(batch,)).module()

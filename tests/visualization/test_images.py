@@ -27,6 +27,12 @@ def test_titles_are_not_needed():
     assert len(drawn(figure)) == 3
 
 
+@pytest.mark.parametrize("side", [8, 28, 32, 224])
+def test_images_are_large_enough_to_see_single_pixels(side):
+    figure = plot_images({"only": torch.zeros(2, 1, side, side)})
+    assert min(round(axes.get_window_extent().width) for axes in figure.axes) >= 96
+
+
 @pytest.mark.parametrize(
     ("rows", "titles", "message"),
     [

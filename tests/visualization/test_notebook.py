@@ -37,6 +37,9 @@ def test_a_result_shows_its_summary_and_pictures():
     # the frame of the failed pair
     orange = (np.abs(picture - np.array([0xD5, 0x5E, 0]) / 255) < 0.01).all(-1)
     assert orange.sum() > 300
+    columns = orange.any(0).nonzero()[0]
+    assert columns.max() - columns.min() >= 96, "too small to see single pixels"
+    assert re.search(r'<img alt="[^"]+original[^"]+" ', html)
 
 
 def test_only_the_first_five_pairs_are_drawn():
