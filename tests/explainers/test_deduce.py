@@ -260,7 +260,7 @@ def test_what_is_missing_for_long_gets_more_weight(digits, missing, settings):
     settings = {"max_iterations": 110, "momentum": 0.3, **settings}
     if "halving" in settings:
         settings["rounds"] = 2
-    images, targets = pairs_of(digits, 8)
+    images, targets = pairs_of(digits, 5)
     explainer = DeDUCE(digits.model, digits.layer, digits.density, pixels_per_step="adaptive")
     result = explainer.generate(
         images, targets, return_trajectory=True, internal_batch_size=3, **settings
