@@ -13,6 +13,7 @@ from captum_deduce.zoo import (
     RECONSTRUCTIONS,
     fit_classifier,
     fit_reconstruction,
+    forget_training,
     plan_classifier,
     save_checkpoint,
     torch_threads,
@@ -27,7 +28,9 @@ def run(
     architecture: str | None = None,
     width: int | None = None,
     epochs: int | None = None,
+    augment: bool = False,
     noise: float | None = None,
+    adversarial: float | None = None,
     seed: int = 0,
     device: str | None = None,
     output: Path | None = None,
@@ -35,6 +38,9 @@ def run(
     show_progress: bool = False,
 ) -> None:
     """Train a classifier, fit the density of its features, and write both to a checkpoint.
+
+    A training that was interrupted goes on from the last whole epoch when the same is asked for
+    again: until then it is kept in the cache, see :func:`captum_deduce.zoo.continue_training`.
 
     Or train a model that reconstructs or draws images, and write it to a file that its ``load``
     reads.
@@ -50,8 +56,11 @@ def run(
         width (int, optional): Channels of a classifier's first stage. Default: the data set's
             recipe
         epochs (int, optional): Of the training. Default: the data set's recipe
+        augment (bool, optional): Train a classifier on random crops, and flips where the data set
+            allows for them, see :func:`captum_deduce.training.make_augmentation`. Default: False
         noise (float, optional): Of a classifier's training, see
             :func:`captum_deduce.training.train_classifier`. Default: None (none)
+        adversarial (float, optional): Likewise. Default: None (none)
         seed (int, optional): Of data split, weights and training. Default: 0
         device (str, optional): Where to train. Default: CUDA where there is one, else the CPU
         output (Path, optional): The checkpoint. Default: ``<dataset>-<architecture>.safetensors``
@@ -61,11 +70,13 @@ def run(
 
     Raises:
         ValueError: The checkpoint exists, its folder is a file, or the model has no architecture,
-            width or noise to choose.
+            width or disturbance to choose.
     """
-    if model != "classifier" and (architecture, width, noise) != (None, None, None):
+    own = (architecture, width, noise, adversarial, augment or None)
+    if model != "classifier" and any(each is not None for each in own):
         raise ValueError(
-            f"--architecture, --width and --noise are a classifier's, not of --model {model}"
+            "--architecture, --width, --augment, --noise and --adversarial are a classifier's, not "
+            f"of --model {model}"
         )
     architecture = architecture or "sn_resnet18"
     place = read_device(device)
@@ -76,11 +87,21 @@ def run(
     splits = datasets.load(dataset, data_root, seed=seed)
     if model == "classifier":
         recipe = RECIPES[dataset].overridden(width=width, epochs=epochs)
-        settings = plan_classifier(dataset, splits.train, architecture, recipe, seed, noise or 0.0)
+        settings = plan_classifier(
+            dataset,
+            splits.train,
+            architecture,
+            recipe,
+            seed,
+            noise or 0.0,
+            augment=augment,
+            adversarial=adversarial or 0.0,
+        )
         make_folder(path.parent)
         with torch_threads(recipe.threads):
             checkpoint = fit_classifier(settings, splits, recipe.batch_size, place, show_progress)
         save_checkpoint(path, checkpoint)
+        forget_training(settings, recipe.batch_size)
         print(f"Checkpoint: {path}")
         print(explain_hint(path))
     else:

@@ -21,10 +21,13 @@ if TYPE_CHECKING:
         cache_path,
         load_checkpoint,
         save_checkpoint,
+        training_path,
     )
     from captum_deduce.zoo.classifiers import (
+        continue_training,
         describe_classifier,
         fit_classifier,
+        forget_training,
         obtain_classifier,
         plan_classifier,
     )
@@ -60,9 +63,11 @@ __all__ = [
     "ReconstructionRecipe",
     "Settings",
     "cache_path",
+    "continue_training",
     "describe_classifier",
     "fit_classifier",
     "fit_reconstruction",
+    "forget_training",
     "load_checkpoint",
     "make_explainer",
     "make_patch_swap",
@@ -73,6 +78,7 @@ __all__ = [
     "plan_classifier",
     "save_checkpoint",
     "torch_threads",
+    "training_path",
 ]
 
 
@@ -95,7 +101,7 @@ def __getattr__(name: str) -> Any:
         from captum_deduce.zoo import threads as module
     elif name in ("RECONSTRUCTION_MODELS", "fit_reconstruction", "obtain_reconstruction"):
         from captum_deduce.zoo import reconstructions as module
-    elif name.endswith("_classifier"):
+    elif name.endswith(("_classifier", "_training")):
         from captum_deduce.zoo import classifiers as module
     else:
         from captum_deduce.zoo import checkpoint as module

@@ -21,6 +21,7 @@ from captum_deduce._version import __version__
 from captum_deduce.density import ClassGaussianMixture
 from captum_deduce.models import ARCHITECTURES, build_and_fill, image_sides
 from captum_deduce.storage import cache
+from captum_deduce.training import AUGMENTATIONS
 
 _FORMAT = "captum-deduce checkpoint"
 _FORMAT_VERSION = 1
@@ -43,10 +44,14 @@ class Settings:
             Default: None (not measured)
         noise (float, optional): Of the training, see
             :func:`captum_deduce.training.train_classifier`. Default: 0.0
+        augmentation (str, optional): Of the training, one of
+            :data:`captum_deduce.training.AUGMENTATIONS`. Default: None
+        adversarial (float, optional): Of the training, as ``noise``. Default: 0.0
 
     Raises:
-        TypeError: Names in a mapping or a set, whose order says nothing.
-        ValueError: An unknown architecture.
+        TypeError: Names in a mapping or a set, whose order says nothing, or an ``adversarial`` that
+            is no number.
+        ValueError: An unknown architecture or augmentation, or an ``adversarial`` below 0.
     """
 
     architecture: str
@@ -58,9 +63,14 @@ class Settings:
     layer: str = "avgpool"
     accuracy: float | None = None
     noise: float = 0.0
+    augmentation: str | None = None
+    adversarial: float = 0.0
 
     def __post_init__(self) -> None:
         checks.choice("architecture", self.architecture, tuple(ARCHITECTURES))
+        if self.augmentation is not None:
+            checks.choice("augmentation", self.augmentation, AUGMENTATIONS)
+        checks.number("adversarial", self.adversarial, minimum=0)
         if not isinstance(self.class_names, tuple | list):
             raise TypeError(
                 "class_names must be a tuple of names in the order of the classes, got "
@@ -169,11 +179,31 @@ def cache_path(settings: Settings) -> Path:
     Returns:
         Path: ``<dataset>-<architecture>-<16 hexadecimal digits>.safetensors``
     """
+    return cache.path_for(f"{settings.dataset}-{settings.architecture}", _content(settings))
+
+
+def training_path(settings: Settings, batch_size: int) -> Path:
+    """Name the file in the cache that a training of these settings goes on from.
+
+    Args:
+        settings (Settings): As for :func:`cache_path`.
+        batch_size (int): Of the training.
+
+    Returns:
+        Path: ``<dataset>-<architecture>-training-<16 hexadecimal digits>.safetensors``
+    """
+    content = _content(settings) | {"batch_size": batch_size}
+    return cache.path_for(f"{settings.dataset}-{settings.architecture}-training", content)
+
+
+def _content(settings: Settings) -> dict[str, Any]:
+    """What a trained classifier depends on."""
     content = asdict(settings) | {"accuracy": None}
-    if not settings.noise:
-        # So that classifiers that were kept before there was noise are still found.
-        del content["noise"]
-    return cache.path_for(f"{settings.dataset}-{settings.architecture}", content)
+    for name in ("noise", "augmentation", "adversarial"):
+        if not content[name]:
+            # So that classifiers that were kept before there was such a thing are still found.
+            del content[name]
+    return content
 
 
 def _check_settings(settings: Settings, weights: dict[str, Tensor]) -> None:

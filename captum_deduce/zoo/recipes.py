@@ -20,6 +20,8 @@ class Recipe:
         threads (int or None): How many CPU threads torch may use; None: as many as it likes.
             Threads that share the work of tiny models wait for one another more than they gain,
             and on a busy machine far more.
+        flips (bool): Whether an image that is mirrored is still one of its class, so that
+            augmentation may do so.
     """
 
     width: int
@@ -28,6 +30,7 @@ class Recipe:
     images: int | None
     right_images: int = 2
     threads: int | None = None
+    flips: bool = False
 
     def overridden(self, **given: Any) -> Recipe:
         """Return the recipe with some settings replaced.
@@ -44,7 +47,7 @@ class Recipe:
 RECIPES = {
     "digits": Recipe(width=8, epochs=12, batch_size=64, images=None, threads=1),
     "mnist": Recipe(width=16, epochs=3, batch_size=128, images=10),
-    "cifar10": Recipe(width=16, epochs=10, batch_size=128, images=10),
+    "cifar10": Recipe(width=16, epochs=10, batch_size=128, images=10, flips=True),
 }
 """By the names of :data:`captum_deduce.datasets.DATASETS`."""
 

@@ -59,6 +59,54 @@ def test_noise_reaches_the_training_and_the_checkpoint(train, tmp_path, monkeypa
     assert not (tmp_path / "m.safetensors").exists()
 
 
+def test_disturbances_reach_the_training_and_the_checkpoint(train, tmp_path, monkeypatch):
+    given = {}
+
+    def recorded(*arguments, **settings):
+        given.update(settings)
+        return train_classifier(*arguments, **settings)
+
+    monkeypatch.setattr(training, "train_classifier", recorded)
+    words = ["--augment", "--adversarial", "0.25", "--output", "a.safetensors"]
+    printed = train(*words).out
+    assert given["adversarial"] == 0.25
+    crop, *flips = given["augment"].transforms
+    assert (crop.size, crop.padding, flips) == ((8, 8), [1, 1, 1, 1], [])
+    settings = load_checkpoint(tmp_path / "a.safetensors").settings
+    assert (settings.augmentation, settings.adversarial) == ("crops", 0.25)
+    assert "on digits with crops, adversarial steps up to 0.25:" in printed
+    error = train("--adversarial", "-1", "--output", "m.safetensors", status=2).err
+    assert "adversarial" in error
+
+
+@pytest.mark.filterwarnings("ignore:a 'full' covariance")
+def test_an_interrupted_training_goes_on_and_leaves_nothing_in_the_cache(
+    train, tmp_path, monkeypatch
+):
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("CAPTUM_DEDUCE_CACHE", str(cache))
+    train("--epochs", "3", "--output", "whole.safetensors")
+    assert not list(cache.iterdir())
+
+    def interrupted(*arguments, **settings):
+        train_classifier(*arguments, **settings | {"epochs_now": 2})
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "train_classifier", interrupted)
+        train("--epochs", "3", "--output", "parts.safetensors", status=130)
+    (kept,) = cache.iterdir()
+    printed = train("--epochs", "3", "--output", "parts.safetensors").out
+    assert f"The training goes on from {kept}" in printed
+    assert not list(cache.iterdir())
+    whole, parts = (
+        load_checkpoint(tmp_path / f"{name}.safetensors") for name in ("whole", "parts")
+    )
+    assert whole.settings == parts.settings
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, parts.model.state_dict()[name]), name
+
+
 def test_the_default_name_says_what_was_trained(train, tmp_path):
     train("--architecture", "sn_resnet50")
     assert load_checkpoint(tmp_path / "digits-sn_resnet50.safetensors").settings.epochs == 1
@@ -126,8 +174,10 @@ def test_models_of_images_get_files_of_their_own(name, kind, takes, tmp_path, mo
     assert f"--output {path} exists" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--width", "--architecture"])
-def test_other_models_have_no_width_and_no_architecture(option, capsys):
+@pytest.mark.parametrize(
+    "option", [["--width", "2"], ["--architecture", "2"], ["--adversarial", "0"], ["--augment"]]
+)
+def test_other_models_have_no_settings_of_a_classifier(option, capsys):
     arguments = ["train", "--dataset", "digits", "--model", "vae"]
-    assert main([*arguments, option, "2"]) == 2
+    assert main([*arguments, *option]) == 2
     assert "are a classifier's, not of --model vae" in capsys.readouterr().err

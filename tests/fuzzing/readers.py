@@ -26,6 +26,7 @@ from captum_deduce.models import VAE, SmallCNN
 from captum_deduce.prototypes import PrototypeIndex
 from captum_deduce.reports import report_html, report_run
 from captum_deduce.study import StudyKey, analyse_study, read_answers
+from captum_deduce.training import train_classifier
 from captum_deduce.zoo import Checkpoint, Settings, load_checkpoint, save_checkpoint
 from tests.bulk.test_reader import made_up_run
 from tests.study import made_up
@@ -203,6 +204,24 @@ def _use_checkpoint(path: Path) -> None:
         holds(all(isinstance(name, str) for name in names), "a class without a name")
 
     used(load_checkpoint(path), evaluate)
+
+
+def _train(path: Path) -> None:
+    """A training of one epoch, which is read and not repeated where the file is there."""
+    torch.manual_seed(0)
+    model = SmallCNN(width=2, image_size=8)
+    images = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    data = datasets.ImageData(images, torch.arange(8) % 3, ("a", "b", "c"))
+    history = train_classifier(
+        model, data, epochs=1, batch_size=4, checkpoint=path, show_progress=False
+    )
+    used(model, lambda trained: trained(images))
+    holds(len(history.loss) == 1, "epochs that were not asked for")
+
+
+def _write_trainings(folder: Path) -> list[Path]:
+    _train(folder / "training.safetensors")
+    return [folder / "training.safetensors"]
 
 
 def _write_models(folder: Path) -> list[Path]:
@@ -419,6 +438,7 @@ READERS = (
     Reader("hurdles", "safetensors", _write_hurdles, _use_hurdles),
     Reader("prototypes", "safetensors", _write_prototypes, _use_prototypes),
     Reader("checkpoints", "safetensors", _write_checkpoints, _use_checkpoint),
+    Reader("trainings", "safetensors", _write_trainings, _train),
     Reader("models", "safetensors", _write_models, _use_model),
     Reader("manifests", "json", _write_manifest, _use_run),
     Reader("shards", "parquet", _write_shards, _use_run, _run_size),

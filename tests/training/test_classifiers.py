@@ -12,7 +12,8 @@ from torch import nn
 
 from captum_deduce import datasets, models
 from captum_deduce.datasets import ImageData
-from captum_deduce.training.classifiers import TrainingHistory, accuracy, predict, train_classifier
+from captum_deduce.training.classifiers import accuracy, predict, train_classifier
+from captum_deduce.training.disturbance import adversarial
 from tests import reference
 
 CLASSES = ("a", "b", "c")
@@ -172,6 +173,51 @@ def test_noise_comes_from_the_seed_and_none_changes_nothing():
     assert all((images == image).flatten(1).all(1).any() for image in seen[0.0, 1][0])
 
 
+def test_adversarial_steps_have_a_length_of_each_images_own():
+    model = Wide()
+    start = model.linear.weight.detach().double()
+    blank = ImageData(torch.full((600, 1, 16, 16), 0.5), torch.arange(600) % 3, CLASSES)
+    train_classifier(
+        model, blank, epochs=2, batch_size=600, learning_rate=0, adversarial=0.4, seed=3
+    )
+    first, second = (batch.double() - 0.5 for batch in model.batches)
+    lengths = first.flatten(1).norm(dim=1).numpy()
+    assert stats.kstest(lengths, "uniform", args=(0, 0.4)).pvalue > 0.01
+    # All images are the same, so that those of a class take steps in one direction, which is a
+    # combination of the classes' weights.
+    directions = first.flatten(1) / torch.from_numpy(lengths)[:, None]
+    assert torch.linalg.matrix_rank(directions, rtol=1e-3) <= 3
+    beside = directions.T - start.T @ torch.linalg.lstsq(start.T, directions.T).solution
+    assert beside.abs().max() < 1e-4
+    assert not torch.equal(first, second)
+    assert torch.equal(blank.images, torch.full_like(blank.images, 0.5))
+
+
+def test_batch_norm_counts_an_adversarial_batch_once():
+    model = two_modes()
+    train_classifier(model, toy_data(), epochs=3, batch_size=4, adversarial=0.3)
+    assert model[1].num_batches_tracked == 9
+
+
+def test_images_are_augmented_anew_in_each_epoch_and_stay_as_they_are():
+    model, data = Recorder(), toy_data()
+    before = data.images.clone()
+    train_classifier(
+        model, data, epochs=2, batch_size=12, learning_rate=0, augment=lambda image: image.mul_(-1)
+    )
+    assert torch.equal(data.images, before)
+    for batch in model.batches:
+        assert torch.equal(batch.flatten(1).sort(0).values, (-before).flatten(1).sort(0).values)
+
+    def shifted(image):
+        return image + torch.rand(())
+
+    model = Recorder()
+    train_classifier(model, data, epochs=2, batch_size=12, learning_rate=0, augment=shifted)
+    first, second = (batch.sum((1, 2, 3)).sort().values for batch in model.batches)
+    assert not torch.allclose(first, second)
+
+
 @pytest.fixture(scope="module")
 def digits():
     return datasets.load_digits()
@@ -192,6 +238,20 @@ def test_a_small_sn_resnet_learns_the_digits(digits):
     assert history.validation_accuracy[-1] == accuracy(model, digits.validation)
     assert len(history.seconds) == 10
     assert min(history.seconds) > 0
+
+
+def test_adversarial_training_withstands_steps_at_little_cost_in_accuracy(digits):
+    test, radius = digits.test, torch.full((500,), 0.7)
+    right, robust = {}, {}
+    for largest in (0.0, 0.5):
+        torch.manual_seed(0)
+        model = models.SmallVGG(width=8, image_size=8, batch_norm=True)
+        train_classifier(model, digits.train, epochs=8, batch_size=64, adversarial=largest)
+        moved = adversarial(model, test.images, test.target, radius)
+        right[largest] = accuracy(model, test)
+        robust[largest] = accuracy(model, ImageData(moved, test.target, test.class_names))
+    assert right[0.5] > right[0.0] - 0.02
+    assert robust[0.5] > robust[0.0] + 0.15
 
 
 @pytest.mark.slow
@@ -363,6 +423,10 @@ def test_accuracy_is_the_share_of_right_predictions():
         ({"momentum": 2}, ValueError, "momentum.*2"),
         ({"weight_decay": -1}, ValueError, "weight_decay.*-1"),
         ({"noise": -0.5}, ValueError, "noise.*-0.5"),
+        ({"adversarial": -0.5}, ValueError, "adversarial.*-0.5"),
+        ({"augment": 3}, TypeError, "augment.*int: 3"),
+        ({"augment": lambda image: image[:, 1:]}, ValueError, r"augment.*\(1, 2, 2\), got \(1, 1"),
+        ({"augment": lambda image: None}, TypeError, "augment.*NoneType"),
         ({"schedule": "cosine"}, ValueError, "schedule.*'one-cycle', 'steps'.*'cosine'"),
         ({"train": toy_data(1)}, ValueError, "at least 2 images.*1 images"),
         ({"model": nn.Flatten()}, ValueError, "model must have parameters.*0"),
@@ -374,8 +438,3 @@ def test_what_cannot_be_is_refused_before_any_step(arguments, error, words):
     with pytest.raises(error, match=words):
         train_classifier(**{"model": model, "train": toy_data(), "epochs": 1} | arguments)
     assert torch.equal(model[1].weight, before)
-
-
-def test_histories_of_two_trainings_share_nothing():
-    TrainingHistory().loss.append(1.0)
-    assert TrainingHistory().loss == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from captum_deduce import ClassGaussianMixture
+from captum_deduce._version import __version__
 from captum_deduce.storage import tensors as tensor_files
 from captum_deduce.zoo.checkpoint import (
     Checkpoint,
@@ -20,6 +22,7 @@ from captum_deduce.zoo.checkpoint import (
     cache_path,
     load_checkpoint,
     save_checkpoint,
+    training_path,
 )
 
 ARGUMENTS = {"in_channels": 2, "num_classes": 3, "width": 2, "coeff": 1.5, "image_size": [8, 9]}
@@ -253,6 +256,9 @@ def test_cached_files_are_named_by_everything_that_makes_a_model(monkeypatch, tm
         replace(SETTINGS, seed=12),
         replace(SETTINGS, epochs=5),
         replace(SETTINGS, noise=0.5),
+        replace(SETTINGS, adversarial=0.5),
+        replace(SETTINGS, augmentation="crops"),
+        replace(SETTINGS, augmentation="crops and flips"),
         replace(SETTINGS, layer="stages"),
         replace(SETTINGS, dataset="digits"),
         replace(SETTINGS, architecture="sn_resnet50"),
@@ -261,6 +267,37 @@ def test_cached_files_are_named_by_everything_that_makes_a_model(monkeypatch, tm
     ]
     paths = {path, *map(cache_path, others)}
     assert len(paths) == len(others) + 1
+
+
+def test_classifiers_that_were_kept_before_are_still_found(monkeypatch, tmp_path):
+    monkeypatch.setenv("CAPTUM_DEDUCE_CACHE", str(tmp_path))
+    known = dict(vars(SETTINGS)) | {"accuracy": None, "captum_deduce": __version__}
+    for later in ("noise", "augmentation", "adversarial"):
+        del known[later]
+    words = json.dumps(known, sort_keys=True).encode()
+    digits = hashlib.sha256(words).hexdigest()[:16]
+    assert cache_path(SETTINGS).name == f"animals-sn_resnet18-{digits}.safetensors"
+
+
+def test_an_unfinished_training_has_a_file_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("CAPTUM_DEDUCE_CACHE", str(tmp_path))
+    paths = [training_path(SETTINGS, 64), training_path(SETTINGS, 128), cache_path(SETTINGS)]
+    paths.append(training_path(replace(SETTINGS, adversarial=1), 64))
+    assert len(set(paths)) == 4
+    assert training_path(replace(SETTINGS, accuracy=0.1), 64) == paths[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"augmentation": "mixup"}, ValueError, "augmentation must be one of .*'mixup'"),
+        ({"adversarial": -1}, ValueError, "adversarial.*-1"),
+        ({"adversarial": "much"}, TypeError, "adversarial.*'much'"),
+    ],
+)
+def test_trainings_that_there_are_not_are_refused(changes, error, words):
+    with pytest.raises(error, match=words):
+        replace(SETTINGS, **changes)
 
 
 @pytest.mark.parametrize("names", [{"cat": 0, "dog": 1, "fox": 2}, {"cat", "dog", "fox"}])

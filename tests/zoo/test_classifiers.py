@@ -9,13 +9,16 @@ from sklearn.covariance import oas
 
 from captum_deduce import datasets
 from captum_deduce.zoo import classifiers
+from captum_deduce.zoo.checkpoint import cache_path, training_path
 from captum_deduce.zoo.classifiers import (
+    continue_training,
     describe_classifier,
     fit_classifier,
+    forget_training,
     obtain_classifier,
     plan_classifier,
 )
-from captum_deduce.zoo.recipes import SMOKE
+from captum_deduce.zoo.recipes import RECIPES, SMOKE
 from captum_deduce.zoo.threads import torch_threads
 
 
@@ -45,6 +48,22 @@ def test_a_plan_fits_the_data():
     assert model(data.images).shape == (4, 3)
     assert model.avgpool(torch.zeros(1, 64, 2, 2)).shape == (1, 64, 1, 1)
     assert model.fc.in_features == 32 * 2
+
+
+@pytest.mark.parametrize(
+    ("dataset", "augment", "expected"),
+    [
+        ("digits", False, None),
+        ("digits", True, "crops"),
+        ("mnist", True, "crops"),
+        ("cifar10", True, "crops and flips"),
+    ],
+)
+def test_a_plan_flips_where_the_data_set_allows(splits, dataset, augment, expected):
+    settings = plan_classifier(
+        dataset, splits.train, "resnet18", RECIPES[dataset], 5, 0.5, augment=augment, adversarial=2
+    )
+    assert (settings.augmentation, settings.noise, settings.adversarial) == (expected, 0.5, 2)
 
 
 def test_the_measured_accuracy_is_that_of_the_test_images(fitted, splits):
@@ -93,6 +112,74 @@ def test_the_summary_says_what_was_trained_and_how_well(fitted):
         f"Classifier: sn_resnet18 of width 4, 2 epochs on digits: {accuracy:.2%} of 10,000 test "
         "images right"
     )
+
+
+def test_the_summary_says_what_disturbed_the_training(fitted):
+    def said(**changes) -> str:
+        return describe_classifier(replace(fitted.settings, **changes), 500).split(": ")[1]
+
+    assert said(noise=0.5).endswith("on digits with noise up to 0.5")
+    assert said(augmentation="crops", noise=0.5, adversarial=1).endswith(
+        "on digits with crops, noise up to 0.5, adversarial steps up to 1"
+    )
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAPTUM_DEDUCE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def small_plan(splits, **changes):
+    recipe = SMOKE.overridden(width=2, epochs=3)
+    settings = plan_classifier("digits", splits.train, "sn_resnet18", recipe, 0, augment=True)
+    return replace(settings, **changes)
+
+
+def test_an_interrupted_training_goes_on_from_the_cache(splits, cache, monkeypatch, capsys):
+    settings, cpu = small_plan(splits, noise=0.2, adversarial=0.3), torch.device("cpu")
+    whole = fit_classifier(settings, splits, 200, cpu, False, with_density=False)
+    forget_training(settings, 200)
+    assert not list(cache.iterdir())
+    _, history = continue_training(settings, splits, 200, cpu, False, epochs_now=2)
+    assert len(history.loss) == 2
+    (path,) = cache.iterdir()
+    assert path == training_path(settings, 200)
+    capsys.readouterr()
+    found = obtain_classifier(settings, splits, 200, cpu, False, with_density=False)
+    assert f"The training goes on from {path}" in capsys.readouterr().out
+    for name, value in found.model.state_dict().items():
+        assert torch.equal(value, whole.model.state_dict()[name]), name
+    assert [file.name for file in cache.iterdir()] == [cache_path(settings).name]
+
+
+def test_a_classifier_that_cannot_be_kept_keeps_its_training(splits, cache, monkeypatch, capsys):
+    def full(*_):
+        raise OSError("no space left")
+
+    settings = small_plan(splits)
+    monkeypatch.setattr(classifiers, "save_checkpoint", full)
+    obtain_classifier(settings, splits, 200, torch.device("cpu"), False, with_density=False)
+    assert "no space left" in capsys.readouterr().out
+    assert [file.name for file in cache.iterdir()] == [training_path(settings, 200).name]
+
+
+def test_to_retrain_is_to_begin_anew(splits, cache, capsys):
+    settings, cpu = small_plan(splits), torch.device("cpu")
+    continue_training(settings, splits, 200, cpu, False, epochs_now=1)
+    obtain_classifier(settings, splits, 200, cpu, False, with_density=False, retrain=True)
+    assert "goes on" not in capsys.readouterr().out
+
+
+def test_where_there_can_be_no_cache_nothing_is_kept_and_nothing_warned_of(
+    splits, tmp_path, monkeypatch, recwarn
+):
+    (tmp_path / "file").write_text("a file")
+    monkeypatch.setenv("CAPTUM_DEDUCE_CACHE", str(tmp_path / "file"))
+    settings = replace(small_plan(splits), epochs=1)
+    continue_training(settings, splits, 200, torch.device("cpu"), False)
+    forget_training(settings, 200)
+    assert not [each for each in recwarn if "kept" in str(each.message)]
 
 
 def test_a_classifier_is_fitted_without_a_density_where_none_is_asked_for(splits, capsys):

@@ -15,13 +15,15 @@ LINE = "train a classifier or a model of images"
 DESCRIPTION = """\
 Train a classifier, fit the density of its features, and write both with their
 settings to one safetensors file: the checkpoint that captum-deduce explain
-takes. With --model, train an autoencoder, as the explainer VLK takes, a VAE, as
+takes. If it is interrupted, the same command goes on from the last whole epoch.
+With --model, train an autoencoder, as the explainer VLK takes, a VAE, as
 REVISE does, or a Wasserstein GAN, as the metric AnoGAN does, for use from
 Python.
 
 Examples:
   captum-deduce train --dataset mnist --data-root ~/data --output mnist.safetensors
   captum-deduce train --dataset mnist --data-root ~/data --noise 1.5 --epochs 7
+  captum-deduce train --dataset cifar10 --data-root ~/data --augment --adversarial 0.5 --epochs 30
   captum-deduce train --dataset digits --model autoencoder
   captum-deduce train --dataset mnist --data-root ~/data --model wgan
 """
@@ -48,12 +50,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "VAE {vae}, of a GAN {wgan}".format(**others),
     )
     parser.add_argument(
+        "--augment",
+        action="store_true",
+        help="train a classifier on random crops, moved by up to an eighth of the side, and on "
+        "mirrored images where the data set allows for them: CIFAR-10 does, digits don't",
+    )
+    parser.add_argument(
         "--noise",
         type=float,
         metavar="S",
         help="train a classifier on images with Gaussian noise, of a standard deviation drawn "
         "from 0 to S for each; 1.5 suits MNIST. Its counterfactuals are far more often seen as the "
         "target class by other models (default: no noise)",
+    )
+    parser.add_argument(
+        "--adversarial",
+        type=float,
+        metavar="RADIUS",
+        help="train a classifier on images that were each moved along the gradient of its loss, by "
+        "an L2 length drawn from 0 to RADIUS: the other way to counterfactuals that people read, "
+        "at up to twice the time (default: none)",
     )
     parser.add_argument(
         "--architecture",

@@ -21,3 +21,10 @@ def test_every_model_that_has_recipes_can_be_asked_for(recorded, model):
 def test_another_model_is_refused_with_those_that_there_are(capsys):
     assert main(["train", "--dataset", "digits", "--model", "diffusion"]) == 2
     assert "autoencoder" in capsys.readouterr().err
+
+
+def test_disturbances_are_off_unless_asked_for(recorded):
+    assert main(["train", "--dataset", "digits"]) == 0
+    assert main(["train", "--dataset", "cifar10", "--augment", "--adversarial", "0.5"]) == 0
+    found = [(given["augment"], given["adversarial"]) for _, given in recorded]
+    assert found == [(False, None), (True, 0.5)]
