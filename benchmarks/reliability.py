@@ -64,7 +64,12 @@ def outcomes(folder: Path) -> Figures:
     suite = ElementTree.parse(folder / "tests.xml").getroot().find("testsuite")
     total, skipped = int(suite.get("tests")), int(suite.get("skipped"))
     failed = int(suite.get("failures")) + int(suite.get("errors"))
-    recorded = {each.get("name"): json.loads(each.get("value")) for each in suite.iter("property")}
+    # Hypothesis writes statistics of its own as properties.
+    recorded = {
+        each.get("name"): json.loads(each.get("value"))
+        for each in suite.iter("property")
+        if not each.get("name").startswith("hypothesis")
+    }
     seconds = round(float(suite.get("time")))
     return {
         "passed": total - skipped - failed,
