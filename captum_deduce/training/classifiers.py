@@ -88,9 +88,9 @@ def train_classifier(
 
     With ``checkpoint`` the training is kept in a file after every epoch: weights, momenta,
     generators and history. Where the file is there, the training goes on from it, to the bit as if
-    it had never been interrupted, on the same machine and version of PyTorch. The model's own
-    weights are then replaced, and a finished training returns at once. The file stays when all
-    is done. It is a safetensors file, and nothing is ever unpickled.
+    it had never been interrupted, on the same machine with the same version of PyTorch and as many
+    threads. The model's own weights are then replaced, and a finished training returns at once. The
+    file stays when all is done. It is a safetensors file, and nothing is ever unpickled.
 
     The images are shuffled in each epoch. A last batch that would be short is left out, so that
     batch norm sees batches of one size.
