@@ -222,3 +222,19 @@ def test_warnings_are_shown_without_the_machine_s_paths():
     )
     assert without_place(given) == "UserWarning: few samples\nFutureWarning: old\n"
     assert without_place("Traceback:\n  line") == "Traceback:\n  line"
+
+
+@pytest.mark.parametrize(
+    ("default", "shown"),
+    [("<class 'torch.nn.ReLU'>", "kind=ReLU"), ("(1, 2)", "kind=(1, 2)"), ("'x y'" * 9, "kind=…")],
+)
+def test_defaults_fit_on_a_line(default, shown):
+    pytest.importorskip("sphinx")
+    nodes, addnodes = import_module("docutils.nodes"), import_module("sphinx.addnodes")
+    new_document = import_module("docutils.utils").new_document
+    value = nodes.inline("", default, classes=["default_value"])
+    argument = addnodes.desc_parameter("", "", nodes.Text("kind="), value)
+    page = new_document("page")
+    page += addnodes.desc("", addnodes.desc_signature("", "", argument))
+    import_module("readable_docstrings").shorten_values(page)
+    assert argument.astext() == shown

@@ -21,6 +21,9 @@ PRINTED = re.compile(r"<(?:class|function) '?(?:\w+\.)*(\w+)'?>")
 LONGEST = 400
 """Characters of a value that is shown; longer ones say less than the description below them."""
 
+LONGEST_ARGUMENT = 40
+"""Characters of an argument with its default, which fit on one line on a telephone."""
+
 
 def without_lists(line: str) -> str:
     """Escape a single letter at the beginning of a line, or of a field, that is no numbering.
@@ -38,7 +41,7 @@ def _escape_letters(
 
 
 def shorten_values(doctree: nodes.document) -> None:
-    """Name classes and functions in signatures, and drop values that can't be read.
+    """Name classes and functions in signatures, and leave out values that can't be read.
 
     Args:
         doctree: A page; changed in place.
@@ -53,6 +56,12 @@ def shorten_values(doctree: nodes.document) -> None:
             is_value = shown.strip().startswith("=")
             if is_value and (len(shown) > LONGEST or re.search(r"(^|\W)_[a-z]\w+[,}\])]", shown)):
                 value.parent.remove(value)
+        for argument in signature.findall(addnodes.desc_parameter):
+            if len(argument.astext()) > LONGEST_ARGUMENT:
+                for default in argument.findall(nodes.inline):
+                    if "default_value" in default["classes"]:
+                        default.children = []
+                        default += nodes.Text("\N{HORIZONTAL ELLIPSIS}")
 
 
 def _shorten_values(app: Sphinx, doctree: nodes.document, page: str) -> None:
