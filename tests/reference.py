@@ -310,7 +310,9 @@ def adaptive_deduce(
     here = Walk(original.copy(), np.zeros_like(original), np.zeros_like(original), np.inf)
     base, last_loss, promised, several, warned = here, np.inf, np.inf, False, False
     length, previous, taken_back = 1.0, np.zeros_like(original), 0.5 if halving else 1 / 3
-    path, lengths, balances = [original.copy()], [], []
+    path = [original.copy()]
+    lengths: list[float] = []
+    balances: list[float] = []
     balance, waited = 1.0, 0
     all_rounds = rounds
     closest: tuple[float, Array, Array] | None = None

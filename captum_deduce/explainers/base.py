@@ -426,23 +426,7 @@ class CounterfactualExplainer(Attribution, Perturbation, ABC):  # type: ignore[m
                     ) from error
                 found = self._finish(problem, found, internal_batch_size, show_progress)
                 warn_of_broken_scores(problem, found, internal_batch_size, stacklevel=4)
-                self._warn_of_confidence(found)
         return self._result(problem, found, runner_up_passes)
-
-    def _warn_of_confidence(self, found: search.SearchResult) -> None:
-        """Warn if some pairs came to their target, but none was as sure of it as it should be."""
-        asked = getattr(self, "confidence", 0.0)
-        surest = found.confidence.max().item()
-        crossed = int((found.confidence > 0.5).sum())
-        if 0.5 < surest <= asked and not found.success.any():
-            warnings.warn(
-                f"none of {len(found.success)} pairs reached confidence={asked:g}, though "
-                f"{crossed} came to their target (a probability above 0.5): the highest was "
-                f"{surest:.3g}. Compare it with how sure the model is of images that it gets "
-                "right; a lower confidence asks for less, a larger max_iterations gives more time",
-                UserWarning,
-                stacklevel=4,
-            )
 
     def _result(
         self, problem: Problem, found: search.SearchResult, forward_passes: int = 0

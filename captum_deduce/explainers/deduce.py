@@ -420,6 +420,7 @@ class DeDUCE(PixelwiseExplainer):
         if self.density_quantile is not None:
             confident = (found.confidence > self.confidence).tolist()
             _warn_of_quantile(self.density_quantile, failed, confident)
+            _warn_of_confidence(self.confidence, found)
         unmoved = (found.images == problem.inputs).flatten(1).all(1).tolist()
         doubtful = set(self.density.doubtful_classes)
         stuck = sum(f and u for f, u in zip(failed, unmoved, strict=True))
@@ -497,6 +498,21 @@ def _warn_of_quantile(quantile: float, failed: list[bool], confident: list[bool]
             f"{quantile:g}: their log-density stayed among the lowest {100 * quantile:g}% of their "
             "target class's training images. A lower density_quantile asks for less; "
             "max_iterations and rounds give more time",
+            UserWarning,
+            stacklevel=6,
+        )
+
+
+def _warn_of_confidence(confidence: float, found: search.SearchResult) -> None:
+    """Say where pairs came to their target, but none was as sure of it as it should be."""
+    surest = found.confidence.max().item()
+    if 0.5 < surest <= confidence and not found.success.any():
+        warnings.warn(
+            f"none of {len(found.success)} pairs reached confidence={confidence:g}, though "
+            f"{int((found.confidence > 0.5).sum())} came to their target (a probability above "
+            f"0.5): the highest was {surest:.3g}. Compare it with how sure the model is of images "
+            "that it gets right; a lower confidence asks for less, a larger max_iterations gives "
+            "more time",
             UserWarning,
             stacklevel=6,
         )

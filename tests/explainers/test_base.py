@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
@@ -208,31 +206,6 @@ def test_images_without_scores_are_warned_of_where_the_user_called(method, says)
     assert not result.success[[3, 6]].any()
     with pytest.raises(ValueError, match=r"target must be given where .* NaN, as for inputs 3, 6"):
         JSMA(Shy(float("nan"))).generate(images)
-
-
-class Unsure(nn.Module):
-    """Its probability of class 1 rises from .27 at black to .73 at white, and no further."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        score = 2 * images.flatten(1).mean(1) - 1
-        return torch.stack([-score / 2, score / 2], 1)
-
-
-@pytest.mark.parametrize("method", [JSMA, Wachter])
-def test_a_confidence_that_the_model_never_has_is_told_where_the_user_called(method):
-    explainer, images = method(Unsure(), confidence=0.9), torch.zeros(2, 1, 2, 2)
-    with pytest.warns(UserWarning, match=r"none of 2 pairs reached confidence=0\.9") as caught:
-        assert not explainer.generate(images, 1, max_iterations=100).success.any()
-    (told,) = [each for each in caught if "none of 2" in str(each.message)]
-    assert told.filename == __file__
-    assert "2 came to their target" in str(told.message)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        # What it can be, and what is too little time to come to the target at all.
-        assert explainer.generate(images, 1, confidence=0.7, max_iterations=100).success.all()
-        assert not explainer.generate(images, 1, max_iterations=1).success.any()
-        # Where one pair is as sure as it should be, the others' failures are their own.
-        explainer.generate(torch.stack([images[0], images[0] + 0.9]), [1, 1], confidence=0.7)
 
 
 def convolutional() -> nn.Sequential:

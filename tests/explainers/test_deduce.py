@@ -804,6 +804,36 @@ def test_a_density_that_does_not_hinder_is_not_blamed():
         assert not stuck.success.any()
 
 
+def test_a_confidence_that_the_model_never_has_is_told_where_the_user_called():
+    """Its probability of class 1 rises from .27 at black to .73 at white, and no further."""
+
+    class Unsure(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean = nn.Sequential(nn.Flatten(), nn.AvgPool1d(4))
+
+        def forward(self, images: Tensor) -> Tensor:
+            score = 2 * self.mean(images).squeeze(1) - 1
+            return torch.stack([-score / 2, score / 2], 1)
+
+    model, images = Unsure(), torch.zeros(2, 1, 2, 2)
+    train = torch.rand(200, 1, 2, 2)
+    density = ClassGaussianMixture().fit(
+        train.flatten(1).mean(1, keepdim=True), torch.arange(200) % 2
+    )
+    density.update_quantiles(train.flatten(1).mean(1, keepdim=True), torch.arange(200) % 2)
+    explainer = DeDUCE(model, model.mean, density, confidence=0.9, density_quantile=0.0)
+    with pytest.warns(UserWarning, match=r"none of 2 pairs reached confidence=0\.9") as caught:
+        assert not explainer.generate(images, 1, max_iterations=100).success.any()
+    (told,) = [each for each in caught if "none of 2" in str(each.message)]
+    assert told.filename == __file__
+    assert "2 came to their target" in str(told.message)
+    for settings in ({"confidence": 0.55}, {"max_iterations": 1}, {"density_quantile": None}):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="none of")
+            explainer.generate(images, 1, **{"max_iterations": 100, **settings})
+
+
 def test_failures_with_a_doubtful_density_are_told_in_any_case():
     model, density, image = one_telling_pixel(0.0)
     explainer = DeDUCE(model, model[0], density, classification_weight=10, max_iterations=1)

@@ -23,7 +23,8 @@ Python.
 Examples:
   captum-deduce train --dataset mnist --data-root ~/data --output mnist.safetensors
   captum-deduce train --dataset mnist --data-root ~/data --noise 1.5 --epochs 7
-  captum-deduce train --dataset cifar10 --data-root ~/data --augment --adversarial 0.5 --epochs 30
+  captum-deduce train --dataset cifar10 --data-root ~/data --epochs 30 \\
+    --augment --adversarial 0.5
   captum-deduce train --dataset digits --model autoencoder
   captum-deduce train --dataset mnist --data-root ~/data --model wgan
 """
