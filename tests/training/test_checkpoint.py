@@ -46,6 +46,7 @@ def fatal(*arguments):
     return noisy(*arguments)
 
 disturbance.noisy = fatal
+torch.set_num_threads(int(sys.argv[2]))  # sums of other parts may differ in their last bit
 torch.manual_seed(8)
 start(network(), sys.argv[1])
 """
@@ -122,7 +123,8 @@ def test_a_file_changes_nothing_of_a_training(uninterrupted):
 
 
 def test_a_process_that_was_killed_goes_on_as_if_it_had_not_been(path, uninterrupted):
-    run = subprocess.run([sys.executable, "-c", KILLED, path], cwd=ROOT, capture_output=True)
+    words = [sys.executable, "-c", KILLED, path, str(torch.get_num_threads())]
+    run = subprocess.run(words, cwd=ROOT, capture_output=True)
     assert run.returncode == -signal.SIGKILL, run.stderr.decode()
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     model = network(seed=5)  # other weights, which the file's replace
