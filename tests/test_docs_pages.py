@@ -7,8 +7,11 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -127,12 +130,25 @@ def test_examples_that_pages_load_are_there_and_parse():
         ast.parse(path.read_text(encoding="utf-8"))
 
 
-def test_short_names_are_marked_to_stay_on_one_line():
-    pytest.importorskip("sphinx")
-    nodes = import_module("docutils.nodes")
-    new_document = import_module("docutils.utils").new_document
+@dataclass(frozen=True)
+class Sphinx:
+    """What pages are made of, and an empty page."""
+
+    nodes: ModuleType
+    addnodes: ModuleType
+    page: Any
+
+
+@pytest.fixture
+def sphinx() -> Sphinx:
+    addnodes = pytest.importorskip("sphinx.addnodes")
+    nodes, utils = import_module("docutils.nodes"), import_module("docutils.utils")
+    return Sphinx(nodes, addnodes, utils.new_document("page"))
+
+
+def test_short_names_are_marked_to_stay_on_one_line(sphinx):
+    nodes, page = sphinx.nodes, sphinx.page
     keep_whole = import_module("unbroken_names").keep_whole
-    page = new_document("page")
     texts = ["--help", "generate(images, target)", "x" * 25, "captum_deduce.ClassGaussianMixture"]
     page += nodes.paragraph("", "", *[nodes.literal(text=text) for text in texts])
     keep_whole(page)
@@ -165,12 +181,9 @@ def test_a_page_of_several_names_begins_with_links_to_them():
     assert not list(alone.findall(nodes.reference))
 
 
-def test_pictures_without_an_alternative_text_are_found():
-    pytest.importorskip("sphinx")
-    nodes = import_module("docutils.nodes")
-    new_document = import_module("docutils.utils").new_document
+def test_pictures_without_an_alternative_text_are_found(sphinx):
+    nodes, page = sphinx.nodes, sphinx.page
     without_text = import_module("picture_texts").without_text
-    page = new_document("page")
     page += nodes.image(uri="a.png", alt="A digit")
     page += nodes.paragraph("", "", nodes.image(uri="b.png"), nodes.image(uri="c.png", alt=" "))
     assert [picture["uri"] for picture in without_text(page)] == ["b.png", "c.png"]
@@ -201,13 +214,10 @@ def test_a_letter_that_is_a_sentence_starts_no_list(line, shown):
         (str(list(range(200))), None),
     ],
 )
-def test_values_are_readable(value, shown):
-    pytest.importorskip("sphinx")
-    nodes, addnodes = import_module("docutils.nodes"), import_module("sphinx.addnodes")
-    new_document = import_module("docutils.utils").new_document
+def test_values_are_readable(sphinx, value, shown):
+    nodes, addnodes, page = sphinx.nodes, sphinx.addnodes, sphinx.page
     name = addnodes.desc_name("LIMIT", "LIMIT")
     annotation = addnodes.desc_annotation("", "", nodes.Text(" = "), nodes.Text(value))
-    page = new_document("page")
     page += addnodes.desc("", addnodes.desc_signature("", "", name, annotation))
     import_module("readable_docstrings").shorten_values(page)
     assert page.astext() == ("LIMIT" if shown is None else f"LIMIT = {shown}")
@@ -228,13 +238,10 @@ def test_warnings_are_shown_without_the_machine_s_paths():
     ("default", "shown"),
     [("<class 'torch.nn.ReLU'>", "kind=ReLU"), ("(1, 2)", "kind=(1, 2)"), ("'x y'" * 9, "kind=…")],
 )
-def test_defaults_fit_on_a_line(default, shown):
-    pytest.importorskip("sphinx")
-    nodes, addnodes = import_module("docutils.nodes"), import_module("sphinx.addnodes")
-    new_document = import_module("docutils.utils").new_document
+def test_defaults_fit_on_a_line(sphinx, default, shown):
+    nodes, addnodes, page = sphinx.nodes, sphinx.addnodes, sphinx.page
     value = nodes.inline("", default, classes=["default_value"])
     argument = addnodes.desc_parameter("", "", nodes.Text("kind="), value)
-    page = new_document("page")
     page += addnodes.desc("", addnodes.desc_signature("", "", argument))
     import_module("readable_docstrings").shorten_values(page)
     assert argument.astext() == shown
