@@ -12,6 +12,8 @@ after every epoch, and the same command goes on from there:
     python benchmarks/colour.py --data-root DIR --train vgg wide --epochs-now 10
     python benchmarks/colour.py --data-root DIR --train usual noise adversarial
 
+On processors that compute in it, ``--bfloat16`` halves the time; it has to be given each time.
+
 Then confidence and density quantile of ``DeDUCE.realistic`` are chosen for each classifier, on
 validation images, and the table is made of test images, from whatever has been trained:
 
@@ -102,7 +104,7 @@ class Colour:
     Args:
         splits (datasets.Splits): CIFAR-10, or a part of it.
         dataset (str): What the data are called in the cache.
-        given (argparse.Namespace): Width, epochs, noise, radius, seed and oracle widths.
+        given (argparse.Namespace): Width, epochs, noise, radius, precision, seed and oracle widths.
     """
 
     splits: datasets.Splits
@@ -121,6 +123,7 @@ class Colour:
             given.noise if name == "noise" else 0.0,
             augment=True,
             adversarial=given.radius if name == "adversarial" else 0.0,
+            bfloat16=given.bfloat16,
         )
 
     def explained(self, name: str) -> Checkpoint | None:
@@ -141,6 +144,7 @@ class Colour:
         given = self.given
         width = given.vgg_width if name == "vgg" else given.wide_width
         depends = {"data_seed": given.seed, "width": width, "epochs": given.epochs}
+        depends["bfloat16"] = given.bfloat16
         return storage.path_for(f"{self.dataset}-oracle-{name}{part}", depends)
 
     def oracle(self, name: str) -> nn.Module | None:
@@ -186,6 +190,7 @@ class Colour:
                 epochs=epochs,
                 batch_size=RECIPE.batch_size,
                 augment=make_augmentation("crops and flips", *self.splits.train.images.shape[2:]),
+                bfloat16=self.given.bfloat16,
                 seed=ORACLE_SEEDS[name],
                 checkpoint=unfinished,
                 epochs_now=self.given.epochs_now,
@@ -385,6 +390,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     train.add_argument("--width", default=16, help="of the SN-ResNet-18 (16)", **whole)
     train.add_argument("--noise", type=float, default=0.5, help="largest, of 'noise' (0.5)")
     train.add_argument("--radius", type=float, default=1.0, help="largest, of 'adversarial' (1)")
+    train.add_argument("--bfloat16", action="store_true", help="train in it, where it is safe")
     train.add_argument("--vgg-width", default=48, help="of the oracle (48)", **whole)
     train.add_argument("--wide-width", default=32, help="of the oracle (32)", **whole)
     train.add_argument("--training-images", help="the first so many alone, to try out", **whole)

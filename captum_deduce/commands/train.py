@@ -31,6 +31,7 @@ def run(
     augment: bool = False,
     noise: float | None = None,
     adversarial: float | None = None,
+    bfloat16: bool = False,
     seed: int = 0,
     device: str | None = None,
     output: Path | None = None,
@@ -61,6 +62,7 @@ def run(
         noise (float, optional): Of a classifier's training, see
             :func:`captum_deduce.training.train_classifier`. Default: None (none)
         adversarial (float, optional): Likewise. Default: None (none)
+        bfloat16 (bool, optional): Likewise. Default: False
         seed (int, optional): Of data split, weights and training. Default: 0
         device (str, optional): Where to train. Default: CUDA where there is one, else the CPU
         output (Path, optional): The checkpoint. Default: ``<dataset>-<architecture>.safetensors``
@@ -72,11 +74,11 @@ def run(
         ValueError: The checkpoint exists, its folder is a file, or the model has no architecture,
             width or disturbance to choose.
     """
-    own = (architecture, width, noise, adversarial, augment or None)
+    own = (architecture, width, noise, adversarial, augment or None, bfloat16 or None)
     if model != "classifier" and any(each is not None for each in own):
         raise ValueError(
-            "--architecture, --width, --augment, --noise and --adversarial are a classifier's, not "
-            f"of --model {model}"
+            "--architecture, --width, --augment, --noise, --adversarial and --bfloat16 are a "
+            f"classifier's, not of --model {model}"
         )
     architecture = architecture or "sn_resnet18"
     place = read_device(device)
@@ -96,6 +98,7 @@ def run(
             noise or 0.0,
             augment=augment,
             adversarial=adversarial or 0.0,
+            bfloat16=bfloat16,
         )
         make_folder(path.parent)
         with torch_threads(recipe.threads):

@@ -149,7 +149,7 @@ def adversarial(model: nn.Module, images: Tensor, target: Tensor, radius: Tensor
     """
     leaf = images.detach().clone().requires_grad_()
     with eval_mode(model):
-        loss = cross_entropy(model(leaf), target, reduction="sum")
+        loss = cross_entropy(model(leaf).to(leaf.dtype), target, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, leaf)
     rows = gradient.flatten(1)
     # The gradients of images that the model is sure of are so small that their squares are 0.

@@ -47,10 +47,11 @@ class Settings:
         augmentation (str, optional): Of the training, one of
             :data:`captum_deduce.training.AUGMENTATIONS`. Default: None
         adversarial (float, optional): Of the training, as ``noise``. Default: 0.0
+        bfloat16 (bool, optional): Of the training, as ``noise``. Default: False
 
     Raises:
-        TypeError: Names in a mapping or a set, whose order says nothing, or an ``adversarial`` that
-            is no number.
+        TypeError: Names in a mapping or a set, whose order says nothing, an ``adversarial`` that is
+            no number, or a ``bfloat16`` that is neither true nor false.
         ValueError: An unknown architecture or augmentation, or an ``adversarial`` below 0.
     """
 
@@ -65,12 +66,14 @@ class Settings:
     noise: float = 0.0
     augmentation: str | None = None
     adversarial: float = 0.0
+    bfloat16: bool = False
 
     def __post_init__(self) -> None:
         checks.choice("architecture", self.architecture, tuple(ARCHITECTURES))
         if self.augmentation is not None:
             checks.choice("augmentation", self.augmentation, AUGMENTATIONS)
         checks.number("adversarial", self.adversarial, minimum=0)
+        checks.flag("bfloat16", self.bfloat16)
         if not isinstance(self.class_names, tuple | list):
             raise TypeError(
                 "class_names must be a tuple of names in the order of the classes, got "
@@ -199,7 +202,7 @@ def training_path(settings: Settings, batch_size: int) -> Path:
 def _content(settings: Settings) -> dict[str, Any]:
     """What a trained classifier depends on."""
     content = asdict(settings) | {"accuracy": None}
-    for name in ("noise", "augmentation", "adversarial"):
+    for name in ("noise", "augmentation", "adversarial", "bfloat16"):
         if not content[name]:
             # So that classifiers that were kept before there was such a thing are still found.
             del content[name]

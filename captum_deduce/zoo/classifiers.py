@@ -36,6 +36,7 @@ def plan_classifier(
     *,
     augment: bool = False,
     adversarial: float = 0.0,
+    bfloat16: bool = False,
 ) -> Settings:
     """Describe a classifier that fits the data.
 
@@ -49,6 +50,7 @@ def plan_classifier(
         augment (bool, optional): Train on crops, and flips where the recipe has them.
             Default: False
         adversarial (float, optional): Of the training. Default: 0.0
+        bfloat16 (bool, optional): Train in bfloat16. Default: False
 
     Returns:
         Settings: Of the classifier to train.
@@ -69,6 +71,7 @@ def plan_classifier(
         noise=noise,
         augmentation=("crops and flips" if recipe.flips else "crops") if augment else None,
         adversarial=adversarial,
+        bfloat16=bfloat16,
     )
 
 
@@ -119,6 +122,7 @@ def continue_training(
         augment=augment,
         noise=settings.noise,
         adversarial=settings.adversarial,
+        bfloat16=settings.bfloat16,
         seed=settings.seed,
         checkpoint=path if _writable(path.parent) else None,
         epochs_now=epochs_now,

@@ -67,13 +67,14 @@ def test_disturbances_reach_the_training_and_the_checkpoint(train, tmp_path, mon
         return train_classifier(*arguments, **settings)
 
     monkeypatch.setattr(training, "train_classifier", recorded)
-    words = ["--augment", "--adversarial", "0.25", "--output", "a.safetensors"]
+    words = ["--augment", "--adversarial", "0.25", "--bfloat16", "--output", "a.safetensors"]
     printed = train(*words).out
     assert given["adversarial"] == 0.25
     crop, *flips = given["augment"].transforms
     assert (crop.size, crop.padding, flips) == ((8, 8), [1, 1, 1, 1], [])
     settings = load_checkpoint(tmp_path / "a.safetensors").settings
     assert (settings.augmentation, settings.adversarial) == ("crops", 0.25)
+    assert settings.bfloat16
     assert "on digits with crops, adversarial steps up to 0.25:" in printed
     error = train("--adversarial", "-1", "--output", "m.safetensors", status=2).err
     assert "adversarial" in error
@@ -175,7 +176,14 @@ def test_models_of_images_get_files_of_their_own(name, kind, takes, tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    "option", [["--width", "2"], ["--architecture", "2"], ["--adversarial", "0"], ["--augment"]]
+    "option",
+    [
+        ["--width", "2"],
+        ["--architecture", "2"],
+        ["--adversarial", "0"],
+        ["--augment"],
+        ["--bfloat16"],
+    ],
 )
 def test_other_models_have_no_settings_of_a_classifier(option, capsys):
     arguments = ["train", "--dataset", "digits", "--model", "vae"]

@@ -211,6 +211,7 @@ def test_momentum_and_validation_may_be_none(path):
         ({"schedule": "steps"}, "schedule one-cycle there, steps here"),
         ({"noise": 0}, r"noise 0\.3 there, 0\.0 here"),
         ({"adversarial": 1.5}, r"adversarial 0\.4 there, 1\.5 here"),
+        ({"bfloat16": True}, "bfloat16 False there, True here"),
         ({"seed": 4}, "seed 3 there, 4 here"),
         ({"augment": None}, r"augment RandomCrop\(.*padding=\[1, 1, 1, 1\].*there, None here"),
         ({"augment": v2.RandomCrop(8, padding=2)}, r"augment .*\[1, 1, 1, 1\].*\[2, 2, 2, 2\]"),

@@ -254,6 +254,32 @@ def test_adversarial_training_withstands_steps_at_little_cost_in_accuracy(digits
     assert robust[0.5] > robust[0.0] + 0.15
 
 
+def test_bfloat16_is_for_the_layers_and_learns_as_well(digits):
+    seen = []
+
+    class Watched(nn.Conv2d):
+        def forward(self, x):
+            made = super().forward(x)
+            seen.append(made.dtype)
+            return made
+
+    right = {}
+    for bfloat16 in (False, True):
+        torch.manual_seed(0)
+        model = models.SmallVGG(width=8, image_size=8, batch_norm=True)
+        model = nn.Sequential(Watched(1, 1, 1), model)
+        train_classifier(
+            model, digits.train, epochs=8, batch_size=64, bfloat16=bfloat16, adversarial=0.2
+        )
+        assert {each.dtype for each in model.parameters()} == {torch.float32}
+        assert set(seen) == {torch.bfloat16 if bfloat16 else torch.float32}
+        seen.clear()
+        right[bfloat16] = accuracy(model, digits.test)
+        assert set(seen) == {torch.float32}
+        seen.clear()
+    assert right[True] > right[False] - 0.02
+
+
 @pytest.mark.slow
 def test_two_epochs_bring_a_small_sn_resnet_to_99_percent_of_mnist():
     try:

@@ -257,6 +257,7 @@ def test_cached_files_are_named_by_everything_that_makes_a_model(monkeypatch, tm
         replace(SETTINGS, epochs=5),
         replace(SETTINGS, noise=0.5),
         replace(SETTINGS, adversarial=0.5),
+        replace(SETTINGS, bfloat16=True),
         replace(SETTINGS, augmentation="crops"),
         replace(SETTINGS, augmentation="crops and flips"),
         replace(SETTINGS, layer="stages"),
@@ -272,7 +273,7 @@ def test_cached_files_are_named_by_everything_that_makes_a_model(monkeypatch, tm
 def test_classifiers_that_were_kept_before_are_still_found(monkeypatch, tmp_path):
     monkeypatch.setenv("CAPTUM_DEDUCE_CACHE", str(tmp_path))
     known = dict(vars(SETTINGS)) | {"accuracy": None, "captum_deduce": __version__}
-    for later in ("noise", "augmentation", "adversarial"):
+    for later in ("noise", "augmentation", "adversarial", "bfloat16"):
         del known[later]
     words = json.dumps(known, sort_keys=True).encode()
     digits = hashlib.sha256(words).hexdigest()[:16]
@@ -293,6 +294,7 @@ def test_an_unfinished_training_has_a_file_of_its_own(monkeypatch, tmp_path):
         ({"augmentation": "mixup"}, ValueError, "augmentation must be one of .*'mixup'"),
         ({"adversarial": -1}, ValueError, "adversarial.*-1"),
         ({"adversarial": "much"}, TypeError, "adversarial.*'much'"),
+        ({"bfloat16": "yes"}, TypeError, "bfloat16.*'yes'"),
     ],
 )
 def test_trainings_that_there_are_not_are_refused(changes, error, words):

@@ -73,6 +73,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "at up to twice the time (default: none)",
     )
     parser.add_argument(
+        "--bfloat16",
+        action="store_true",
+        help="train a classifier in bfloat16 where it is safe: about twice as fast on processors "
+        "and GPUs that compute in it",
+    )
+    parser.add_argument(
         "--architecture",
         metavar="NAME",
         help="of a classifier: sn_resnet18, sn_resnet50, or resnet18, resnet50 without spectral "
