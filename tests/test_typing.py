@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.mark.slow
 def test_users_see_types(tmp_path):
     source = (ROOT / ".ci" / "user_types.py").read_text(encoding="utf-8")
     assert source.count("assert_type(") > 10

@@ -22,7 +22,7 @@ from tests.fuzzing.readers import READERS
 pytest.importorskip("resource")
 
 ROOT = Path(__file__).resolve().parents[2]
-IN_CI = 2000
+IN_CI = 1000
 AT_LENGTH = 20_000
 OF_A_PROCESS = 2000
 
