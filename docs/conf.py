@@ -47,6 +47,7 @@ extensions = [
     "printed_warnings",
     "public_names",
     "readable_docstrings",
+    "shared_reading",
     "unbroken_names",
 ]
 exclude_patterns = ["_build", "_ext", "jupyter_execute", "**/.ipynb_checkpoints"]

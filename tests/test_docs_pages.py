@@ -223,6 +223,21 @@ def test_values_are_readable(sphinx, value, shown):
     assert page.astext() == ("LIMIT" if shown is None else f"LIMIT = {shown}")
 
 
+@pytest.mark.parametrize(("pages", "processes"), [(0, 2), (1, 2), (7, 3), (100, 2), (101, 16)])
+def test_every_process_that_reads_pages_gets_some_of_every_folder(pages, processes):
+    pytest.importorskip("sphinx")
+    from sphinx.util.parallel import make_chunks
+
+    dealt = import_module("shared_reading").dealt
+    names = [f"{number:03}" for number in range(pages)]
+    found = dealt(names, processes)
+    assert sorted(found) == names
+    chunks = make_chunks(found, processes)
+    for start in range(0, pages - pages // 4, max(pages // 4, 1)):
+        folder = set(names[start : start + len(chunks)])
+        assert sum(bool(folder & set(chunk)) for chunk in chunks) >= min(len(chunks), 2)
+
+
 def test_warnings_are_shown_without_the_machine_s_paths():
     pytest.importorskip("sphinx")
     without_place = import_module("printed_warnings").without_place
