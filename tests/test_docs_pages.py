@@ -225,9 +225,7 @@ def test_values_are_readable(sphinx, value, shown):
 
 @pytest.mark.parametrize(("pages", "processes"), [(0, 2), (1, 2), (7, 3), (100, 2), (101, 16)])
 def test_every_process_that_reads_pages_gets_some_of_every_folder(pages, processes):
-    pytest.importorskip("sphinx")
-    from sphinx.util.parallel import make_chunks
-
+    make_chunks = pytest.importorskip("sphinx.util.parallel").make_chunks
     dealt = import_module("shared_reading").dealt
     names = [f"{number:03}" for number in range(pages)]
     found = dealt(names, processes)
