@@ -14,8 +14,8 @@ Record = Mapping[str, Any]
 HEAD = """# Reliability
 
 An explainer that silently returns a wrong answer is worse than none. This page describes how the
-package is tested against that, and what the tests found. Each figure comes with the commit at which it was
-measured and the command that measures it again. The page itself is written by
+package is tested against that, and what the tests found. Each figure comes with the commit at which
+it was measured and the command that measures it again. The page itself is written by
 `python benchmarks/reliability.py page`, and a test fails if it differs from what that command
 writes.
 """
