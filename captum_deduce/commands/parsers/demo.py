@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--smoke",
         action="store_true",
-        help="use the smallest settings for all that isn't given; takes seconds, with poor accuracy",
+        help="use the smallest settings for all that isn't given: seconds, but poor accuracy",
     )
     parser.add_argument(
         "--retrain", action="store_true", help="train even if a trained model is cached"
