@@ -135,9 +135,10 @@ Log-densities of extreme features were compared with arithmetic of 60 digits. Th
 units from 1e-30 to 1e30, means 1e8 standard deviations from 0, constant and repeated columns, or
 classes with three samples or none. Errors are relative to the log-density, or in nats where it is
 between -1 and 1. Where the fit did not warn and the covariance's condition number was below
-{_ILL:.0e}, the largest error was {worst:.0e}. At condition numbers up to
-{max(row["condition"] for row in ill):.0e} it was {max(row["error"] for row in ill):.0e}. Beyond
-that, and with too few samples, the fit warns."""
+{_ILL:.0e}, the largest error was {worst:.0e}. In the other fits without a warning, with condition
+numbers up to {max(row["condition"] for row in ill):.0e}, it was
+{max(row["error"] for row in ill):.0e}. A fit warns if features depend on one another too closely,
+or if there are too few samples."""
 
 
 _ILL = 1e5
