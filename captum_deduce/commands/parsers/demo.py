@@ -61,7 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser (argparse.ArgumentParser): Of the command.
     """
-    parser.add_argument("--dataset", choices=RECIPES, default="digits", help=DEFAULT)
+    parser.add_argument(
+        "--dataset", choices=RECIPES, default="digits", help=f"the data set {DEFAULT}"
+    )
     add_training(parser)
     most = per_dataset({name: recipe.images or "all" for name, recipe in RECIPES.items()})
     parser.add_argument(

@@ -57,7 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser (argparse.ArgumentParser): Of the command.
     """
     add_classifier(parser)
-    parser.add_argument("--images", type=Path, nargs="+", required=True, metavar="FILE")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="the image files to explain",
+    )
     parser.add_argument(
         "--target",
         nargs="+",

@@ -32,7 +32,7 @@ the paper's values beside ours.
            confidences, VLK and REVISE two of them at two confidences. Each of
            the other methods is one point
 
-Results also have the share of two small classifiers, trained independently, that
+Results also show the share of two small classifiers, trained independently, that
 see the target class (oracle agreement), and the mean probability that they give
 it (oracle p). If only the explained classifier sees the target, a counterfactual
 is an adversarial example. As in the paper, DeDUCE explains a classifier with

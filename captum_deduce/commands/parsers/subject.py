@@ -64,7 +64,7 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     for name, kind, default, what in (
         ("confidence", float, 0.5, "the probability that the target has to exceed"),
         ("step-size", float, 0.2, "how far a pixel moves in a step"),
-        ("max-changes", int, 5, "how often a pixel may move; by JSMA any number of times"),
+        ("max-changes", int, 5, "how often a pixel may move; JSMA has no limit by default"),
         ("pixels-per-step", int, 1, "number of pixels that move in a step"),
         ("max-iterations", int, 700, "the largest number of steps for an image"),
     ):

@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser (argparse.ArgumentParser): Of the command.
     """
-    parser.add_argument("--dataset", choices=RECIPES, required=True)
+    parser.add_argument(
+        "--dataset", choices=RECIPES, required=True, help="the data set to train on"
+    )
     add_training(parser)
     others = {
         model: per_dataset({name: recipe.epochs for name, recipe in recipes.items()})
@@ -47,8 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         choices=("classifier", *RECONSTRUCTIONS),
         default="classifier",
-        help="what to train (default: %(default)s); epochs of an autoencoder {autoencoder}, of a "
-        "VAE {vae}, of a GAN {wgan}".format(**others),
+        help="the model to train (default: %(default)s). Number of epochs of an autoencoder "
+        "{autoencoder}, of a VAE {vae}, of a GAN {wgan}".format(**others),
     )
     parser.add_argument(
         "--augment",

@@ -8,7 +8,7 @@ from typing import Any
 
 from captum_deduce.commands.parsers.options import DEFAULT, whole
 
-LINE = "make a page that asks people"
+LINE = "make a page with questions for people"
 """What the command does, in the list of commands."""
 
 DESCRIPTION = """\
