@@ -14,8 +14,8 @@ Record = Mapping[str, Any]
 HEAD = """# Reliability
 
 An explainer that silently returns a wrong answer is worse than none. This page describes how the
-package is tested against that, with the results. Each figure comes with the commit at which it was
-measured and the command that measures it again. The page itself is written by
+package is tested against that, and what the tests found. Each figure comes with the commit at which
+it was measured and the command that measures it again. The page itself is written by
 `python benchmarks/reliability.py page`, and a test fails if it differs from what that command
 writes.
 """
@@ -90,8 +90,9 @@ def _files(figures: Record) -> str:
     return f"""{total:,} damaged files were read. They had flipped bits, were cut or spliced, had
 the headers of other files or absurd shapes, were decompression bombs, or named paths outside their
 folder. Each was read in a process that may use little memory beyond what the file can claim.
-Anything but a correct result or an error that names the file is a fault: a crash, a hang, another
-exception, or too much memory. A separate test makes sure that nothing is ever unpickled.
+The reader must return a correct result or raise an error that names the file. Anything else, such
+as a crash, a hang, another exception or too much memory, is a fault. A separate test makes sure
+that nothing is ever unpickled.
 
 {markdown(rows)}"""
 
@@ -127,15 +128,17 @@ and the same density:
 {markdown(table)}
 
 Wachter moves every entry, and rounding decides which of them end exactly at their original value.
-The realistic preset goes on after its first success, so once two pixels have changed places,
+The realistic preset goes on after its first success, so once rounding has changed one step,
 everything after that may differ.
 
 Log-densities of extreme features were compared with arithmetic of 60 digits. The features have
-units from 1e-30 to 1e30, means 1e8 deviations from 0, constant and repeated columns, three samples
-per class, or a class without any. Where the fit did not warn and the covariance's condition number
-was below {_ILL:.0e}, the largest error was {worst:.0e} of the log-density, or of one nat where that
-is larger. At condition numbers up to {max(row["condition"] for row in ill):.0e} it was
-{max(row["error"] for row in ill):.0e}. Beyond that, and with too few samples, the fit warns."""
+units from 1e-30 to 1e30, means 1e8 standard deviations from 0, constant and repeated columns, or
+classes with three samples or none. Errors are relative to the log-density, or in nats where it is
+between -1 and 1. Where the fit did not warn and the covariance's condition number was below
+{_ILL:.0e}, the largest error was {worst:.0e}. In the other fits without a warning, with condition
+numbers up to {max(row["condition"] for row in ill):.0e}, it was
+{max(row["error"] for row in ill):.0e}. A fit warns if features depend on one another too closely,
+or if there are too few samples."""
 
 
 _ILL = 1e5

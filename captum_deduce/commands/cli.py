@@ -137,11 +137,13 @@ def _add_options(parser: argparse.ArgumentParser, command: Any) -> None:
     """Add a command's own options, and those of every command."""
     command.add_arguments(parser)
     parser.add_argument(
-        "--device", help="as torch names it (default: cuda where there is one, else cpu)"
+        "--device",
+        help="the device to compute on, as torch names it (default: cuda if there is a GPU, or "
+        "else cpu)",
     )
     parser.add_argument(
         "--quiet",
         action="store_true",
-        help="draw no progress bars (none are drawn where stderr is no terminal)",
+        help="draw no progress bars (there are none if stderr is not a terminal)",
     )
     parser.set_defaults(run=command.run, parser=parser)

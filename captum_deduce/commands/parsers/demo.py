@@ -18,32 +18,34 @@ LINE = "train, find mistakes, explain them"
 """What the command does, in the list of commands."""
 
 DESCRIPTION = """\
-Train a small SN-ResNet-18, fit the density of its features, find the test
-images that it gets wrong, and generate for each the counterfactual of its true
-class; for two right ones, of every other class.
+Train a small SN-ResNet-18 (a ResNet-18 with spectral normalisation), fit the
+density of its features, and find the test images that it gets wrong. Then
+explain each of these with its true class as the target, and two images that it
+gets right with every other class as the target.
 
-The default data set, scikit-learn's digits, comes with the package; nothing is
-ever downloaded. Prints a table and writes to the --output folder, replacing
-files of these names only:
+The default data set, scikit-learn's digits, comes with the package. Nothing is
+ever downloaded. The command prints a table and writes these files to the
+--output folder. It replaces files of the same names, and no others:
   mistakes.png                 the first ten mistakes: original, counterfactual
                                and change
   right-1.png, right-2.png     right images turned into every other class
-  counterfactuals.safetensors  all of them, for Counterfactuals.load
+  counterfactuals.safetensors  all results, for Counterfactuals.load
 
 With --compare, every explainer of this package (DeDUCE, JSMA, Schut, Wachter,
 VLK, REVISE, CEM, LatentShift, PIECE, PatchSwap, NearestExample) explains these
-same images instead, and a table says how many counterfactuals each finds, how
-many entries they change (L0) and by how much (L1), and what they cost. Trains
-what else they need: two plain ResNets that make an ensemble with the classifier
-(Schut), an autoencoder (VLK) and a VAE (REVISE, LatentShift, PIECE). Writes:
-  compare.png                  six of the images, a row per explainer, and what
-                               each changed
+same images instead. A table shows how many counterfactuals each one finds, how
+many entries they change (L0) and by how much (L1), and what they cost. The other
+models that the explainers need are trained first: two plain ResNets that form an
+ensemble with the classifier (Schut), an autoencoder (VLK) and a VAE (REVISE,
+LatentShift, PIECE). The command then writes:
+  compare.png                  six of the images, with a row per explainer and
+                               the changes
   compare.md                   the table, and what its columns mean
-  compare-NAME.safetensors     all that the explainer NAME found
+  compare-NAME.safetensors     all results of the explainer NAME
 
 Trained models are kept in ~/.cache/captum-deduce (or the folder that
-CAPTUM_DEDUCE_CACHE names), a file for each choice of settings. The next run
-with the same settings reuses them and says so.
+CAPTUM_DEDUCE_CACHE names), in one file for each choice of settings. The next run
+with the same settings uses them again and says so.
 
 Examples:
   captum-deduce demo
@@ -59,25 +61,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser (argparse.ArgumentParser): Of the command.
     """
-    parser.add_argument("--dataset", choices=RECIPES, default="digits", help=DEFAULT)
+    parser.add_argument(
+        "--dataset", choices=RECIPES, default="digits", help=f"the data set {DEFAULT}"
+    )
     add_training(parser)
     most = per_dataset({name: recipe.images or "all" for name, recipe in RECIPES.items()})
     parser.add_argument(
         "--images",
         type=whole(0),
         metavar="N",
-        help=f"most misclassified images to explain; with 0 there is no mistakes.png {most}",
+        help=f"the largest number of mistakes to explain; with 0 there is no mistakes.png {most}",
     )
     add_output(parser, "captum-deduce-demo")
     parser.add_argument(
         "--compare",
         action="store_true",
-        help="explain with every explainer, and compare them",
+        help="explain with every explainer and compare the results",
     )
     parser.add_argument(
         "--smoke",
         action="store_true",
-        help="the smallest settings for all that isn't given: seconds, poor accuracy",
+        help="use the smallest settings for all that isn't given: seconds, but poor accuracy",
     )
     parser.add_argument(
         "--retrain", action="store_true", help="train even if a trained model is cached"

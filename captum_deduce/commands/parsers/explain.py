@@ -13,28 +13,29 @@ LINE = "explain images of your own"
 """What the command does, in the list of commands."""
 
 DESCRIPTION = """\
-Generate counterfactuals of images of your own: with the classifier and density
-of a checkpoint that captum-deduce wrote, or with any of torchvision's
-classifiers and a safetensors file of its weights (its state_dict, as
-safetensors.torch.save_file writes it). The latter is explained with DeDUCE where
-you give a --density, else with JSMA, which knows nothing of the training data.
-Nothing is ever downloaded.
+Find counterfactuals of your own images. The classifier comes with its density
+from a checkpoint that captum-deduce wrote, or it is one of torchvision's
+classifiers, with a safetensors file of its weights (its state_dict, as
+safetensors.torch.save_file writes it). A torchvision classifier is explained with
+DeDUCE if you pass a --density, and otherwise with JSMA, which uses no training
+data. Nothing is ever downloaded.
 
-Images (PNG, JPEG, ...; 8 bits, grey ones also 16; of colours with 16 bits 8 are
-read) are converted to grey or RGB, as the classifier takes them, upright as
-their orientation tag says. Another size is refused unless you pass --resize; so
-are transparent pixels, always. Writes to the --output folder, replacing files of
-these names only:
+Images may be PNG, JPEG and so on, with 8 bits (or 16 bits if they are grey; of
+colours with 16 bits only 8 are read). They are converted to grey or RGB for the
+classifier and rotated as their orientation tag says. Images of another size are
+refused unless you pass --resize. Images with transparent pixels are always
+refused. The command writes these files to the --output folder. It replaces files
+of the same names, and no others:
   IMAGE-to-CLASS.png             the counterfactual in its own size, rounded to
                                  8 bits
   IMAGE-to-CLASS-comparison.png  original, counterfactual and change
-  counterfactuals.safetensors    all of them unrounded, for Counterfactuals.load
-The table says what the classifier sees in each image, whether a counterfactual
-was found, and, of the PNG file as it was written, whether the image rounded to
-8 bits still has its class; of colour images both the entries that changed (L0)
-and the places. Where none was found it says FAILED, and the file
-holds the best attempt; the exit status is 0 all the same. It is 2 for a mistake
-in what was given.
+  counterfactuals.safetensors    all results unrounded, for Counterfactuals.load
+The table shows which class the classifier sees in each image, whether a
+counterfactual was found, and whether the PNG file, which is rounded to 8 bits,
+is still in the target class. For colour images it counts both the entries that
+changed (L0) and the places. If no counterfactual was found, the table says
+FAILED, the file has the best attempt, and the exit status is 0 nevertheless. The
+exit status is 2 if an argument is wrong.
 
 Examples:
   captum-deduce explain --checkpoint mnist.safetensors --images a.png b.png --target 3
@@ -56,28 +57,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser (argparse.ArgumentParser): Of the command.
     """
     add_classifier(parser)
-    parser.add_argument("--images", type=Path, nargs="+", required=True, metavar="FILE")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="the image files to explain",
+    )
     parser.add_argument(
         "--target",
         nargs="+",
         metavar="CLASS",
         help="the class to reach, by name or number: one for all images or one per image (default: "
-        "the class that the classifier thinks second most likely)",
+        "the class that the classifier finds second most likely)",
     )
     add_output(parser, "captum-deduce-explain")
     parser.add_argument(
-        "--mask", type=Path, metavar="FILE", help="an image: white where pixels may change"
+        "--mask", type=Path, metavar="FILE", help="an image that is white where pixels may change"
     )
     parser.add_argument(
         "--resize",
         action="store_true",
-        help="scale images and mask to the classifier's size, whatever their proportions",
+        help="scale images and mask to the classifier's size, even if that distorts them",
     )
     parser.add_argument(
         "--invert",
         action="store_true",
-        help="for dark on light where the classifier takes light on dark: exchange black and white "
-        "on reading, and back on writing",
+        help="exchange black and white when images are read, and back when they are written; for "
+        "dark digits on light paper if the classifier takes light ones on dark",
     )
     add_search(parser)
 

@@ -12,28 +12,28 @@ LINE = "explain every mistake, or every image, of a data set"
 """What the command does, in the list of commands."""
 
 DESCRIPTION = """\
-Generate counterfactuals for a whole data set, by default of every mistake, with
-its label as the target: with the classifier and density of a checkpoint that
-captum-deduce wrote, or with any of torchvision's classifiers and a safetensors
-file of its weights (see captum-deduce explain --help).
+Explain a whole data set. By default each image that the classifier gets wrong is
+explained with its label as the target. The classifier comes with its density from
+a checkpoint that captum-deduce wrote, or it is one of torchvision's classifiers,
+with a safetensors file of its weights (see captum-deduce explain --help).
 
---data is digits, mnist or cifar10 (its test images, unless --split says
-otherwise), or a folder of images: in a folder for each class, named as the
-classifier's classes, or all in one folder (then --only all, and --targets other
-than label).
+--data is digits, mnist or cifar10 (the test images, unless --split says
+otherwise), or a folder of images. The folder has a subfolder for each class,
+named like the classifier's classes, or all images directly (then pass --only all,
+and --targets other than label).
 
-Writes to the --output folder:
-  manifest.json                   how the run was made, and how far it has come
+The command writes to the --output folder:
+  manifest.json                   how the run was made, and how far it got
   shard-00000.parquet, ...        a row for each pair of image and target; each
                                   file holds --shard-size images of the data set
-Files appear once they are complete. Whatever stops the command (Ctrl-C, a
-closed terminal, a full disk, kill -9), the same command goes on where it
-stopped; with other settings it refuses to, and names them. To leave it alone
-overnight, start it with nohup or in tmux.
+A file appears when it is complete. If the command is stopped (by Ctrl-C, a
+closed terminal, a full disk or kill -9), repeat it to continue the run. With
+other settings it refuses to continue and names the settings that differ. To keep
+a run going after you log out, start it with nohup or in tmux.
 
 An image that can't be explained gets a row with the reason in the column
-error. The exit status is 0 where all could be; 1 where some could not; 2 for a
-mistake in what was given; 130 after Ctrl-C.
+error. The exit status is 0 if all images could be explained, 1 if some could not,
+2 if an argument is wrong, and 130 after Ctrl-C.
 
 Examples:
   captum-deduce explain-dataset --checkpoint mnist.safetensors --data mnist
@@ -55,12 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser (argparse.ArgumentParser): Of the command.
     """
     add_classifier(parser)
-    parser.add_argument("--data", required=True, metavar="NAME|DIR", help="the data set, see above")
+    parser.add_argument(
+        "--data", required=True, metavar="NAME|DIR", help="the data set (see above)"
+    )
     parser.add_argument(
         "--split",
         choices=("train", "validation", "test"),
         default="test",
-        help=f"of digits, mnist or cifar10 {DEFAULT}",
+        help=f"the part of digits, mnist or cifar10 {DEFAULT}",
     )
     parser.add_argument(
         "--data-root",
@@ -72,37 +74,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--only",
         choices=("errors", "all"),
         default="errors",
-        help=f"which images: those that the classifier gets wrong, or all {DEFAULT}",
+        help=f"the images to explain: those that the classifier gets wrong, or all {DEFAULT}",
     )
     parser.add_argument(
         "--targets",
         choices=("label", "runner-up", "all"),
         default="label",
-        help="the class to reach: the image's own, the likeliest beside the predicted one, or "
-        f"every other class {DEFAULT}",
+        help="the class to reach: that of the label, the second most likely one, or every class "
+        f"but the predicted one {DEFAULT}",
     )
     add_output(parser, "captum-deduce-dataset")
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="delete the run that is in the output folder, and nothing else",
+        help="first delete the run in the output folder, and nothing else there",
     )
     parser.add_argument(
         "--resize",
         action="store_true",
-        help="scale images to the classifier's size, whatever their proportions",
+        help="scale images to the classifier's size, even if that distorts them",
     )
     parser.add_argument(
         "--invert",
         action="store_true",
-        help="exchange black and white on reading",
+        help="exchange black and white when images are read",
     )
     parser.add_argument(
         "--shard-size",
         type=whole(1),
         default=1000,
         metavar="N",
-        help=f"images of the data set in a file {DEFAULT}",
+        help=f"number of images of the data set in each file {DEFAULT}",
     )
     parser.add_argument(
         "--store-images",
@@ -114,27 +116,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=whole(1),
         default=128,
         metavar="N",
-        help=f"most pairs that the classifier sees at once {DEFAULT}",
+        help=f"the largest number of pairs that the classifier sees at once {DEFAULT}",
     )
     parser.add_argument(
         "--num-workers",
         type=whole(0),
         default=0,
         metavar="N",
-        help=f"processes that read images {DEFAULT}",
+        help=f"number of processes that read images {DEFAULT}",
     )
     parser.add_argument(
         "--engine",
         choices=("local", "ray"),
         default="local",
-        help=f"this process, or the workers of Ray {DEFAULT}",
+        help=f"search in this process or in workers of Ray {DEFAULT}",
     )
     parser.add_argument(
         "--workers",
         type=whole(1),
         default=2,
         metavar="N",
-        help=f"with --engine ray: processes {DEFAULT}",
+        help=f"number of processes with --engine ray {DEFAULT}",
     )
     add_search(parser)
 

@@ -13,19 +13,21 @@ LINE = "explain images one by one, on a page in the browser"
 """What the command does, in the list of commands."""
 
 DESCRIPTION = """\
-Open a page in the browser: choose an image, mistakes first, and the class that
-it should be seen as; watch it change; compare explainers; paint where it may
-change; upload an image of your own; keep pictures, results and the lines of
-Python that make the same. Needs gradio: pip install "captum-deduce[app]".
+Open a page in the browser that explains images one by one. You choose an image
+(mistakes come first) and a target class, and watch the image change. You can
+compare explainers, paint where the image may change, upload your own images, and
+keep pictures, results and the Python code that gives the same result. The page
+needs gradio: pip install "captum-deduce[app]".
 
-Without options, it trains the demo's classifier of scikit-learn's digits, once
-and in seconds, and shows its test images. A checkpoint of a data set of this
-package shows the test images of that; any other classifier shows the --images,
-or the images of a --run, which explain-dataset kept with --store-images.
+Without options, the command trains the demo's classifier of scikit-learn's digits
+once, in seconds, and shows its test images. For a checkpoint of one of this
+package's data sets it shows the test images of that data set. For any other
+classifier, pass --images, or a --run of explain-dataset with --store-images.
 
-The page loads nothing from anywhere else. Only this machine can reach it; with a
---host that others can reach, a password is asked for, here and on the page (or
-is read from the environment variable CAPTUM_DEDUCE_PASSWORD).
+The page loads nothing from other machines. Only this machine can reach it. With a
+--host that others can reach, the command asks you to set a password, which
+visitors have to enter. It can also be in the environment variable
+CAPTUM_DEDUCE_PASSWORD.
 
 Examples:
   captum-deduce explore
@@ -50,10 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="PATH",
-        help="image files, or folders of them; in a folder that is called as a class all are of it",
+        help="image files, or folders of them; a folder named like a class has images of it",
     )
     parser.add_argument(
-        "--run", type=Path, dest="folder", metavar="FOLDER", help="that explain-dataset wrote"
+        "--run",
+        type=Path,
+        dest="folder",
+        metavar="FOLDER",
+        help="a folder that explain-dataset wrote",
     )
     parser.add_argument(
         "--data-root",
@@ -66,24 +72,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="checkpoints of other classifiers of the same classes: what they see is compared",
-    )
-    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help=DEFAULT)
-    parser.add_argument(
-        "--port", type=whole(1), metavar="N", help="(default: the first free one from 7860 on)"
+        help="checkpoints of other classifiers of the same classes; the page says what they see",
     )
     parser.add_argument(
-        "--root-path", metavar="PATH", help="of the page, behind a proxy that leaves it out"
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help=f"the address at which the page is served {DEFAULT}",
+    )
+    parser.add_argument(
+        "--port",
+        type=whole(1),
+        metavar="N",
+        help="the port of the page (default: the first free one from 7860 on)",
+    )
+    parser.add_argument(
+        "--root-path", metavar="PATH", help="the part of the page's path that a proxy removes"
     )
     parser.add_argument(
         "--max-searches",
         type=whole(1),
         default=16,
         metavar="N",
-        help=f"of all visitors, at once; others wait for their turn {DEFAULT}",
+        help="the largest number of searches at once, of all visitors; others wait for their turn "
+        f"{DEFAULT}",
     )
     parser.add_argument(
-        "--no-browser", action="store_true", help="only print the address, open no browser"
+        "--no-browser", action="store_true", help="print the address without opening a browser"
     )
 
 

@@ -26,8 +26,8 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         "(default: the environment variable CAPTUM_DEDUCE_DATA)",
     )
     for option, what in (
-        ("width", "channels of the ResNet's first stage"),
-        ("epochs", "of the training"),
+        ("width", "number of channels of the ResNet's first stage"),
+        ("epochs", "number of epochs of the training"),
     ):
         defaults = {name: getattr(recipe, option) for name, recipe in RECIPES.items()}
         parser.add_argument(
@@ -38,7 +38,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         type=whole(0),
         default=0,
         metavar="S",
-        help=f"of data split, weights and training {DEFAULT}",
+        help=f"seed of the data split, the weights and the training {DEFAULT}",
     )
 
 

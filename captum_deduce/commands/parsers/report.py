@@ -8,16 +8,15 @@ from typing import Any
 
 from captum_deduce.commands.parsers.options import DEFAULT
 
-LINE = "show what a run over a data set tells about the model"
+LINE = "make a page about a run over a data set"
 """What the command does, in the list of commands."""
 
 DESCRIPTION = """\
-Write what a run over a whole data set found as one HTML file, which needs
-nothing from outside: what the model's mistakes cost by classes, each of them
-with filters and pictures, what the model misses on average, and places in which
-changes gather. The run may still be going on. For pictures of images and
-counterfactuals the run has to store them: captum-deduce explain-dataset with
---store-images.
+Write the results of a run over a whole data set to one HTML file, which needs no
+network. It shows the cost of the model's mistakes for each pair of classes, a
+list of all pairs with filters and pictures, the mean change that the model needs,
+and the places where changes gather. The run need not have ended. To see images
+and counterfactuals, run captum-deduce explain-dataset with --store-images.
 
 Examples:
   captum-deduce report mistakes
@@ -36,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder",
         type=Path,
         metavar="FOLDER",
-        help="that captum-deduce explain-dataset wrote",
+        help="a folder that captum-deduce explain-dataset wrote",
     )
     parser.add_argument(
         "--output",
@@ -49,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--class-names",
         type=Path,
         metavar="FILE",
-        help="a name in each line, or JSON: a list, or names by index (default: the run's own, "
-        "else numbers)",
+        help="a file with a class name in each line, or JSON with a list or with names by index "
+        "(default: the run's own names, or else numbers)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the page if it exists")
 

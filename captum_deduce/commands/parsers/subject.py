@@ -32,10 +32,16 @@ def add_classifier(parser: argparse.ArgumentParser, *, required: bool = True) ->
     """
     source = parser.add_mutually_exclusive_group(required=required)
     source.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="as captum-deduce train writes it"
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="a classifier with its density, as captum-deduce train writes it",
     )
     source.add_argument(
-        "--weights", type=Path, metavar="FILE", help="of the torchvision classifier, see below"
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="the weights of a torchvision classifier (see below)",
     )
     _add_torchvision(parser)
 
@@ -50,17 +56,17 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     search.add_argument(
         "--preset",
         choices=_PRESETS,
-        help="settings by purpose: closest looks for the fewest changes; realistic, best with a "
-        "classifier that was trained with --noise, for images that others see as the target, too; "
-        "paper is the algorithm to the letter. The options below win over the preset's (default: "
-        "none)",
+        help="settings by purpose: closest looks for few and small changes, sparsest for changes "
+        "in few places, and realistic for images in which other classifiers see the target as well "
+        "(best on a classifier trained with --noise); paper is exactly the paper's algorithm. "
+        "The options below override those of the preset (default: none)",
     )
     for name, kind, default, what in (
-        ("confidence", float, 0.5, "the target's probability to exceed"),
+        ("confidence", float, 0.5, "the probability that the target has to exceed"),
         ("step-size", float, 0.2, "how far a pixel moves in a step"),
-        ("max-changes", int, 5, "most changes of one pixel; with JSMA as many as it takes"),
-        ("pixels-per-step", int, 1, "pixels that move together"),
-        ("max-iterations", int, 700, "most steps of an image"),
+        ("max-changes", int, 5, "how often a pixel may move; JSMA has no limit by default"),
+        ("pixels-per-step", int, 1, "number of pixels that move in a step"),
+        ("max-iterations", int, 700, "the largest number of steps for an image"),
     ):
         search.add_argument(
             f"--{name}",
@@ -73,15 +79,15 @@ def add_search(parser: argparse.ArgumentParser) -> None:
         "--pixel",
         choices=("entry", "site", "patch"),
         default=argparse.SUPPRESS,
-        help="what moves: one channel of a pixel, all of them, or a square of pixels (default: "
-        "site for colour images, entry with --preset paper)",
+        help="the unit that moves: one channel of a pixel, all its channels, or a square of pixels "
+        "(default: site for colour images, entry with --preset paper)",
     )
     search.add_argument(
         "--patch-size",
         type=whole(1),
         default=argparse.SUPPRESS,
         metavar="S",
-        help="with --pixel patch: squares of S x S pixels (default: 8)",
+        help="the side of the squares with --pixel patch, in pixels (default: 8)",
     )
 
 
@@ -102,17 +108,19 @@ def gathered(arguments: dict[str, Any]) -> dict[str, Any]:
 def _add_torchvision(parser: argparse.ArgumentParser) -> None:
     """Add what is said of --weights."""
     own = parser.add_argument_group("a torchvision classifier")
-    own.add_argument(
-        "--architecture", metavar="torchvision:NAME", help="which it is, as torchvision names it"
-    )
+    own.add_argument("--architecture", metavar="torchvision:NAME", help="its name in torchvision")
     own.add_argument(
         "--class-names",
         type=Path,
         metavar="FILE",
-        help="a name in each line, or JSON: a list, or names by index (default: numbers)",
+        help="a file with a class name in each line, or JSON with a list or with names by index "
+        "(default: numbers)",
     )
     own.add_argument(
-        "--num-classes", type=whole(2), metavar="C", help="(default: as many as names, or 1000)"
+        "--num-classes",
+        type=whole(2),
+        metavar="C",
+        help="the number of classes (default: as many as there are names, or 1000)",
     )
     for moment, said in (("mean", "mean"), ("std", "standard deviation")):
         own.add_argument(
@@ -120,17 +128,21 @@ def _add_torchvision(parser: argparse.ArgumentParser) -> None:
             type=float,
             nargs="+",
             metavar="X",
-            help=f"the {said} with which its images were normalised: a number, or one each for "
-            "red, green and blue; must be given",
+            help=f"the {said} with which its images were normalised, as one number or one each "
+            "for red, green and blue; required",
         )
     own.add_argument(
-        "--size", type=whole(1), metavar="S", help="it takes images of S x S pixels (default: 224)"
+        "--size",
+        type=whole(1),
+        metavar="S",
+        help="the side of the images that it takes, in pixels (default: 224)",
     )
     own.add_argument(
         "--density",
         type=Path,
         metavar="FILE",
-        help="of its features, as ClassGaussianMixture.save writes it (default: none, and JSMA)",
+        help="the density of its features, as ClassGaussianMixture.save writes it (default: none, "
+        "and JSMA explains the classifier)",
     )
     own.add_argument(
         "--layer", metavar="NAME", help="the layer of these features (default: avgpool)"

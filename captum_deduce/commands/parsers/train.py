@@ -14,11 +14,11 @@ LINE = "train a classifier or a model of images"
 
 DESCRIPTION = """\
 Train a classifier, fit the density of its features, and write both with their
-settings to one safetensors file: the checkpoint that captum-deduce explain
-takes. If it is interrupted, the same command goes on from the last whole epoch.
-With --model, train an autoencoder, as the explainer VLK takes, a VAE, as
-REVISE does, or a Wasserstein GAN, as the metric AnoGAN does, for use from
-Python.
+settings to one safetensors file. This file is the checkpoint that captum-deduce
+explain takes. If the training is interrupted, the same command continues after
+the last complete epoch. With --model, train another model for use from Python:
+an autoencoder for the explainer VLK, a VAE for REVISE, LatentShift and PIECE, or
+a Wasserstein GAN for the metric AnoGAN.
 
 Examples:
   captum-deduce train --dataset mnist --data-root ~/data --output mnist.safetensors
@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser (argparse.ArgumentParser): Of the command.
     """
-    parser.add_argument("--dataset", choices=RECIPES, required=True)
+    parser.add_argument(
+        "--dataset", choices=RECIPES, required=True, help="the data set to train on"
+    )
     add_training(parser)
     others = {
         model: per_dataset({name: recipe.epochs for name, recipe in recipes.items()})
@@ -47,42 +49,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         choices=("classifier", *RECONSTRUCTIONS),
         default="classifier",
-        help="what to train (default: %(default)s); epochs of an autoencoder {autoencoder}, of a "
-        "VAE {vae}, of a GAN {wgan}".format(**others),
+        help="the model to train (default: %(default)s). Number of epochs of an autoencoder "
+        "{autoencoder}, of a VAE {vae}, of a GAN {wgan}".format(**others),
     )
     parser.add_argument(
         "--augment",
         action="store_true",
-        help="train a classifier on random crops, moved by up to an eighth of the side, and on "
-        "mirrored images where the data set allows for them: CIFAR-10 does, digits don't",
+        help="train a classifier on random crops, shifted by up to an eighth of the side, and for "
+        "CIFAR-10 also on mirrored images",
     )
     parser.add_argument(
         "--noise",
         type=float,
         metavar="S",
-        help="train a classifier on images with Gaussian noise, of a standard deviation drawn "
-        "from 0 to S for each; 1.5 suits MNIST. Its counterfactuals are far more often seen as the "
-        "target class by other models (default: no noise)",
+        help="train a classifier on images with Gaussian noise, whose standard deviation is drawn "
+        "from 0 to S for each image; 1.5 suits MNIST. Other models then see the target class in "
+        "far more of its counterfactuals (default: no noise)",
     )
     parser.add_argument(
         "--adversarial",
         type=float,
         metavar="RADIUS",
-        help="train a classifier on images that were each moved along the gradient of its loss, by "
-        "an L2 length drawn from 0 to RADIUS: the other way to counterfactuals that people read, "
-        "at up to twice the time (default: none)",
+        help="train a classifier on adversarial images: each image is moved along the gradient of "
+        "its loss by an L2 length drawn from 0 to RADIUS. An epoch takes up to twice as long "
+        "(default: none)",
     )
     parser.add_argument(
         "--bfloat16",
         action="store_true",
-        help="train a classifier in bfloat16 where it is safe: about twice as fast on processors "
+        help="train a classifier in bfloat16 where that is safe; about twice as fast on processors "
         "and GPUs that compute in it",
     )
     parser.add_argument(
         "--architecture",
         metavar="NAME",
-        help="of a classifier: sn_resnet18, sn_resnet50, or resnet18, resnet50 without spectral "
-        "normalisation (default: sn_resnet18)",
+        help="the network of a classifier: sn_resnet18 or sn_resnet50, or without spectral "
+        "normalisation resnet18 or resnet50 (default: sn_resnet18)",
     )
     parser.add_argument(
         "--output",

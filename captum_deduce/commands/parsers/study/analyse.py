@@ -8,18 +8,20 @@ from typing import Any
 
 from captum_deduce.commands.parsers.options import DEFAULT, add_output, whole
 
-LINE = "analyse what people answered"
+LINE = "analyse people's answers"
 """What the command does, in the list of commands."""
 
 DESCRIPTION = """\
-Analyse the files of answers that people saved: for each method how many name the
-target, with Wilson's intervals; how many take its images for real, against the
-originals; the strength of preferences after Bradley and Terry, with intervals over
-people; how far people agree (Krippendorff's alpha); and how many answers it takes
-to see a difference of the size found. Prints tables, and writes them as text,
-Markdown, JSON and CSV, with a picture, study.png.
+Analyse the files of answers that people saved. For each method the tables show
+  - the share of answers that name the target, with Wilson's intervals;
+  - the share that takes its images for real, compared with that of the originals;
+  - the strength of preferences by the model of Bradley and Terry, with intervals
+    that come from resampling people.
+They also show how far people agree (Krippendorff's alpha), and how many answers it
+takes to see a difference of the size found. The command prints the tables and
+writes them as text, Markdown, JSON and CSV, with a picture, study.png.
 
-Needs the key that captum-deduce study make wrote beside the page, and
+It needs the key that captum-deduce study make wrote beside the page, and
 pip install "captum-deduce[study]".
 
 Examples:
@@ -43,23 +45,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("study.key.json"),
         metavar="FILE",
-        help=f"of the study {DEFAULT}",
+        help=f"the key of the study {DEFAULT}",
     )
     add_output(parser, "captum-deduce-study")
     parser.add_argument(
         "--incomplete",
         action="store_true",
-        help="take what people answered who did not get to the end",
+        help="also use answers of people who did not get to the end",
     )
     parser.add_argument(
         "--resamples",
         type=whole(1),
         default=2000,
         metavar="N",
-        help=f"how often people are drawn anew for intervals of preferences {DEFAULT}",
+        help=f"how often people are resampled for the intervals of preferences {DEFAULT}",
     )
     parser.add_argument(
-        "--seed", type=whole(0), default=0, metavar="S", help=f"of these draws {DEFAULT}"
+        "--seed", type=whole(0), default=0, metavar="S", help=f"seed of the resampling {DEFAULT}"
     )
 
 
