@@ -63,10 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = vars(command.parse_args(argv))
         command = arguments.pop("parser")
         run: Callable[..., int | None] = arguments.pop("run")
-        quiet = arguments.pop("quiet")
+        if "quiet" in arguments:  # of commands that compute for long
+            arguments["show_progress"] = not arguments.pop("quiet") and sys.stderr.isatty()
         with warnings.catch_warnings():
             warnings.showwarning = partial(_show_warning, command)
-            status = run(**arguments, show_progress=not quiet and sys.stderr.isatty())
+            status = run(**arguments)
     except SystemExit as stop:  # argparse, after --help and --version
         return stop.code if isinstance(stop.code, int) else 0
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -134,16 +135,5 @@ def _add(commands: Any, name: str, command: Any) -> argparse.ArgumentParser:
 
 
 def _add_options(parser: argparse.ArgumentParser, command: Any) -> None:
-    """Add a command's own options, and those of every command."""
     command.add_arguments(parser)
-    parser.add_argument(
-        "--device",
-        help="the device to compute on, as torch names it (default: cuda if there is a GPU, or "
-        "else cpu)",
-    )
-    parser.add_argument(
-        "--quiet",
-        action="store_true",
-        help="draw no progress bars (there are none if stderr is not a terminal)",
-    )
     parser.set_defaults(run=command.run, parser=parser)

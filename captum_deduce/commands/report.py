@@ -15,8 +15,6 @@ def run(
     output: Path = Path("report.html"),
     class_names: Path | None = None,
     overwrite: bool = False,
-    device: str | None = None,
-    show_progress: bool = False,
 ) -> None:
     """Write the page of a run.
 
@@ -26,9 +24,6 @@ def run(
         class_names (Path, optional): A file of names, one per line, or JSON: a list, or names by
             index. Default: None (those of the run, else numbers)
         overwrite (bool, optional): Whether a file of that name may be replaced. Default: False
-        device (str, optional): What every command takes; nothing is computed on it.
-            Default: None
-        show_progress (bool, optional): Likewise. Default: False
 
     Raises:
         FileNotFoundError: No run in the folder, or no file of class names.
@@ -36,7 +31,6 @@ def run(
             no pairs yet, or there are fewer names than classes.
         ImportError: pyarrow is not installed.
     """
-    del device, show_progress
     if output.is_dir() or (output.exists() and not overwrite):
         raise ValueError(f"--output {output} exists; choose another name, or pass --overwrite")
     names = None if class_names is None else read_names(class_names)

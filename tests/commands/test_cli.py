@@ -80,6 +80,8 @@ def test_progress_is_shown_on_a_terminal_only(recorded, monkeypatch, quiet, term
         ([], "required: COMMAND (see captum-deduce --help)"),
         (["fly"], "invalid choice: 'fly'"),
         (["demo", "--fly"], "unrecognized arguments: --fly"),
+        (["report", "run", "--device", "cpu"], "unrecognized arguments: --device cpu"),
+        (["study", "analyse", "a.json", "--quiet"], "unrecognized arguments: --quiet"),
         (
             ["demo", "--images", "-1"],
             "--images: must be at least 0, got -1 (see captum-deduce demo",

@@ -7,6 +7,7 @@ from typing import Any
 
 from captum_deduce.commands.parsers.options import (
     DEFAULT,
+    add_computation,
     add_output,
     add_training,
     per_dataset,
@@ -86,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retrain", action="store_true", help="train even if a trained model is cached"
     )
+    add_computation(parser)
 
 
 def run(**arguments: Any) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from captum_deduce.commands.parsers.options import add_output
+from captum_deduce.commands.parsers.options import add_computation, add_output
 from captum_deduce.commands.parsers.subject import add_classifier, add_search, gathered
 
 LINE = "explain images of your own"
@@ -88,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "dark digits on light paper if the classifier takes light ones on dark",
     )
     add_search(parser)
+    add_computation(parser)
 
 
 def run(**arguments: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from captum_deduce.commands.parsers.options import DEFAULT, add_output, whole
+from captum_deduce.commands.parsers.options import DEFAULT, add_computation, add_output, whole
 from captum_deduce.commands.parsers.subject import add_classifier, add_search, gathered
 
 LINE = "explain every mistake, or every image, of a data set"
@@ -139,6 +139,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"number of processes with --engine ray {DEFAULT}",
     )
     add_search(parser)
+    add_computation(parser)
 
 
 def run(**arguments: Any) -> int:

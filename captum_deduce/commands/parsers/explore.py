@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from captum_deduce.commands.parsers.options import DEFAULT, whole
+from captum_deduce.commands.parsers.options import DEFAULT, add_computation, whole
 from captum_deduce.commands.parsers.subject import add_classifier, gathered
 
 LINE = "explain images one by one, on a page in the browser"
@@ -100,6 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-browser", action="store_true", help="print the address without opening a browser"
     )
+    add_computation(parser)
 
 
 def run(**arguments: Any) -> None:

@@ -42,6 +42,24 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_computation(parser: argparse.ArgumentParser) -> None:
+    """Add where to compute, and whether to show how far it is.
+
+    Args:
+        parser (argparse.ArgumentParser): Of the command.
+    """
+    parser.add_argument(
+        "--device",
+        help="the device to compute on, as torch names it (default: cuda if there is a GPU, or "
+        "else cpu)",
+    )
+    parser.add_argument(
+        "--quiet",
+        action="store_true",
+        help="draw no progress bars (there are none if stderr is not a terminal)",
+    )
+
+
 def add_output(parser: argparse.ArgumentParser, folder: str) -> None:
     """Add the folder to write to.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from captum_deduce.commands.parsers.options import add_output, whole
+from captum_deduce.commands.parsers.options import add_computation, add_output, whole
 
 LINE = "make the paper's tables and figures again"
 """What the command does, in the list of commands."""
@@ -104,6 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "CAPTUM_DEDUCE_DATA)",
     )
     add_output(parser, "captum-deduce-reproduce")
+    add_computation(parser)
 
 
 def run(**arguments: Any) -> None:

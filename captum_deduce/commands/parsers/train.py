@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from captum_deduce.commands.parsers.options import add_training, per_dataset
+from captum_deduce.commands.parsers.options import add_computation, add_training, per_dataset
 from captum_deduce.zoo import RECIPES, RECONSTRUCTIONS
 
 LINE = "train a classifier or a model of images"
@@ -96,6 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the checkpoint if it exists"
     )
+    add_computation(parser)
 
 
 def run(**arguments: Any) -> None:

@@ -24,8 +24,6 @@ def run(
     incomplete: bool = False,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    device: str | None = None,
-    show_progress: bool = False,
 ) -> None:
     """Print an analysis and write it.
 
@@ -38,16 +36,12 @@ def run(
         resamples (int, optional): How often people are drawn anew for intervals of preferences.
             Default: :data:`captum_deduce.study.RESAMPLES`
         seed (int, optional): Of these draws. Default: 0
-        device (str, optional): What every command takes; nothing is computed on it.
-            Default: None
-        show_progress (bool, optional): Likewise. Default: False
 
     Raises:
         FileNotFoundError: No key, or no file of answers.
         ValueError: Files that are something else, of another study, or not complete.
         ImportError: A package of the extra ``study`` is not installed.
     """
-    del device, show_progress
     read = StudyKey.load(key)
     analysis = analyse_study(
         read_answers(answers, read, incomplete=incomplete), read, resamples=resamples, seed=seed

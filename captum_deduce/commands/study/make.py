@@ -25,8 +25,6 @@ def run(
     std: Sequence[float] | None = None,
     seed: int = 0,
     overwrite: bool = False,
-    device: str | None = None,
-    show_progress: bool = False,
 ) -> None:
     """Write the page of a study and its key.
 
@@ -46,16 +44,12 @@ def run(
         std (Sequence[float], optional): Of the inputs' normalisation. Default: None
         seed (int, optional): Of pairs and orders. Default: 0
         overwrite (bool, optional): Whether files of these names may be replaced. Default: False
-        device (str, optional): What every command takes; nothing is computed on it.
-            Default: None
-        show_progress (bool, optional): Likewise. Default: False
 
     Raises:
         FileNotFoundError: No results, or no file of consent or class names.
         ValueError: A file exists, results that don't fit together, or no pair that all found.
         ImportError: A run needs pyarrow, which is not installed.
     """
-    del device, show_progress
     key = output.with_name(f"{output.stem}.key.json") if key is None else key
     for option, path in (("--output", output), ("--key", key)):
         if path.is_dir() or (path.exists() and not overwrite):

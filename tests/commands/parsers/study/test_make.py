@@ -30,8 +30,6 @@ def test_the_options_reach_the_command(recorded):
         "std": [0.2],
         "seed": 3,
         "overwrite": True,
-        "device": None,
-        "show_progress": False,
     }
     assert second["tasks"] == ["name", "real", "prefer"]
     assert (second["output"], second["key"], second["pairs"]) == (Path("study.html"), None, 20)
