@@ -1,4 +1,4 @@
-"""Past the paper: how near and how real counterfactuals are, like for like.
+"""Past the paper: distance and oracle agreement, with the same classifiers for all methods.
 
 Methods explain the same classifiers, asked for the same confidences, so that what a classifier's
 training does and what a method does can be told apart.
@@ -66,7 +66,7 @@ def frontier(models: Trained, store: Store) -> Report:
         },
     }
     return Report(
-        "The frontier: near or real, like for like",
+        "The frontier: distance against oracle agreement",
         columns(entries, table, list(judges)),
         _notes(size),
         data,
