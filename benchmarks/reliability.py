@@ -49,7 +49,7 @@ class Part:
         words (tuple[str, ...]): The command, after `python`; FOLDER stands for the folder that its
             output goes into.
         read (Callable[[Path], Figures]): Reads the figures out of that folder.
-        settings (Mapping[str, str]): Environment variables of the command.
+        settings (Mapping[str, str]): Environment variables of the command, with FOLDER likewise.
         takes (tuple[str, ...]): Arguments of this script that are handed on.
     """
 
@@ -123,7 +123,11 @@ PARTS = {
     "mutants": Part(
         ("benchmarks/mutation.py", "--sample=60", "--again", "--json=FOLDER/figures.json"), printed
     ),
-    "lowest": Part((".ci/lowest", "-q", "--junitxml=FOLDER/tests.xml"), outcomes),
+    "lowest": Part(
+        (".ci/lowest", "-q", "--junitxml=FOLDER/tests.xml"),
+        outcomes,
+        {"LOWEST_VERSIONS": "FOLDER/versions.txt"},
+    ),
 }
 
 
@@ -166,19 +170,30 @@ def measure(name: str, given: argparse.Namespace) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         words = [word.replace("FOLDER", folder) for word in part.words]
         program = [] if words[0].startswith(".ci/") else [sys.executable]
-        environment = {**os.environ, **(part.settings or {}), "PYTHONPATH": str(ROOT)}
+        own = {name: word.replace("FOLDER", folder) for name, word in (part.settings or {}).items()}
+        environment = {**os.environ, **own, "PYTHONPATH": str(ROOT)}
         run = subprocess.run([*program, *words, *handed], cwd=ROOT, env=environment, check=False)
         figures = part.read(Path(folder))
+        versions = versions_used(Path(folder))
     return {
         "commit": measured,
         "command": f"python benchmarks/reliability.py {name}",
         "status": run.returncode,
-        "versions": {
-            "Python": platform.python_version(),
-            **{each: version(each) for each in ("torch", "captum", "numpy")},
-        },
+        "versions": versions,
         "figures": figures,
     }
+
+
+def versions_used(folder: Path) -> dict[str, str]:
+    """Name the versions that a part was measured with: this environment's, or those it listed."""
+    listed = folder / "versions.txt"
+    known = {}
+    if listed.exists():
+        lines = listed.read_text(encoding="utf-8").splitlines()
+        known = dict(line.split("==") for line in lines if "==" in line)
+    here = {"Python": platform.python_version()}
+    here |= {each: version(each) for each in ("torch", "captum", "numpy")}
+    return {name: known.get(name, number) for name, number in here.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
