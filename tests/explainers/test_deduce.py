@@ -250,7 +250,7 @@ def test_what_goes_past_the_paper_equals_its_reference(digits, settings):
 @pytest.mark.parametrize(
     ("missing", "settings"),
     [
-        ("confidence", {"classification_weight": 0.01, "confidence": 0.999}),
+        ("confidence", {"classification_weight": 0.01, "confidence": 0.999, "step_size": 1.0}),
         ("confidence", {"classification_weight": 0.01, "rounds": 3, "confidence": 0.99}),
         ("density", {"classification_weight": 20.0, "density_quantile": 0.3, "step_size": 0.5}),
         ("density", {"classification_weight": 9.0, "density_quantile": 0.1, "halving": True}),
