@@ -4,7 +4,7 @@ Which training gives a classifier whose counterfactuals other classifiers believ
 cost in accuracy? Explained is an SN-ResNet-18 of width 16, trained on crops and flips for 30 epochs
 in three ways: as usual, with noise, and on one-step adversarial images (L2). The oracles, which no
 search knows, are a VGG with batch norm and a wide ResNet of three stages without spectral
-normalisation.
+normalisation. Parts of their training images are erased at random, too.
 
 Trainings take an hour or more each on two cores. One runs at a time; each is kept in the cache
 after every epoch, and the same command goes on from there:
@@ -48,6 +48,7 @@ import torch
 from filelock import FileLock, Timeout
 from gallery import Tile, tiled
 from torch import nn
+from torchvision.transforms import v2
 
 from captum_deduce import JSMA, CounterfactualExplainer, Counterfactuals, Polish, datasets, storage
 from captum_deduce.experiments.curves import error_over_originals
@@ -85,6 +86,9 @@ ORACLES = ("vgg", "wide")
 
 ORACLE_SEEDS = {"vgg": 201, "wide": 301}
 """Of weights and training."""
+
+ERASED = 0.5
+"""How often a part of an image is blank when an oracle sees it."""
 
 CONFIDENCES = (0.7, 0.9, 0.98, 0.9985, 0.9999)
 QUANTILES = (0.01, 0.05, 0.2)
@@ -144,7 +148,7 @@ class Colour:
         given = self.given
         width = given.vgg_width if name == "vgg" else given.wide_width
         depends = {"data_seed": given.seed, "width": width, "epochs": given.epochs}
-        depends["bfloat16"] = given.bfloat16
+        depends |= {"bfloat16": given.bfloat16, "erasing": ERASED}
         return storage.path_for(f"{self.dataset}-oracle-{name}{part}", depends)
 
     def oracle(self, name: str) -> nn.Module | None:
@@ -189,7 +193,12 @@ class Colour:
                 self.splits.train,
                 epochs=epochs,
                 batch_size=RECIPE.batch_size,
-                augment=make_augmentation("crops and flips", *self.splits.train.images.shape[2:]),
+                augment=v2.Compose(
+                    [
+                        make_augmentation("crops and flips", *self.splits.train.images.shape[2:]),
+                        v2.RandomErasing(ERASED),
+                    ]
+                ),
                 bfloat16=self.given.bfloat16,
                 seed=ORACLE_SEEDS[name],
                 checkpoint=unfinished,
@@ -391,7 +400,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     train.add_argument("--noise", type=float, default=0.5, help="largest, of 'noise' (0.5)")
     train.add_argument("--radius", type=float, default=1.0, help="largest, of 'adversarial' (1)")
     train.add_argument("--bfloat16", action="store_true", help="train in it, where it is safe")
-    train.add_argument("--vgg-width", default=48, help="of the oracle (48)", **whole)
+    train.add_argument("--vgg-width", default=64, help="of the oracle (64)", **whole)
     train.add_argument("--wide-width", default=32, help="of the oracle (32)", **whole)
     train.add_argument("--training-images", help="the first so many alone, to try out", **whole)
     find = parser.add_argument_group("searching")
