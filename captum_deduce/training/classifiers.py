@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from statistics import fmean
 from typing import Any
 
@@ -287,7 +287,9 @@ def _train_epoch(
     losses, hits = [], []
     for rate, rows in zip(rates, torch.split(order, batch_size), strict=True):
         state.optimizer.param_groups[0]["lr"] = rate
-        with torch.autocast(state.device.type, torch.bfloat16, enabled=bfloat16):
+        # not `enabled=False`, which would end an autocast of the caller's own
+        precision = torch.autocast(state.device.type, torch.bfloat16) if bfloat16 else nullcontext()
+        with precision:
             images, target = disturbance(state.model, train[rows], state.generator, state.device)
             if bfloat16:
                 images = images.to(memory_format=torch.channels_last)
